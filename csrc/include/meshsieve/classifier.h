@@ -1,0 +1,85 @@
+// The compiled L3/L4 table and the interface that every engine implements.
+//
+// What    compile() turns a RuleSet into an immutable Classifier. The list is cut at every skip target into segments,
+//         one engine table each; a walk enters segment 0 and goes on in the next segment on no match, or at the
+//         target of a Skip rule. Most rule sets have one segment.
+// Threads A Classifier never changes after compile(); any number of threads may look up. An update is a new Classifier.
+// Cost    worst_case_steps in the statistics bounds a look-up for every packet; no look-up depends on earlier ones.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "meshsieve/fields.h"
+#include "meshsieve/rule_set.h"
+#include "meshsieve/types.h"
+
+namespace meshsieve {
+
+// The truth: a linear scan. First rule at or after `start` that does not certainly fail, ignoring Skip (which the walk
+// in Classifier follows). Plain on purpose; every engine and backend is compared with it.
+RuleResult reference_first_match(const RuleSet& rules, const PacketKey& key, int32_t start, int32_t end);
+// The same with Skip followed: the whole walk.
+RuleResult reference_walk(const RuleSet& rules, const PacketKey& key, int32_t start = 0);
+
+struct EngineStats {
+  size_t bytes = 0;             // run-time tables
+  uint64_t worst_case_steps = 0;  // table reads and rule comparisons of the most expensive packet
+};
+
+// One engine's table over rules [begin, end) of a set, Skip not followed.
+class EngineTable {
+ public:
+  virtual ~EngineTable() = default;
+  virtual RuleResult first_match(const PacketKey& key) const = 0;
+  virtual void first_match_batch(const KeyColumns& keys, RuleResult* out) const = 0;  // out: n results
+  virtual EngineStats stats() const = 0;
+};
+
+struct CompileOptions {
+  std::string engine = "auto";    // a name of engines(), or "auto"
+  std::string backend = "auto";   // a name of backends(), or "auto"
+  size_t budget_bytes = 0;        // 0: 256 bytes a rule + 2 MB
+};
+
+struct EngineInfo {
+  const char* name;
+  const char* summary;  // when it wins, one sentence
+  std::unique_ptr<EngineTable> (*build)(std::shared_ptr<const RuleSet>, int32_t begin, int32_t end,
+                                        const CompileOptions&);
+};
+const std::vector<EngineInfo>& engines();
+
+struct CompileStats {
+  std::string engine;
+  std::string backend;
+  size_t rules = 0;
+  size_t segments = 0;
+  size_t bytes = 0;
+  double build_seconds = 0;
+  uint64_t worst_case_steps = 0;
+};
+
+class Classifier {
+ public:
+  static std::shared_ptr<const Classifier> compile(std::shared_ptr<const RuleSet> rules, const CompileOptions& options);
+
+  RuleResult lookup(const PacketKey& key) const;
+  void lookup_batch(const KeyColumns& keys, RuleResult* out) const;
+  const CompileStats& stats() const { return stats_; }
+  const RuleSet& rules() const { return *rules_; }
+
+ private:
+  struct Segment {
+    int32_t begin, end;
+    std::unique_ptr<EngineTable> table;
+  };
+  std::shared_ptr<const RuleSet> rules_;
+  std::vector<Segment> segments_;
+  CompileStats stats_;
+};
+
+}  // namespace meshsieve

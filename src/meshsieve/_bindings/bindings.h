@@ -1,0 +1,8 @@
+// One function a subject: each bind_*.cpp adds its classes to the module that module.cpp makes.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+void bind_exceptions(pybind11::module_& module);
+void bind_model(pybind11::module_& module);
+void bind_classifier(pybind11::module_& module);

@@ -1,0 +1,8 @@
+#include "bindings.h"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "meshsieve's C++ core: builders and rich objects. Per-packet calls are in meshsieve._fast.";
+  bind_exceptions(module);
+  bind_model(module);
+  bind_classifier(module);
+}

@@ -1,0 +1,38 @@
+# Scalar and batch look-ups, for Python and for other Cython extensions.
+#
+#     from meshsieve._fast cimport Lookup
+#
+# `Lookup` shares ownership of a compiled, immutable table: it stays valid after the PacketClassifier it came from is
+# gone, and any number of threads may use one. The cdef methods neither touch Python nor raise; validate before.
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libcpp.memory cimport shared_ptr
+
+
+cdef extern from "meshsieve/classifier.h" namespace "meshsieve" nogil:
+    cdef cppclass U128:
+        uint64_t hi
+        uint64_t lo
+
+    cdef cppclass PacketKey:
+        U128 address[2]
+        uint32_t present
+
+    cdef cppclass Column:
+        const void* data
+        uint32_t width
+        ptrdiff_t stride
+
+    cdef cppclass KeyColumns:
+        size_t n
+        const uint32_t* present
+
+    cdef cppclass Classifier:
+        int32_t lookup(const PacketKey& key)
+        void lookup_batch(const KeyColumns& keys, int32_t* out)
+
+
+cdef class Lookup:
+    cdef shared_ptr[const Classifier] table
+    # Rule index, -1 for no rule, -(r+2) where rule r cannot be decided (csrc/include/meshsieve/types.h).
+    cdef int32_t first_match(self, const PacketKey& key) noexcept nogil
+    cdef void first_match_batch(self, const KeyColumns& keys, int32_t* out) noexcept nogil

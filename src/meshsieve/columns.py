@@ -1,0 +1,177 @@
+"""Headers of many packets as columns: what look-ups read and what captures deliver."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve import _core
+from meshsieve.errors import ColumnError
+from meshsieve.model import FIELD_INDEX
+
+Array = npt.NDArray[Any]
+
+ALIASES = {"src": "src_ip", "dst": "dst_ip"}
+ADDRESS_FIELDS = tuple(info.name for info in _core.FIELDS if info.kind == "address")
+
+
+class PacketColumns(Mapping[str, Array]):
+    """An immutable batch of n packets: one numpy array a matcher field, and further columns of the source.
+
+    Field columns carry the names of ``meshsieve._core.FIELDS``:
+      src_ip, dst_ip   uint64 (n, 2): high and low word, IPv4 in the low 32 bits; or uint32 (n,): all IPv4
+      every other      uint8, uint16 or uint32 (n,), host order
+    ``present``        uint32 (n,) or None: bit i set where the packet has field i; None = every column given is present
+                       on every packet. A field without a column is missing on every packet.
+    ``extra``          other columns by name, such as time_ns, length, flow_id (docs/capture.md)
+
+    A column may have one row that stands for all n. ``src`` and ``dst`` are accepted for src_ip and dst_ip, any integer
+    dtype is accepted and narrowed if its values fit.
+
+    raises  ColumnError for unknown names, unequal lengths, or values that do not fit
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        present: Array | None = None,
+        extra: Mapping[str, Array] | None = None,
+        length: int | None = None,
+    ) -> None:
+        self._fields = {ALIASES.get(name, name): _as_column(ALIASES.get(name, name), v) for name, v in fields.items()}
+        lengths = {len(c) for c in self._fields.values()} - {1} or {1 if self._fields else 0}
+        if length is not None:
+            lengths = (lengths - {1}) | {length}
+        if len(lengths) != 1:
+            shown = ", ".join(f"{name} {len(c)}" for name, c in self._fields.items())
+            raise ColumnError(f"columns differ in length: {shown}")
+        self._length = lengths.pop()
+        self.present = None if present is None else np.ascontiguousarray(present, np.uint32)
+        if self.present is not None and self.present.shape != (self._length,):
+            raise ColumnError(f"present has shape {self.present.shape}, expected ({self._length},)")
+        self.extra: dict[str, Array] = dict(extra or {})
+
+    @staticmethod
+    def of(headers: Any) -> PacketColumns:
+        """``headers`` as columns: a PacketColumns, a mapping of arrays, or an Arrow table/record batch/data frame whose
+        columns carry field names (through the Arrow PyCapsule protocol; needs the ``arrow`` extra)."""
+        if isinstance(headers, PacketColumns):
+            return headers
+        if isinstance(headers, Mapping):
+            return PacketColumns(headers)
+        if hasattr(headers, "__arrow_c_stream__") or hasattr(headers, "__arrow_c_array__"):
+            return PacketColumns(_arrow_columns(headers))
+        raise ColumnError(
+            f"cannot read packet headers from {type(headers).__name__}; give a dict of arrays or Arrow data"
+        )
+
+    def __len__(self) -> int:
+        """Number of packets."""
+        return self._length
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._fields[ALIASES.get(name, name)]
+
+    def has(self, name: str) -> npt.NDArray[np.bool_]:
+        """bool (n,): which packets have the field."""
+        name = ALIASES.get(name, name)
+        if name not in self._fields:
+            return np.zeros(self._length, np.bool_)
+        if self.present is None:
+            return np.ones(self._length, np.bool_)
+        return (self.present >> np.uint32(FIELD_INDEX[name]) & np.uint32(1)).astype(np.bool_)
+
+    def with_fields(self, fields: Mapping[str, Any]) -> PacketColumns:
+        """The same packets with the given fields set, on every packet."""
+        present = self.present
+        if present is not None:
+            bits = sum(1 << FIELD_INDEX[ALIASES.get(name, name)] for name in fields)
+            present = present | np.uint32(bits)
+        return PacketColumns({**self._fields, **fields}, present=present, extra=self.extra, length=self._length)
+
+    def take(self, indices: Array) -> PacketColumns:
+        """The packets at ``indices`` (integers or a boolean mask), in that order."""
+        rows = np.flatnonzero(indices) if indices.dtype == np.bool_ else indices
+
+        def pick(column: Array) -> Array:
+            return column if len(column) == 1 and self._length != 1 else column[rows]
+
+        return PacketColumns(
+            {name: pick(c) for name, c in self._fields.items()},
+            present=None if self.present is None else self.present[rows],
+            extra={name: c[rows] for name, c in self.extra.items()},
+            length=len(rows),
+        )
+
+    def pairs(self) -> list[tuple[int, Array]]:
+        """(field index, array) of every field column, as meshsieve._fast wants them."""
+        return [(FIELD_INDEX[name], column) for name, column in self._fields.items()]
+
+    def __repr__(self) -> str:
+        return f"<PacketColumns of {self._length} packets: {', '.join(self._fields)}>"
+
+
+def _as_column(name: str, values: Any) -> Array:
+    if name not in FIELD_INDEX:
+        raise ColumnError(f"no field is called '{name}'; fields: {', '.join(FIELD_INDEX)}")
+    info = _core.FIELDS[FIELD_INDEX[name]]
+    if info.kind == "address":
+        return _as_addresses(name, values)
+    array = np.atleast_1d(np.asarray(values))
+    if array.dtype.kind not in "iub" or array.ndim != 1:
+        raise ColumnError(f"column {name} must hold integers in one dimension, not {array.dtype} {array.shape}")
+    dtype = np.dtype(np.uint8 if info.bits <= 8 else np.uint16 if info.bits <= 16 else np.uint32)
+    if array.dtype != dtype:
+        if len(array) and (int(array.min()) < 0 or int(array.max()) >= 2**info.bits):
+            raise ColumnError(f"column {name} holds values outside 0..{2**info.bits - 1}")
+        array = array.astype(dtype)
+    return np.ascontiguousarray(array)
+
+
+def _as_addresses(name: str, values: Any) -> Array:
+    array = np.atleast_1d(np.asarray(values))
+    if array.dtype.kind in "OUS":
+        return _parse_addresses(name, array)
+    if array.dtype.kind not in "iu" or array.ndim > 2:
+        raise ColumnError(f"column {name} must hold addresses, not {array.dtype} {array.shape}")
+    if array.ndim == 2:
+        if array.shape[1] != 2:
+            raise ColumnError(
+                f"column {name} has shape {array.shape}; IPv6 columns have shape (n, 2): high and low word"
+            )
+        return np.ascontiguousarray(array, np.uint64)
+    if array.dtype != np.uint32:
+        if len(array) and (int(array.min()) < 0 or int(array.max()) > 0xFFFFFFFF):
+            raise ColumnError(f"column {name} holds values beyond 32 bits; give IPv6 as shape (n, 2)")
+        array = array.astype(np.uint32)
+    return np.ascontiguousarray(array)
+
+
+def _parse_addresses(name: str, texts: Array) -> Array:
+    try:
+        parsed = [ipaddress.ip_address(t.decode() if isinstance(t, bytes) else t) for t in texts.ravel()]
+    except ValueError as error:
+        raise ColumnError(f"column {name}: {error}") from None
+    if all(a.version == 4 for a in parsed):
+        return np.array([int(a) for a in parsed], np.uint32)
+    if all(a.version == 6 for a in parsed):
+        return np.array([(int(a) >> 64, int(a) & (2**64 - 1)) for a in parsed], np.uint64).reshape(-1, 2)
+    raise ColumnError(f"column {name} mixes IPv4 and IPv6 text; give (n, 2) words and an ip_ver column instead")
+
+
+def _arrow_columns(data: Any) -> dict[str, Array]:
+    from meshsieve.extras import require
+
+    pa = require("pyarrow", "arrow")
+    table = pa.table(data)
+    return {
+        name: table.column(name).to_numpy() for name in table.column_names if ALIASES.get(name, name) in FIELD_INDEX
+    }

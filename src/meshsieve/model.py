@@ -1,0 +1,382 @@
+"""The rule model as people and importers see it: sets of values, rules, rule sets, and where each came from.
+
+A *rule* is a conjunction over fields (``meshsieve._core.FIELDS``, from csrc/include/meshsieve/fields.def). Each field is
+constrained to a ``ValueSet``. What is a disjunction, as services are ("TCP 80 or UDP 53"), goes into ``alternatives``:
+the rule matches if its match holds and, where it has alternatives, one of them does. Groups stay groups: a set is
+stored once however many rules share it, and nothing is ever multiplied out.
+
+Semantics (docs/semantics.md): the list is walked from the first rule; the first rule that does not certainly fail
+decides; ``Action.SKIP`` continues at rule ``skip_to``. A rule that is not ``certain`` holds a clause nobody can interpret
+offline, so where its match holds the packet is *undecided* at this rule: never a quiet allow.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve import _core
+from meshsieve.errors import ModelError
+
+Span = tuple[tuple[int, int], ...]
+
+MAX_V4 = 2**32 - 1
+MAX_V6 = 2**128 - 1
+FIELD_INDEX: dict[str, int] = {info.name: i for i, info in enumerate(_core.FIELDS)}
+
+
+class Action(IntEnum):
+    """What a rule does. The numbers are those of the C++ core."""
+
+    ALLOW = 0
+    DROP = 1
+    REJECT = 2
+    SKIP = 3
+    UNDECIDED = 4
+
+
+def _canonical(pairs: Iterable[tuple[int, int]]) -> Span:
+    merged: list[list[int]] = []
+    for lo, hi in sorted(pairs):
+        if hi < lo:
+            raise ModelError(f"range {lo}-{hi} ends before it starts")
+        if merged and lo <= merged[-1][1] + 1:
+            merged[-1][1] = max(merged[-1][1], hi)
+        else:
+            merged.append([lo, hi])
+    return tuple((lo, hi) for lo, hi in merged)
+
+
+def _intersect(a: Span, b: Span) -> Span:
+    out, i, j = [], 0, 0
+    while i < len(a) and j < len(b):
+        lo, hi = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
+        if lo <= hi:
+            out.append((lo, hi))
+        if a[i][1] < b[j][1]:
+            i += 1
+        else:
+            j += 1
+    return tuple(out)
+
+
+def _complement(span: Span, largest: int) -> Span:
+    out, start = [], 0
+    for lo, hi in span:
+        if lo > start:
+            out.append((start, lo - 1))
+        start = hi + 1
+    if start <= largest:
+        out.append((start, largest))
+    return tuple(out)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSet:
+    """An immutable set of one field's values: sorted, disjoint, non-touching inclusive intervals.
+
+    v4  intervals of IPv4 addresses or, for a number field, of its numbers
+    v6  intervals of IPv6 addresses; empty for number fields
+
+    >>> ValueSet.addresses(["10.0.0.0/8", "10.5.0.1"])
+    ValueSet(10.0.0.0-10.255.255.255)
+    """
+
+    v4: Span = ()
+    v6: Span = ()
+
+    @staticmethod
+    def numbers(*items: int | tuple[int, int]) -> ValueSet:
+        """The given numbers and inclusive ``(low, high)`` ranges."""
+        return ValueSet(_canonical((i, i) if isinstance(i, int) else i for i in items))
+
+    @staticmethod
+    def addresses(items: Iterable[str]) -> ValueSet:
+        """Addresses, prefixes and ``low-high`` ranges, IPv4 and IPv6 mixed. Host bits of a prefix are an error.
+
+        raises  ModelError naming the text
+        """
+        v4: list[tuple[int, int]] = []
+        v6: list[tuple[int, int]] = []
+        for text in items:
+            version, lo, hi = parse_address_range(text)
+            (v4 if version == 4 else v6).append((lo, hi))
+        return ValueSet(_canonical(v4), _canonical(v6))
+
+    def union(self, *others: ValueSet) -> ValueSet:
+        return ValueSet(
+            _canonical(i for s in (self, *others) for i in s.v4), _canonical(i for s in (self, *others) for i in s.v6)
+        )
+
+    def intersection(self, other: ValueSet) -> ValueSet:
+        return ValueSet(_intersect(self.v4, other.v4), _intersect(self.v6, other.v6))
+
+    def complement(self, field_name: str) -> ValueSet:
+        """Every other value of the field; for addresses, of both families."""
+        if _core.FIELDS[FIELD_INDEX[field_name]].kind == "address":
+            return ValueSet(_complement(self.v4, MAX_V4), _complement(self.v6, MAX_V6))
+        return ValueSet(_complement(self.v4, 2 ** _core.FIELDS[FIELD_INDEX[field_name]].bits - 1))
+
+    def contains(self, value: int, version: int = 4) -> bool:
+        return any(lo <= value <= hi for lo, hi in (self.v6 if version == 6 else self.v4))
+
+    def __bool__(self) -> bool:
+        """False for the empty set, which matches nothing (it is not "any")."""
+        return bool(self.v4 or self.v6)
+
+    def __repr__(self) -> str:
+        shown = [f"{lo}" if lo == hi else f"{lo}-{hi}" for lo, hi in self.v4[:8]]
+        if self.v6 or any(hi > 0xFFFF for _, hi in self.v4):
+            shown = [_range_text(lo, hi, 4) for lo, hi in self.v4[:8]] + [
+                _range_text(lo, hi, 6) for lo, hi in self.v6[:8]
+            ]
+        more = len(self.v4) + len(self.v6) - len(shown)
+        return f"ValueSet({', '.join(shown)}{f', ... {more} more' if more > 0 else ''})"
+
+
+def _range_text(lo: int, hi: int, version: int) -> str:
+    make = ipaddress.IPv6Address if version == 6 else ipaddress.IPv4Address
+    return str(make(lo)) if lo == hi else f"{make(lo)}-{make(hi)}"
+
+
+def parse_address_range(text: str) -> tuple[int, int, int]:
+    """``(version, low, high)`` of an address, a prefix (``10.0.0.0/8``, ``10.0.0.0/255.0.0.0``) or a ``low-high`` range.
+
+    Strict: leading zeros, host bits below the prefix, mixed families and inverted ranges are refused.
+
+    raises  ModelError naming the text
+    """
+    try:
+        if "-" in text:
+            low, high = (ipaddress.ip_address(part.strip()) for part in text.split("-", 1))
+            if low.version != high.version:
+                raise ValueError("the two ends differ in family")
+            if int(high) < int(low):
+                raise ValueError("the range ends before it starts")
+            return low.version, int(low), int(high)
+        net = ipaddress.ip_network(text.strip())
+        return net.version, int(net.network_address), int(net.broadcast_address)
+    except ValueError as error:
+        raise ModelError(f"'{text}' is not an address, prefix or range: {error}") from None
+
+
+Match = Mapping[str, ValueSet]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a rule was written: ``str()`` gives ``file:line object``."""
+
+    file: str = ""
+    line: int | None = None
+    obj: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line is not None else self.file
+        return f"{place} {self.obj}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. Fields that ``match`` does not name are free.
+
+    match         conjunction of field constraints
+    alternatives  disjunction of further conjunctions; empty = no further condition
+    action        what happens to a packet that matches
+    skip_to       index at which the walk goes on, for ``Action.SKIP``
+    name          what users call it (NSX rule id or display name, iptables comment or chain:number)
+    source        where it is written
+    unknown       texts of clauses that cannot be interpreted; the rule is then not certain
+    log           it logs
+    """
+
+    match: Match = field(default_factory=dict)
+    action: Action = Action.ALLOW
+    alternatives: tuple[Match, ...] = ()
+    skip_to: int = -1
+    name: str = ""
+    source: Source = Source()
+    unknown: tuple[str, ...] = ()
+    log: bool = False
+
+    @property
+    def certain(self) -> bool:
+        return not self.unknown
+
+
+@dataclass(frozen=True, slots=True)
+class NameCodes:
+    """Numbers for the texts of a ``name`` field, so that prefix patterns (``eth+``) become ranges.
+
+    Sorted texts at which membership in any rule's set can change; a name's code is the number of those that are
+    <= it. Names unknown to the rules thus fall between and still match the right patterns.
+
+    >>> codes = NameCodes.of(exact=["lo"], prefixes=["eth"])
+    >>> codes.prefix("eth").contains(codes.code("eth7")), codes.exact("lo").contains(codes.code("eth7"))
+    (True, False)
+    """
+
+    cuts: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(exact: Iterable[str] = (), prefixes: Iterable[str] = ()) -> NameCodes:
+        cuts: set[str] = set()
+        for name in exact:
+            cuts |= {name, name + "\0"}
+        for prefix in prefixes:
+            cuts |= {prefix, prefix + "\U0010ffff"}
+        return NameCodes(tuple(sorted(cuts)))
+
+    def code(self, name: str) -> int:
+        from bisect import bisect_right
+
+        return bisect_right(self.cuts, name)
+
+    def exact(self, name: str) -> ValueSet:
+        return ValueSet.numbers(self.code(name))
+
+    def prefix(self, prefix: str) -> ValueSet:
+        """The names that start with ``prefix``; "" is every name."""
+        return (
+            ValueSet.numbers((self.code(prefix), self.code(prefix + "\U0010ffff") - 1))
+            if prefix
+            else ValueSet.numbers((0, 2**32 - 1))
+        )
+
+
+class RuleSet(Sequence[Rule]):
+    """An ordered, immutable list of rules, kept as columns with interned sets.
+
+    ``RuleSet(rules)`` takes any iterable of ``Rule``; importers of huge lists use ``RuleSet.from_columns``.
+    ``names`` holds the ``NameCodes`` of the name fields that the rules use ({"iif": ..., "oif": ...}).
+
+    raises  ModelError if a rule names an unknown field, a value beyond its field, or a skip that does not go forward
+    """
+
+    def __init__(self, rules: Iterable[Rule] = (), *, names: Mapping[str, NameCodes] | None = None) -> None:
+        self.names: dict[str, NameCodes] = dict(names or {})
+        self._sets: list[ValueSet] = [ValueSet()]
+        self._ids: dict[ValueSet, int] = {}
+        rules = list(rules)
+        count = len(rules)
+        self._common = np.zeros((count, len(FIELD_INDEX)), np.int32)
+        self._action = np.fromiter((r.action for r in rules), np.uint8, count)
+        self._skip_to = np.fromiter((r.skip_to for r in rules), np.int32, count)
+        self._certain = np.fromiter((r.certain for r in rules), np.uint8, count)
+        self._alternative_begin = np.zeros(count + 1, np.uint32)
+        np.cumsum([len(r.alternatives) for r in rules], out=self._alternative_begin[1:])
+        self._alternatives = np.zeros((int(self._alternative_begin[-1]), len(FIELD_INDEX)), np.int32)
+        self._labels: Sequence[tuple[str, Source, tuple[str, ...], bool]] = [
+            (r.name, r.source, r.unknown, r.log) for r in rules
+        ]
+        for i, rule in enumerate(rules):
+            self._fill(self._common[i], rule.match, i)
+            for a, alternative in enumerate(rule.alternatives, int(self._alternative_begin[i])):
+                self._fill(self._alternatives[a], alternative, i)
+
+    @classmethod
+    def from_columns(
+        cls,
+        sets: Sequence[ValueSet],
+        common: npt.NDArray[np.int32],
+        action: npt.NDArray[np.uint8],
+        labels: Sequence[tuple[str, Source, tuple[str, ...], bool]],
+    ) -> RuleSet:
+        """Rules without alternatives or skips, given as set ids.
+
+        sets    interned sets; sets[0] stands for "any" and is not looked at
+        common  int32 (n, len(FIELDS)): index into ``sets`` per rule and field, 0 = free
+        action  uint8 (n,): values of ``Action``
+        labels  n times (name, source, unknown, log); any sequence, it may be computed lazily
+        """
+        self = cls()
+        count = len(common)
+        self._sets = list(sets)
+        self._common = np.ascontiguousarray(common, np.int32)
+        self._action = np.ascontiguousarray(action, np.uint8)
+        self._skip_to = np.full(count, -1, np.int32)
+        self._certain = np.ones(count, np.uint8)
+        self._alternative_begin = np.zeros(count + 1, np.uint32)
+        self._labels = labels
+        return self
+
+    def _fill(self, row: npt.NDArray[np.int32], match: Match, index: int) -> None:
+        for name, values in match.items():
+            if name not in FIELD_INDEX:
+                raise ModelError(f"rule {index}: no field is called '{name}'; fields: {', '.join(FIELD_INDEX)}")
+            if values not in self._ids:
+                self._ids[values] = len(self._sets)
+                self._sets.append(values)
+            row[FIELD_INDEX[name]] = self._ids[values]
+
+    def _match(self, row: npt.NDArray[np.int32]) -> dict[str, ValueSet]:
+        return {name: self._sets[row[i]] for name, i in FIELD_INDEX.items() if row[i]}
+
+    def __len__(self) -> int:
+        return len(self._common)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        name, source, unknown, log = self._labels[i]
+        begin, end = self._alternative_begin[i], self._alternative_begin[i + 1]
+        return Rule(
+            match=self._match(self._common[i]),
+            action=Action(int(self._action[i])),
+            alternatives=tuple(self._match(row) for row in self._alternatives[begin:end]),
+            skip_to=int(self._skip_to[i]),
+            name=name,
+            source=source,
+            unknown=unknown,
+            log=log,
+        )
+
+    def __iter__(self) -> Iterator[Rule]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<RuleSet of {len(self)} rules over {len(self._sets) - 1} sets>"
+
+    def label(self, index: int) -> tuple[str, Source]:
+        """Name and source of a rule, without building the ``Rule``."""
+        name, source, _, _ = self._labels[index]
+        return name, source
+
+    @property
+    def actions(self) -> npt.NDArray[np.uint8]:
+        """uint8 (n,): values of ``Action``, one a rule."""
+        return self._action
+
+    @cached_property
+    def native(self) -> _core.RuleSet:
+        """The same rules in the C++ core, validated."""
+        offsets, intervals = _flatten(self._sets)
+        return _core.RuleSet(
+            offsets,
+            intervals,
+            self._common,
+            self._alternative_begin,
+            self._alternatives,
+            self._action,
+            self._skip_to,
+            self._certain,
+        )
+
+
+def _flatten(sets: Sequence[ValueSet]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Sets as two arrays: offsets (2 * len + 1: the v4 span of set 0, its v6 span, ...), intervals (m, 4: hi and lo
+    words of the low end, then of the high end)."""
+    mask = 2**64 - 1
+    spans = [span for s in sets for span in (s.v4, s.v6)]
+    offsets = np.zeros(len(spans) + 1, np.uint64)
+    np.cumsum([len(span) for span in spans], out=offsets[1:])
+    words = [(lo >> 64, lo & mask, hi >> 64, hi & mask) for span in spans for lo, hi in span]
+    return offsets, np.array(words, np.uint64).reshape(-1, 4)

@@ -1,0 +1,134 @@
+"""What an importer delivers: enforcement layers made of rule lists, the inventory, and what it could not say.
+
+A *layer* is one system that enforces policy (an NSX distributed firewall, one iptables table). It has *points*: places
+where one rule list is walked once a connection. A connection passes a layer if every point that applies to it allows it.
+NSX has two points, the sender's vNIC (OUT) and the receiver's (IN); iptables has one, the chain that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal, Protocol
+
+from meshsieve.inventory import Inventory
+from meshsieve.model import Action, RuleSet
+
+
+class Verdict(IntEnum):
+    """Answers of a walk, over all formats (docs/semantics.md). REJECT is a denial that the sender is told of."""
+
+    ALLOW = 0
+    DROP = 1
+    REJECT = 2
+    PENDING = 3
+    UNDECIDED = 4
+    NO_MATCH = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding about configuration: what, where, why it matters, what to do."""
+
+    code: str
+    message: str
+    where: str = ""
+    obj: str = ""
+    hint: str = ""
+    level: Literal["error", "warning", "note"] = "warning"
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        obj = f" [{self.obj}]" if self.obj else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}{self.level} {self.code}: {self.message}{obj}{hint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One rule list and how packets come to it.
+
+    name       "out", "in", or the chain
+    rules      walked from rule 0
+    default    effective verdict where no rule matches (the record still says NO_MATCH)
+    constants  fields that every packet has at this point, such as direction
+    vnic_of    fill the vnic field with the owner of this address; packets whose address no vNIC owns do not come here
+    excluded   vNICs without a filter: their packets pass this point with reason "excluded"
+    """
+
+    name: str
+    rules: RuleSet
+    default: Verdict = Verdict.ALLOW
+    constants: Mapping[str, int] = field(default_factory=dict)
+    vnic_of: Literal["src", "dst"] | None = None
+    excluded: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One enforcing system. ``families``: the IP versions that it sees at all; other packets pass it unjudged."""
+
+    name: str
+    points: tuple[Point, ...]
+    inventory: Inventory = field(default_factory=Inventory)
+    families: frozenset[int] = frozenset({4, 6})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A configuration file as read: the name that errors show, and the text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to read configuration.
+
+    strict           what cannot be expressed exactly raises PolicyError; otherwise the rule stays in its place, undecided
+    mode             how UNKNOWN ends (docs/semantics.md): strict, or upper/lower bounds of what is accepted
+    chain            iptables: the chain asked for; "auto" chooses by local_addresses, else FORWARD
+    local_addresses  iptables: addresses of the host itself, as text
+    default_action   NSX: effective verdict where no rule matches
+    """
+
+    strict: bool = True
+    mode: Literal["strict", "upper", "lower"] = "strict"
+    chain: str = "auto"
+    local_addresses: tuple[str, ...] = ()
+    default_action: Verdict = Verdict.ALLOW
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """layers in the order in which a packet meets them; diagnostics, of which ``unsupported`` are the undecided clauses"""
+
+    layers: tuple[Layer, ...]
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def unsupported(self) -> tuple[Diagnostic, ...]:
+        return tuple(d for d in self.diagnostics if d.code == "unsupported")
+
+
+class Importer(Protocol):
+    """One configuration format. ``load`` gets all files of its format at once, for objects that refer to each other."""
+
+    name: str
+    description: str
+
+    def sniff(self, source: SourceFile) -> bool:
+        """Whether the file is of this format, by content."""
+
+    def load(self, sources: Sequence[SourceFile], options: ImportOptions) -> ImportResult:
+        """raises PolicyError naming file, line, object and what to do"""
+
+
+ACTION_VERDICT = {
+    Action.ALLOW: Verdict.ALLOW,
+    Action.DROP: Verdict.DROP,
+    Action.REJECT: Verdict.REJECT,
+    Action.UNDECIDED: Verdict.UNDECIDED,
+}
