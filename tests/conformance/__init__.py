@@ -1,0 +1,1 @@
+"""Conformance runner: ``python -m tests.conformance SUBJECT FOLDER [--json]``."""
