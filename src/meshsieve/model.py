@@ -1,13 +1,13 @@
 """The rule model as people and importers see it: sets of values, rules, rule sets, and where each came from.
 
-A *rule* is a conjunction over fields (``meshsieve._core.FIELDS``, from csrc/include/meshsieve/fields.def). Each field is
-constrained to a ``ValueSet``. What is a disjunction, as services are ("TCP 80 or UDP 53"), goes into ``alternatives``:
+A *rule* is a conjunction over fields (``meshsieve._core.FIELDS``, from csrc/include/meshsieve/fields.def). Each field
+is constrained to a ``ValueSet``. What is a disjunction, as services are ("TCP 80 or UDP 53"), goes into ``alternatives``:
 the rule matches if its match holds and, where it has alternatives, one of them does. Groups stay groups: a set is
 stored once however many rules share it, and nothing is ever multiplied out.
 
 Semantics (docs/semantics.md): the list is walked from the first rule; the first rule that does not certainly fail
-decides; ``Action.SKIP`` continues at rule ``skip_to``. A rule that is not ``certain`` holds a clause nobody can interpret
-offline, so where its match holds the packet is *undecided* at this rule: never a quiet allow.
+decides; ``Action.SKIP`` continues at rule ``skip_to``. A rule that is not ``certain`` holds a clause nobody can
+interpret offline, so where its match holds the packet is *undecided* at this rule: never a quiet allow.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _range_text(lo: int, hi: int, version: int) -> str:
 
 
 def parse_address_range(text: str) -> tuple[int, int, int]:
-    """``(version, low, high)`` of an address, a prefix (``10.0.0.0/8``, ``10.0.0.0/255.0.0.0``) or a ``low-high`` range.
+    """``(version, low, high)`` of an address, a prefix (``/8`` or ``/255.0.0.0``) or a ``low-high`` range.
 
     Strict: leading zeros, host bits below the prefix, mixed families and inverted ranges are refused.
 

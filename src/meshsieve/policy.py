@@ -1,8 +1,8 @@
 """What an importer delivers: enforcement layers made of rule lists, the inventory, and what it could not say.
 
 A *layer* is one system that enforces policy (an NSX distributed firewall, one iptables table). It has *points*: places
-where one rule list is walked once a connection. A connection passes a layer if every point that applies to it allows it.
-NSX has two points, the sender's vNIC (OUT) and the receiver's (IN); iptables has one, the chain that is asked for.
+where one rule list is walked once a connection. A connection passes a layer if every point that applies to it allows
+it. NSX has two points, the sender's vNIC (OUT) and the receiver's (IN); iptables has one, the chain that is asked for.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SourceFile:
 class ImportOptions:
     """How to read configuration.
 
-    strict           what cannot be expressed exactly raises PolicyError; otherwise the rule stays in its place, undecided
+    strict           what cannot be expressed exactly raises PolicyError; else the rule stays in its place, undecided
     mode             how UNKNOWN ends (docs/semantics.md): strict, or upper/lower bounds of what is accepted
     chain            iptables: the chain asked for; "auto" chooses by local_addresses, else FORWARD
     local_addresses  iptables: addresses of the host itself, as text
@@ -103,7 +103,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """layers in the order in which a packet meets them; diagnostics, of which ``unsupported`` are the undecided clauses"""
+    """Layers in the order in which a packet meets them, and findings; ``unsupported`` are the undecided clauses."""
 
     layers: tuple[Layer, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
