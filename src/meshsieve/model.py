@@ -1,9 +1,9 @@
 """The rule model as people and importers see it: sets of values, rules, rule sets, and where each came from.
 
 A *rule* is a conjunction over fields (``meshsieve._core.FIELDS``, from csrc/include/meshsieve/fields.def). Each field
-is constrained to a ``ValueSet``. What is a disjunction, as services are ("TCP 80 or UDP 53"), goes into ``alternatives``:
-the rule matches if its match holds and, where it has alternatives, one of them does. Groups stay groups: a set is
-stored once however many rules share it, and nothing is ever multiplied out.
+is constrained to a ``ValueSet``. What is a disjunction, as services are ("TCP 80 or UDP 53"), goes into
+``alternatives``: the rule matches if its match holds and, where it has alternatives, one of them does. Groups stay
+groups: a set is stored once however many rules share it, and nothing is ever multiplied out.
 
 Semantics (docs/semantics.md): the list is walked from the first rule; the first rule that does not certainly fail
 decides; ``Action.SKIP`` continues at rule ``skip_to``. A rule that is not ``certain`` holds a clause nobody can

@@ -1,9 +1,9 @@
 """YAML (and JSON as its subset) read strictly, with the position of every key and value.
 
 Values are read as Kubernetes reads them, without the surprises of YAML 1.1: no base-60 numbers, no dates; a plain
-number with a leading zero is refused rather than read as octal. ``yes/no/on/off`` are booleans, as in Kubernetes, so that a
-field that wants text refuses them. Input is hostile: duplicate keys, tags, NUL characters and whatever exceeds a limit
-are refused with ``file:line:column``.
+number with a leading zero is refused rather than read as octal. ``yes/no/on/off`` are booleans, as in Kubernetes, so
+that a field that wants text refuses them. Input is hostile: duplicate keys, tags, NUL characters and whatever exceeds a
+limit are refused with ``file:line:column``.
 """
 
 from __future__ import annotations
