@@ -1,0 +1,62 @@
+# The two commands of a fresh clone: `make demo` and `make test`. Both install what is missing (tools/prerequisites.sh
+# for system packages, pip into .venv for the rest) and build; the stamps below keep a second run from doing it again.
+#
+# PYTHON=python3.12 make test    another interpreter (3.11 or later) for .venv
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+export PIP_NO_INPUT := 1
+
+NATIVE := $(shell find csrc src/meshsieve/_bindings -name '*.cpp' -o -name '*.h' -o -name '*.def') \
+          src/meshsieve/_fast.pyx src/meshsieve/_fast.pxd setup.py
+
+.PHONY: demo test bench docs lint build clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/built
+	@$(BIN)/meshsieve doctor
+
+test: $(VENV)/built $(VENV)/dev
+	$(BIN)/python -m pytest -n auto tests
+
+bench: $(VENV)/built $(VENV)/dev $(VENV)/bench
+	$(BIN)/python -m benches packets --quick
+
+lint: $(VENV)/built $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/built $(VENV)/docs
+	$(BIN)/python -m tools.field_table --check
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+build: $(VENV)/built
+
+clean:
+	rm -rf $(VENV) build docs/_build src/*.egg-info src/meshsieve/*.so src/meshsieve/_fast.cpp
+
+# --- what the targets stand on -----------------------------------------------------------------------------------
+
+$(VENV)/base: tools/prerequisites.sh pyproject.toml
+	PYTHON=$(PYTHON) tools/prerequisites.sh
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the build tools into $(VENV)"
+	$(PIP) $$($(BIN)/python tools/requirements.py base)
+	@touch $@
+
+# Registers the package and its command once; csrc/ is compiled by the next rule, which knows what has changed.
+$(VENV)/built: $(VENV)/base $(NATIVE)
+	@echo "Building the C++ core (about a minute the first time)"
+	$(BIN)/python setup.py -q build_ext --inplace
+	test -x $(BIN)/meshsieve || $(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev $(VENV)/docs $(VENV)/bench: $(VENV)/%: $(VENV)/base pyproject.toml
+	@echo "Installing the [$*] extra into $(VENV)"
+	$(PIP) $$($(BIN)/python tools/requirements.py $*)
+	@touch $@
