@@ -12,7 +12,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "fields.md"
 _HEAD = """\
 # Fields
 
-What a rule can look at. Generated from `csrc/include/meshsieve/fields.def` by `python -m tools.field_table`; do not edit.
+What a rule can look at. Generated from `csrc/include/meshsieve/fields.def` by `python -m tools.field_table`.
 
 A packet says for each field whether it has it. A rule that names a field which the packet cannot have (the port of an
 ICMP packet) does not match; a field that the packet has but that was not seen (the ports of a later fragment) makes the

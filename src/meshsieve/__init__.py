@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from meshsieve.policy import ImportOptions
 
 
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"meshsieve.{_NAMES[name]}"), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"meshsieve.{name}")
-    raise AttributeError(f"module 'meshsieve' has no attribute '{name}'")
+if not TYPE_CHECKING:  # type checkers see the imports above
+
+    def __getattr__(name: str) -> Any:
+        if name in _NAMES:
+            return getattr(importlib.import_module(f"meshsieve.{_NAMES[name]}"), name)
+        if name in _ROOMS:
+            return importlib.import_module(f"meshsieve.{name}")
+        raise AttributeError(f"module 'meshsieve' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
