@@ -35,6 +35,8 @@ class PacketColumns(Mapping[str, Array]):
     raises  ColumnError for unknown names, unequal lengths, or values that do not fit
     """
 
+    native: Any = None
+
     def __init__(
         self,
         fields: Mapping[str, Any],
@@ -55,6 +57,16 @@ class PacketColumns(Mapping[str, Array]):
         if self.present is not None and self.present.shape != (self._length,):
             raise ColumnError(f"present has shape {self.present.shape}, expected ({self._length},)")
         self.extra: dict[str, Array] = dict(extra or {})
+
+    @classmethod
+    def _of_checked(
+        cls, fields: dict[str, Array], present: Array, extra: dict[str, Array], length: int, native: Any
+    ) -> PacketColumns:
+        """Columns whose shapes and dtypes the C++ core made: taken as they are. ``native`` is the core's own batch."""
+        columns = cls.__new__(cls)
+        columns._fields, columns.present, columns.extra = fields, present, extra
+        columns._length, columns.native = length, native
+        return columns
 
     @staticmethod
     def of(headers: Any) -> PacketColumns:

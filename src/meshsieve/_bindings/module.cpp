@@ -5,4 +5,5 @@ PYBIND11_MODULE(_core, module) {
   bind_exceptions(module);
   bind_model(module);
   bind_classifier(module);
+  bind_capture(module);
 }

@@ -1,0 +1,84 @@
+// Reading captures: files to batches of decoded packets.
+//
+// What    CaptureReader opens pcap and pcapng files (also compressed, also standard input), merges several by time or
+//         reads them one after another, applies a filter, a time range and a limit, decodes, and fills batches.
+// Errors  What a file contains never throws. A file that cannot be opened or is no capture throws CaptureError when
+//         the reader is made; a record that breaks ends its file, and `problem` says so in words.
+// Memory  one buffer a file and the batch, whatever the length of the capture.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "meshsieve/packet_batch.h"
+
+namespace meshsieve {
+
+class Filter;
+class RecordReader;
+
+struct CaptureOptions {
+  std::vector<std::string> paths;  // "-" = standard input
+  bool merge = true;               // by time; otherwise one after another
+  std::string filter;              // empty = everything
+  uint64_t count = std::numeric_limits<uint64_t>::max();      // packets that pass the filter
+  int64_t start_ns = std::numeric_limits<int64_t>::min();     // first instant that is wanted
+  int64_t end_ns = std::numeric_limits<int64_t>::max();       // first instant after it; max = no end
+  std::function<void()> interrupted;                          // see Source
+};
+
+class CaptureReader {
+ public:
+  explicit CaptureReader(CaptureOptions options);
+  ~CaptureReader();
+
+  // `more`: the batch has room and the capture goes on, but a bounded amount of work (about 4 MiB of records) is done,
+  // so that the caller can look for signals.
+  enum class Progress : uint8_t { more, full, end };
+  Progress fill(PacketBatch& batch);
+
+  uint64_t packets_read() const { return packets_read_; }      // records taken from the files
+  uint64_t packets_delivered() const { return delivered_; }    // of these, what filter, times and count let through
+  uint64_t file_bytes_read() const;
+  uint64_t file_bytes() const { return file_bytes_; }          // 0 if one of the sizes is not known
+  const std::array<uint64_t, kDecodeStatusCount>& status_counts() const { return status_counts_; }
+
+  // A file that could not be read to its end.
+  struct Problem {
+    std::string path;
+    std::string text;       // "N packets read, then REASON at byte B"
+    uint64_t packets_read;  // of this file
+    uint64_t offset;        // in the decompressed stream
+  };
+  const std::vector<Problem>& problems() const { return problems_; }
+
+ private:
+  struct Run;
+  struct File;
+  bool wanted(const Record& record);
+  size_t next_run(Record* out);
+  size_t merged_run(Record* out);
+  size_t concatenated_run(Record* out);
+  bool refill(File& file);
+
+  CaptureOptions options_;
+  std::unique_ptr<Filter> filter_;
+  std::vector<std::unique_ptr<File>> files_;
+  size_t current_file_ = 0;     // when read one after another
+  std::vector<File*> heap_;     // when merged: by time, then by position on the command line
+  bool heap_ready_ = false;
+  File* drained_ = nullptr;     // merged: used up by the last run
+  std::unique_ptr<Run> run_;    // records that are not delivered yet
+  uint64_t packets_read_ = 0;
+  uint64_t delivered_ = 0;
+  uint64_t file_bytes_ = 0;
+  std::array<uint64_t, kDecodeStatusCount> status_counts_{};
+  std::vector<Problem> problems_;
+};
+
+}  // namespace meshsieve

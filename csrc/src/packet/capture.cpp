@@ -1,0 +1,164 @@
+#include "meshsieve/capture.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "meshsieve/errors.h"
+#include "packet/filter.h"
+#include "packet/record_reader.h"
+
+namespace meshsieve {
+
+namespace {
+
+constexpr size_t kBlockBytes = 512 << 10;     // 256 KiB to 1 MiB measure alike
+constexpr size_t kLeastBlockBytes = 64 << 10;
+constexpr size_t kAllBlocksBytes = 16 << 20;  // of many files together
+constexpr uint64_t kSliceBytes = 4 << 20;
+constexpr size_t kMaxFiles = 65535;           // the column `file` is 16 bits wide
+
+}  // namespace
+
+struct CaptureReader::Run {
+  Record records[kMaxRun];
+  size_t at = 0;
+  size_t n = 0;
+};
+
+struct CaptureReader::File : Run {
+  std::string path;
+  uint16_t index;
+  std::unique_ptr<RecordReader> reader;
+
+  const Record& head() const { return records[at]; }
+};
+
+CaptureReader::CaptureReader(CaptureOptions options)
+    : options_(std::move(options)), run_(std::make_unique<Run>()) {
+  if (options_.paths.empty()) throw CaptureError("no capture file is given");
+  if (options_.paths.size() > kMaxFiles) throw CaptureError("over 65,535 capture files at once");
+  if (std::count(options_.paths.begin(), options_.paths.end(), "-") > 1) {
+    throw CaptureError("standard input ('-') can be read only once");
+  }
+  if (!options_.filter.empty()) filter_ = std::make_unique<Filter>(options_.filter);
+  const size_t block = std::clamp(kAllBlocksBytes / options_.paths.size(), kLeastBlockBytes, kBlockBytes);
+  bool sizes_known = true;
+  for (const std::string& path : options_.paths) {
+    auto file = std::make_unique<File>();
+    file->path = path;
+    file->index = static_cast<uint16_t>(files_.size());
+    try {
+      OpenedSource opened = open_source(path, options_.interrupted);
+      file->reader = make_record_reader(std::move(opened.source), block);
+      file_bytes_ += opened.file_size;
+      sizes_known = sizes_known && opened.file_size != 0;
+    } catch (const CaptureError& error) {
+      throw CaptureError(path + ": " + error.what());
+    }
+    files_.push_back(std::move(file));
+  }
+  if (!sizes_known) file_bytes_ = 0;
+}
+
+CaptureReader::~CaptureReader() = default;
+
+uint64_t CaptureReader::file_bytes_read() const {
+  uint64_t sum = 0;
+  for (const auto& file : files_) sum += file->reader->file_bytes_read();
+  return sum;
+}
+
+CaptureReader::Progress CaptureReader::fill(PacketBatch& batch) {
+  Packet packet;
+  uint64_t bytes = 0;
+  while (bytes < kSliceBytes) {
+    if (run_->at == run_->n) {
+      run_->at = 0;
+      run_->n = next_run(run_->records);
+      if (run_->n == 0) return Progress::end;
+    }
+    while (run_->at != run_->n) {
+      if (delivered_ == options_.count) return Progress::end;
+      if (batch.full()) return Progress::full;
+      const Record& record = run_->records[run_->at++];
+      ++packets_read_;
+      bytes += record.captured + 16;
+      if (!wanted(record)) continue;
+      ++delivered_;
+      decode(record, packet);
+      ++status_counts_[packet.status];
+      batch.append(record, packet);
+    }
+  }
+  return Progress::more;
+}
+
+bool CaptureReader::wanted(const Record& record) {
+  if (record.time_ns < options_.start_ns) return false;
+  if (record.time_ns >= options_.end_ns && options_.end_ns != std::numeric_limits<int64_t>::max()) return false;
+  return !filter_ || filter_->matches(record);
+}
+
+size_t CaptureReader::next_run(Record* out) {
+  return files_.size() > 1 && options_.merge ? merged_run(out) : concatenated_run(out);
+}
+
+// Reads the next records of a file; false, with its problem noted, at its end.
+bool CaptureReader::refill(File& file) {
+  file.at = 0;
+  file.n = file.reader->next_run(file.records);
+  for (size_t i = 0; i < file.n; ++i) file.records[i].file = file.index;
+  if (file.n != 0) return true;
+  const RecordReader& reader = *file.reader;
+  if (!reader.problem().empty()) {
+    problems_.push_back({file.path,
+                         std::to_string(reader.packets_read()) + " packets read, then " + reader.problem() +
+                             " at byte " + std::to_string(reader.problem_offset()),
+                         reader.packets_read(), reader.problem_offset()});
+  }
+  return false;
+}
+
+size_t CaptureReader::concatenated_run(Record* out) {
+  for (; current_file_ < files_.size(); ++current_file_) {
+    File& file = *files_[current_file_];
+    if (!refill(file)) continue;
+    std::copy_n(file.records, file.n, out);
+    return file.n;
+  }
+  return 0;
+}
+
+// The heads of all files in a heap. A file whose run is used up is read on only at the next call, because its records
+// in `out` become invalid by that.
+size_t CaptureReader::merged_run(Record* out) {
+  const auto later = [](const File* a, const File* b) {
+    return a->head().time_ns != b->head().time_ns ? a->head().time_ns > b->head().time_ns : a->index > b->index;
+  };
+  const auto enter = [&](File* file) {
+    if (!refill(*file)) return;
+    heap_.push_back(file);
+    std::push_heap(heap_.begin(), heap_.end(), later);
+  };
+  if (!heap_ready_) {
+    heap_ready_ = true;
+    for (const auto& file : files_) enter(file.get());
+  }
+  if (drained_) enter(std::exchange(drained_, nullptr));
+  size_t n = 0;
+  while (!heap_.empty() && n < kMaxRun) {
+    std::pop_heap(heap_.begin(), heap_.end(), later);
+    File* first = heap_.back();
+    heap_.pop_back();
+    out[n++] = first->head();
+    if (++first->at == first->n) {
+      drained_ = first;
+      break;
+    }
+    heap_.push_back(first);
+    std::push_heap(heap_.begin(), heap_.end(), later);
+  }
+  return n;
+}
+
+}  // namespace meshsieve

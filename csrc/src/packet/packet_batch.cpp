@@ -1,0 +1,158 @@
+#include "meshsieve/packet_batch.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <new>
+#include <type_traits>
+
+namespace meshsieve {
+
+namespace {
+
+constexpr size_t kAlign = 64;
+
+size_t column_bytes(size_t width, uint32_t capacity) { return (width * capacity + kAlign - 1) / kAlign * kAlign; }
+
+template <class T>
+constexpr ColumnType type_of() {
+  if constexpr (std::is_same_v<T, U128>) return ColumnType::address;
+  else if constexpr (std::is_same_v<T, bool>) return ColumnType::boolean;
+  else if constexpr (std::is_same_v<T, int64_t>) return ColumnType::i64;
+  else if constexpr (sizeof(T) == 1) return ColumnType::u8;
+  else if constexpr (sizeof(T) == 2) return ColumnType::u16;
+  else if constexpr (sizeof(T) == 4) return ColumnType::u32;
+  else return ColumnType::u64;
+}
+
+// Columns beside those of packet_columns.def: (name, group).
+#define OTHER_COLUMNS(COLUMN)  \
+  COLUMN(number, extra)          \
+  COLUMN(time_ns, extra)         \
+  COLUMN(captured_length, extra) \
+  COLUMN(length, extra)          \
+  COLUMN(file, extra)            \
+  COLUMN(flow_id, flow)          \
+  COLUMN(flow_slot, flow)        \
+  COLUMN(new_flow, flow)         \
+  COLUMN(reply, flow)            \
+  COLUMN(ct_state, flow)
+
+// Calls visit(pointer member) for every column, `present` included.
+template <class Batch, class Visit>
+void each_column(Batch& batch, Visit visit) {
+#define FIELD_COLUMN(type, name) visit(batch.name);
+#define DENSE_COLUMN(type, name, doc) visit(batch.name);
+#define SPARSE_COLUMN(type, name, doc) visit(batch.name);
+#include "meshsieve/packet_columns.def"
+#undef FIELD_COLUMN
+#undef DENSE_COLUMN
+#undef SPARSE_COLUMN
+#define OTHER(name, group) visit(batch.name);
+  OTHER_COLUMNS(OTHER)
+#undef OTHER
+  visit(batch.present);
+}
+
+// The size of a mapping is kept in front of it.
+constexpr size_t kHeader = kAlign;
+
+}  // namespace
+
+void PacketBatch::FreeBlock::operator()(uint8_t* block) const {
+  uint8_t* start = block - kHeader;
+  size_t bytes;
+  std::memcpy(&bytes, start, sizeof bytes);
+  ::munmap(start, bytes);
+}
+
+PacketBatch::PacketBatch(uint32_t capacity) : capacity_(capacity) {
+  size_t bytes = kHeader;
+  each_column(*this, [&](auto* column) { bytes += column_bytes(sizeof *column, capacity); });
+  // mmap rather than calloc: pages of columns that stay zero must never be touched.
+  void* start = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (start == MAP_FAILED) throw std::bad_alloc();
+  std::memcpy(start, &bytes, sizeof bytes);
+  block_.reset(static_cast<uint8_t*>(start) + kHeader);
+  uint8_t* at = block_.get();
+  each_column(*this, [&](auto*& column) {
+    column = reinterpret_cast<std::remove_reference_t<decltype(column)>>(at);
+    at += column_bytes(sizeof *column, capacity);
+  });
+}
+
+void PacketBatch::clear() {
+  if (sparse_used_) {
+#define FIELD_COLUMN(type, name)
+#define DENSE_COLUMN(type, name, doc)
+#define SPARSE_COLUMN(type, name, doc) std::memset(static_cast<void*>(name), 0, sizeof(type) * size_);
+#include "meshsieve/packet_columns.def"
+#undef FIELD_COLUMN
+#undef DENSE_COLUMN
+#undef SPARSE_COLUMN
+  }
+  sparse_used_ = false;
+  has_flows = false;
+  size_ = 0;
+}
+
+void PacketBatch::append(const Record& record, const Packet& packet) {
+  const uint32_t i = size_++;
+#define FIELD_COLUMN(type, name) name[i] = packet.name;
+#define DENSE_COLUMN(type, name, doc) name[i] = packet.name;
+#define SPARSE_COLUMN(type, name, doc)
+#include "meshsieve/packet_columns.def"
+#undef FIELD_COLUMN
+#undef DENSE_COLUMN
+#undef SPARSE_COLUMN
+  present[i] = packet.present;
+  number[i] = record.number;
+  time_ns[i] = record.time_ns;
+  captured_length[i] = record.captured;
+  length[i] = record.length;
+  file[i] = record.file;
+  if (!packet.has_sparse) return;
+  sparse_used_ = true;
+#define FIELD_COLUMN(type, name)
+#define DENSE_COLUMN(type, name, doc)
+#define SPARSE_COLUMN(type, name, doc) name[i] = packet.name;
+#include "meshsieve/packet_columns.def"
+#undef FIELD_COLUMN
+#undef DENSE_COLUMN
+#undef SPARSE_COLUMN
+}
+
+void PacketBatch::read(uint32_t i, Record& record, Packet& packet) const {
+#define FIELD_COLUMN(type, name) packet.name = name[i];
+#define DENSE_COLUMN(type, name, doc) packet.name = name[i];
+#define SPARSE_COLUMN(type, name, doc) packet.name = name[i];
+#include "meshsieve/packet_columns.def"
+#undef FIELD_COLUMN
+#undef DENSE_COLUMN
+#undef SPARSE_COLUMN
+  packet.present = present[i];
+  packet.has_sparse = true;
+  record.number = number[i];
+  record.time_ns = time_ns[i];
+  record.captured = captured_length[i];
+  record.length = length[i];
+  record.file = file[i];
+}
+
+std::vector<PacketBatch::ColumnInfo> PacketBatch::columns() const {
+  std::vector<ColumnInfo> out;
+#define FIELD_COLUMN(type, name) out.push_back({#name, type_of<type>(), ColumnGroup::field, name});
+#define DENSE_COLUMN(type, name, doc) out.push_back({#name, type_of<type>(), ColumnGroup::extra, name});
+#define SPARSE_COLUMN(type, name, doc) out.push_back({#name, type_of<type>(), ColumnGroup::extra, name});
+#include "meshsieve/packet_columns.def"
+#undef FIELD_COLUMN
+#undef DENSE_COLUMN
+#undef SPARSE_COLUMN
+#define OTHER(name, group) \
+  out.push_back({#name, type_of<std::remove_pointer_t<decltype(name)>>(), ColumnGroup::group, name});
+  OTHER_COLUMNS(OTHER)
+#undef OTHER
+  return out;
+}
+
+}  // namespace meshsieve

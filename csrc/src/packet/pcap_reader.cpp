@@ -1,0 +1,86 @@
+// The classic capture format (draft-ietf-opsawg-pcap): a header of 24 bytes, then records of a 16-byte header and data.
+//
+// | magic 4 | major 2 | minor 2 | zone 4 | accuracy 4 | snapshot length 4 | link type 4 |
+// | seconds 4 | fraction 4 | captured length 4 | length on the wire 4 |
+//
+// The magic tells byte order, resolution of the fraction, and the "modified" format of old Linux patches, whose record
+// header has 8 more bytes (interface index, protocol, packet type, padding). The snapshot length is not believed.
+#include <algorithm>
+#include <cstring>
+
+#include "meshsieve/errors.h"
+#include "packet/record_reader.h"
+
+namespace meshsieve {
+
+namespace {
+
+constexpr uint32_t kMicroseconds = 0xa1b2c3d4, kNanoseconds = 0xa1b23c4d, kModified = 0xa1b2cd34;
+constexpr size_t kFileHeader = 24;
+
+class PcapReader final : public RecordReader {
+ public:
+  explicit PcapReader(std::unique_ptr<BlockBuffer> buffer) : RecordReader(std::move(buffer)) {
+    if (!buffer_->fill(kFileHeader)) throw CaptureError("the file ends inside the 24-byte pcap header");
+    uint32_t magic;
+    std::memcpy(&magic, buffer_->data(), 4);
+    swapped_ = magic != kMicroseconds && magic != kNanoseconds && magic != kModified;
+    if (swapped_) magic = __builtin_bswap32(magic);
+    unit_ns_ = magic == kNanoseconds ? 1 : 1000;
+    header_ = magic == kModified ? 24 : 16;
+    const uint32_t version = word(4);
+    const uint32_t major = swapped_ ? version >> 16 : version & 0xffff;
+    const uint32_t minor = swapped_ ? version & 0xffff : version >> 16;
+    // 2.4 since 1998; 2.3 and older swap the lengths on some systems, and nobody knows a later one.
+    if (major != 2 || minor > 4 || minor < 2) {
+      throw CaptureError("pcap version " + std::to_string(major) + "." + std::to_string(minor) +
+                         " is not known; 2.2 to 2.4 are");
+    }
+    link_type_ = word(20) & 0x03ffffff;  // above: length of the frame check sequence
+    buffer_->skip(kFileHeader);
+  }
+
+ private:
+  Step take(Record& record) override {
+    if (buffer_->available() < header_) return want(header_, "a record header");
+    const uint32_t captured = word(8);
+    if (captured > kMaxPacketBytes) {
+      return fail("a record claims " + std::to_string(captured) + " captured bytes, over the limit of " +
+                  std::to_string(kMaxPacketBytes));
+    }
+    if (buffer_->available() < header_ + captured) return want(header_ + captured, "a packet");
+    record.time_ns = static_cast<int64_t>(word(0)) * 1'000'000'000 + static_cast<int64_t>(word(4)) * unit_ns_;
+    record.captured = captured;
+    record.length = std::max(captured, word(12));
+    record.link_type = link_type_;
+    record.data = buffer_->data() + header_;
+    buffer_->skip(header_ + captured);
+    return Step::record;
+  }
+
+  uint32_t word(size_t at) const {
+    uint32_t v;
+    std::memcpy(&v, buffer_->data() + at, 4);
+    return swapped_ ? __builtin_bswap32(v) : v;
+  }
+
+  bool swapped_;
+  uint32_t unit_ns_;
+  uint32_t header_;
+  uint32_t link_type_;
+};
+
+}  // namespace
+
+bool is_pcap_magic(uint32_t magic) {
+  for (const uint32_t known : {kMicroseconds, kNanoseconds, kModified}) {
+    if (magic == known || magic == __builtin_bswap32(known)) return true;
+  }
+  return false;
+}
+
+std::unique_ptr<RecordReader> make_pcap_reader(std::unique_ptr<BlockBuffer> buffer) {
+  return std::make_unique<PcapReader>(std::move(buffer));
+}
+
+}  // namespace meshsieve

@@ -1,0 +1,224 @@
+#include "packet/source.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "meshsieve/errors.h"
+
+namespace meshsieve {
+
+namespace {
+
+constexpr size_t kCompressedBlock = 256 << 10;
+
+class FileSource : public Source {
+ public:
+  FileSource(int descriptor, bool owned, std::function<void()> interrupted)
+      : descriptor_(descriptor), owned_(owned), interrupted_(std::move(interrupted)) {}
+  ~FileSource() override {
+    if (owned_) ::close(descriptor_);
+  }
+  FileSource(const FileSource&) = delete;
+  FileSource& operator=(const FileSource&) = delete;
+
+  size_t read(uint8_t* to, size_t size) override {
+    for (;;) {
+      const ssize_t got = ::read(descriptor_, to, size);
+      if (got >= 0) {
+        bytes_ += static_cast<uint64_t>(got);
+        return static_cast<size_t>(got);
+      }
+      if (errno != EINTR) throw CaptureError(std::string("the file cannot be read: ") + std::strerror(errno));
+      if (interrupted_) interrupted_();
+    }
+  }
+  uint64_t file_bytes_read() const override { return bytes_; }
+
+ private:
+  int descriptor_;
+  bool owned_;
+  std::function<void()> interrupted_;
+  uint64_t bytes_ = 0;
+};
+
+// Bytes already read to look at the magic, then the rest of the file.
+class PrefixedSource : public Source {
+ public:
+  PrefixedSource(std::unique_ptr<Source> rest, std::vector<uint8_t> prefix)
+      : rest_(std::move(rest)), prefix_(std::move(prefix)) {}
+
+  size_t read(uint8_t* to, size_t size) override {
+    if (at_ == prefix_.size()) return rest_->read(to, size);
+    const size_t n = std::min(size, prefix_.size() - at_);
+    std::memcpy(to, prefix_.data() + at_, n);
+    at_ += n;
+    return n;
+  }
+  uint64_t file_bytes_read() const override { return rest_->file_bytes_read(); }
+
+ private:
+  std::unique_ptr<Source> rest_;
+  std::vector<uint8_t> prefix_;
+  size_t at_ = 0;
+};
+
+// What both decompressors share: a block of compressed input and the limits on the output.
+class InflatingSource : public Source {
+ public:
+  explicit InflatingSource(std::unique_ptr<Source> compressed)
+      : compressed_(std::move(compressed)), block_(kCompressedBlock) {}
+  uint64_t file_bytes_read() const override { return compressed_->file_bytes_read(); }
+
+ protected:
+  // Fills the input block; false at the end of the file.
+  bool refill() {
+    filled_ = compressed_->read(block_.data(), block_.size());
+    in_ += filled_;
+    return filled_ != 0;
+  }
+  void count_output(size_t n) {
+    out_ += n;
+    if (out_ > kMaxInflatedBytes) throw CaptureError("the compressed data grows beyond 1 TiB");
+    if (out_ > kInflationRatioFrom && out_ / kMaxInflationRatio > in_) {
+      throw CaptureError("the compressed data grows more than 1,000-fold; decompress it yourself if you trust it");
+    }
+  }
+
+  std::unique_ptr<Source> compressed_;
+  std::vector<uint8_t> block_;
+  size_t filled_ = 0;
+
+ private:
+  uint64_t in_ = 0;
+  uint64_t out_ = 0;
+};
+
+class GzipSource : public InflatingSource {
+ public:
+  explicit GzipSource(std::unique_ptr<Source> compressed) : InflatingSource(std::move(compressed)) {
+    if (inflateInit2(&stream_, 15 + 16) != Z_OK) throw std::bad_alloc();
+  }
+  ~GzipSource() override { inflateEnd(&stream_); }
+
+  size_t read(uint8_t* to, size_t size) override {
+    size = std::min<size_t>(size, 1u << 30);
+    stream_.next_out = to;
+    stream_.avail_out = static_cast<uInt>(size);
+    while (stream_.avail_out == size) {
+      if (stream_.avail_in == 0) {
+        if (!refill()) {
+          if (in_member_) throw CaptureError("the gzip data ends in the middle");
+          return 0;
+        }
+        stream_.next_in = block_.data();
+        stream_.avail_in = static_cast<uInt>(filled_);
+      }
+      if (!in_member_) {
+        while (stream_.avail_in != 0 && *stream_.next_in == 0) {  // tape padding, as gzip ignores it
+          ++stream_.next_in;
+          --stream_.avail_in;
+        }
+        if (stream_.avail_in == 0) continue;
+        in_member_ = true;
+      }
+      const int result = inflate(&stream_, Z_NO_FLUSH);
+      if (result == Z_STREAM_END) {
+        in_member_ = false;
+        inflateReset(&stream_);
+      } else if (result == Z_MEM_ERROR) {
+        throw std::bad_alloc();
+      } else if (result != Z_OK && result != Z_BUF_ERROR && stream_.avail_out == size) {
+        throw CaptureError(std::string("the gzip data is damaged: ") + (stream_.msg ? stream_.msg : "no gzip data"));
+      }
+    }
+    const size_t n = size - stream_.avail_out;
+    count_output(n);
+    return n;
+  }
+
+ private:
+  z_stream stream_{};
+  bool in_member_ = true;
+};
+
+class ZstdSource : public InflatingSource {
+ public:
+  explicit ZstdSource(std::unique_ptr<Source> compressed)
+      : InflatingSource(std::move(compressed)), stream_(ZSTD_createDStream()) {
+    if (!stream_) throw std::bad_alloc();
+    ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, kMaxZstdWindowLog);
+  }
+
+  size_t read(uint8_t* to, size_t size) override {
+    ZSTD_outBuffer out{to, size, 0};
+    while (out.pos == 0) {
+      if (in_.pos == in_.size && !refill()) {
+        if (in_frame_) throw CaptureError("the Zstandard data ends in the middle");
+        return 0;
+      }
+      if (in_.pos == in_.size) in_ = {block_.data(), filled_, 0};
+      const size_t result = ZSTD_decompressStream(stream_.get(), &out, &in_);
+      if (ZSTD_isError(result)) {
+        throw CaptureError(std::string("the Zstandard data is damaged or needs too large a window: ") +
+                           ZSTD_getErrorName(result));
+      }
+      in_frame_ = result != 0;
+      if (out.pos == 0 && in_.pos == in_.size && in_frame_ && filled_ == 0) return 0;
+    }
+    count_output(out.pos);
+    return out.pos;
+  }
+
+ private:
+  struct Free {
+    void operator()(ZSTD_DStream* stream) const { ZSTD_freeDStream(stream); }
+  };
+  std::unique_ptr<ZSTD_DStream, Free> stream_;
+  ZSTD_inBuffer in_{nullptr, 0, 0};
+  bool in_frame_ = true;
+};
+
+}  // namespace
+
+OpenedSource open_source(const std::string& path, std::function<void()> interrupted) {
+  OpenedSource opened;
+  const bool standard_input = path == "-";
+  const int descriptor = standard_input ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) throw CaptureError(std::string("the file cannot be opened: ") + std::strerror(errno));
+  std::unique_ptr<Source> file = std::make_unique<FileSource>(descriptor, !standard_input, std::move(interrupted));
+  struct stat status;
+  if (::fstat(descriptor, &status) == 0) {
+    if (S_ISDIR(status.st_mode)) throw CaptureError("the path is a folder, not a capture file");
+    if (S_ISREG(status.st_mode)) {
+      opened.file_size = static_cast<uint64_t>(status.st_size);
+      ::posix_fadvise(descriptor, 0, 0, POSIX_FADV_SEQUENTIAL);
+    }
+  }
+  std::vector<uint8_t> magic(4);
+  size_t got = 0;
+  while (got < magic.size()) {
+    const size_t n = file->read(magic.data() + got, magic.size() - got);
+    if (n == 0) break;
+    got += n;
+  }
+  magic.resize(got);
+  const auto begins_with = [&](std::initializer_list<uint8_t> bytes) {
+    return magic.size() >= bytes.size() && std::equal(bytes.begin(), bytes.end(), magic.begin());
+  };
+  const bool gzip = begins_with({0x1f, 0x8b});
+  const bool zstd = begins_with({0x28, 0xb5, 0x2f, 0xfd});
+  opened.source = std::make_unique<PrefixedSource>(std::move(file), std::move(magic));
+  if (gzip) opened.source = std::make_unique<GzipSource>(std::move(opened.source));
+  if (zstd) opened.source = std::make_unique<ZstdSource>(std::move(opened.source));
+  return opened;
+}
+
+}  // namespace meshsieve

@@ -1,0 +1,40 @@
+// Bytes of a capture file, decompressed on the way if its first bytes say so.
+//
+// What    open_source() gives the plain bytes of a file, of standard input ("-"), of gzip (RFC 1952, several members)
+//         or Zstandard (RFC 8878, several frames) data, told apart by magic and never by name.
+// Why     read() into a reused buffer: measured cheaper than mmap, and it works on pipes.
+// Limits  compressed data may grow 1,000-fold and to 1 TiB; Zstandard windows of up to 32 MiB are accepted.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace meshsieve {
+
+inline constexpr uint64_t kMaxInflationRatio = 1000;
+inline constexpr uint64_t kInflationRatioFrom = 16u << 20;  // below this output the ratio is not looked at
+inline constexpr uint64_t kMaxInflatedBytes = uint64_t{1} << 40;
+inline constexpr int kMaxZstdWindowLog = 25;
+
+class Source {
+ public:
+  virtual ~Source() = default;
+  // Reads 1..size bytes; 0 at the end. Throws CaptureError (operating system error, damaged compressed data); what was
+  // returned before stays valid.
+  virtual size_t read(uint8_t* to, size_t size) = 0;
+  // Bytes consumed of the file itself, before decompression.
+  virtual uint64_t file_bytes_read() const = 0;
+};
+
+struct OpenedSource {
+  std::unique_ptr<Source> source;
+  uint64_t file_size = 0;  // 0 where it cannot be known (pipes)
+};
+
+// `interrupted` is called when a signal arrives during a blocking read; it may throw to end the read.
+OpenedSource open_source(const std::string& path, std::function<void()> interrupted);
+
+}  // namespace meshsieve

@@ -1,0 +1,130 @@
+"""Captures: pcap and pcapng files as batches of decoded packets.
+
+>>> for batch in meshsieve.capture.read("office.pcapng"):        # doctest: +SKIP
+...     print(len(batch), batch["dport"][:3], batch.extra["time_ns"][:3])
+
+What a capture contains is never an exception: a packet that cannot be decoded is a row whose ``status`` says why, and a
+file that breaks off ends the iteration with ``problem`` set (``strict=True`` makes that an exception). docs/capture.md
+lists columns, link types, statuses and limits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+from meshsieve import _core
+from meshsieve.columns import PacketColumns
+from meshsieve.errors import CaptureError
+
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+STATUSES: tuple[str, ...] = tuple(name for name, _ in _core.DECODE_STATUSES)
+TUNNELS: tuple[str, ...] = tuple(name for name, _ in _core.TUNNEL_KINDS)
+
+DEFAULT_BATCH_SIZE = 16384
+
+
+class CaptureReader(Iterator[PacketColumns]):
+    """An iterator of ``PacketColumns`` batches in the order of the capture. Made by ``read``.
+
+    The arrays of a batch are views of native memory that stay valid as long as Python holds any of them.
+    Threads: one at a time; the GIL is released while a batch is read.
+    """
+
+    def __init__(self, native: Any, *, batch_size: int, strict: bool) -> None:
+        self._native = native
+        self._batch_size = batch_size
+        self._strict = strict
+
+    def __iter__(self) -> CaptureReader:
+        return self
+
+    def __next__(self) -> PacketColumns:
+        batch = self._native.next_batch(self._batch_size)
+        if batch is None:
+            self._finish()
+            raise StopIteration
+        fields, present, extra = batch.arrays()
+        return PacketColumns._of_checked(fields, present, extra, len(batch), batch)
+
+    def _finish(self) -> None:
+        problems = self._native.problems
+        if self._strict and problems:
+            self._strict = False  # said once
+            first = problems[0]
+            raise CaptureError(self.problem or "", first.packets_read, first.offset)
+
+    @property
+    def packets_read(self) -> int:
+        """Records taken from the files so far."""
+        return int(self._native.packets_read)
+
+    @property
+    def packets_delivered(self) -> int:
+        """Those of them that filter, time range and count let through."""
+        return int(self._native.packets_delivered)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read of the files so far, before decompression: comparable with ``size_bytes``."""
+        return int(self._native.bytes_read)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Size of all files together, None where it cannot be known (pipes)."""
+        return int(self._native.size_bytes) or None
+
+    @property
+    def problem(self) -> str | None:
+        """None, or 'FILE: N packets read, then REASON at byte B' for each file that could not be read to its end."""
+        texts = [f"{os.fsdecode(p.path)}: {p.text}" for p in self._native.problems]
+        return "; ".join(texts) or None
+
+    @property
+    def status_counts(self) -> dict[str, int]:
+        """Delivered packets by decode status, without zeros; names are those of ``STATUSES``."""
+        return {name: n for name, n in zip(STATUSES, self._native.status_counts, strict=True) if n}
+
+    def __enter__(self) -> CaptureReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._native = None
+
+
+def read(
+    path: Path | Sequence[Path],
+    *,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    filter: str | None = None,
+    count: int | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    merge: bool = True,
+    strict: bool = False,
+) -> CaptureReader:
+    """Open one capture or several and return an iterator of batches.
+
+    path        pcap or pcapng, plain or compressed by gzip or Zstandard, told apart by content; "-" = standard input
+    batch_size  rows of a batch, 1..65536; the last one is shorter
+    filter      tcpdump filter expression (pcap-filter(7)), applied to the raw records
+    count       deliver at most so many packets
+    start_ns    deliver packets from this instant on (nanoseconds since 1970) ...
+    end_ns      ... and before this one
+    merge       several files: by time (ties in the order given); False = one after another
+    strict      a capture that breaks off raises CaptureError after the batches that could be read
+
+    raises      CaptureError if a file cannot be opened or is no capture, FilterError, ValueError for the batch size
+    """
+    if not 1 <= batch_size <= _core.MAX_BATCH:
+        raise ValueError(f"batch_size is {batch_size}; it must lie in 1..{_core.MAX_BATCH}")
+    if count is not None and count < 0:
+        raise ValueError(f"count is {count}; it cannot be negative")
+    paths = [path] if isinstance(path, str | bytes | os.PathLike) else list(path)
+    native = _core.CaptureReader([os.fsencode(p) for p in paths], merge, filter or "", count, start_ns, end_ns)
+    return CaptureReader(native, batch_size=batch_size, strict=strict)
