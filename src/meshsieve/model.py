@@ -134,14 +134,15 @@ class ValueSet:
     def __repr__(self) -> str:
         shown = [f"{lo}" if lo == hi else f"{lo}-{hi}" for lo, hi in self.v4[:8]]
         if self.v6 or any(hi > 0xFFFF for _, hi in self.v4):
-            shown = [_range_text(lo, hi, 4) for lo, hi in self.v4[:8]] + [
-                _range_text(lo, hi, 6) for lo, hi in self.v6[:8]
+            shown = [range_text(lo, hi, 4) for lo, hi in self.v4[:8]] + [
+                range_text(lo, hi, 6) for lo, hi in self.v6[:8]
             ]
         more = len(self.v4) + len(self.v6) - len(shown)
         return f"ValueSet({', '.join(shown)}{f', ... {more} more' if more > 0 else ''})"
 
 
-def _range_text(lo: int, hi: int, version: int) -> str:
+def range_text(lo: int, hi: int, version: int) -> str:
+    """``10.0.0.1`` or ``10.0.0.1-10.0.0.9``."""
     make = ipaddress.IPv6Address if version == 6 else ipaddress.IPv4Address
     return str(make(lo)) if lo == hi else f"{make(lo)}-{make(hi)}"
 
@@ -354,6 +355,10 @@ class RuleSet(Sequence[Rule]):
     def actions(self) -> npt.NDArray[np.uint8]:
         """uint8 (n,): values of ``Action``, one a rule."""
         return self._action
+
+    def skip_target(self, index: int) -> int:
+        """Where the walk goes on after rule ``index``, whose action is SKIP."""
+        return int(self._skip_to[index])
 
     @cached_property
     def native(self) -> _core.RuleSet:
