@@ -1,14 +1,14 @@
 """Who may reach whom, on what: exact, by set algebra over the rules.
 
 What    Addresses fall into classes that no rule can tell apart: the ends of every interval of every rule cut the
-        address space into atoms; atoms with the same memberships are one class, and each inventory owner is a class of
-        its own. For a pair of classes the rules that can apply are known; what is left of the walk is a question about
-        protocols and ports, answered once for every distinct list of rules.
+        address space into atoms; atoms with the same memberships are one class, and each inventory owner is a class
+        of its own. For a pair of classes the rules that can apply are known; what is left of the walk is a question
+        about protocols and ports, answered once for every distinct list of rules.
 Why     Sampling packets misses corners; listing all of them is impossible; a walk of sets is exact and small.
 Cost    classes^2 intersections of bit sets (one bit a rule), plus one walk for each distinct list of rules.
-Limits  A connection is judged by its first packet: TCP with SYN alone, connection state NEW, not a fragment. A rule that
-        needs something the question does not say (an interface, a clause nobody can interpret) leaves its share of the
-        connections *undecided*.
+Limits  A connection is judged by its first packet: TCP with SYN alone, connection state NEW, not a fragment. A rule
+        that needs something the question does not say (an interface, a clause nobody can interpret) leaves its share
+        of the connections *undecided*.
 Example web -> db: rules [allow TCP 5432 from web, deny all] leave TCP 5432 allowed and the rest denied.
 Source  The idea of address atoms: Yang and Lam, "Real-time verification of network properties using atomic predicates",
         ICNP 2013.
@@ -20,7 +20,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from meshsieve.inventory import NO_VNIC
 from meshsieve.model import MAX_V4, MAX_V6, Action, Match, RuleSet, Span, ValueSet, range_text
@@ -159,20 +159,33 @@ def connectivity(layers: Sequence[Layer]) -> Iterator[Reach]:
     what may pass every point of every layer."""
     walks = [_Walk(layer, point) for layer in layers for point in layer.points]
     endpoints = _endpoints(layers, walks)
-    for src in endpoints:
-        for dst in endpoints:
-            if src is not dst and src.version == dst.version and (src.owned or dst.owned):
-                yield _reach(src, dst, walks)
+    as_src = [[walk.side("src", e) for walk in walks] for e in endpoints]
+    as_dst = [[walk.side("dst", e) for walk in walks] for e in endpoints]
+    # Pairs share few distinct lists of rules; None stands for a point that does not judge the pair.
+    answers: dict[tuple[int | None, ...], tuple[Connections, Connections]] = {}
+    for i, src in enumerate(endpoints):
+        for j, dst in enumerate(endpoints):
+            if i == j or src.version != dst.version or not (src.owned or dst.owned):
+                continue
+            applying = tuple(
+                None if s is None or d is None else s & d for s, d in zip(as_src[i], as_dst[j], strict=True)
+            )
+            key = (src.version, *applying)
+            if key not in answers:
+                answers[key] = _combined(walks, applying, src.version)
+            yield Reach(src, dst, *answers[key])
 
 
-def _reach(src: Endpoint, dst: Endpoint, walks: list[_Walk]) -> Reach:
-    allowed, undecided = _everything(src.version), _nothing()
-    for walk in walks:
-        passed, unsure = walk.judge(src, dst)
-        # A denial anywhere is final; else what is undecided anywhere is undecided.
+def _combined(walks: list[_Walk], applying: tuple[int | None, ...], version: int) -> tuple[Connections, Connections]:
+    """Allowed and undecided over all points: a denial anywhere is final; else undecided anywhere is undecided."""
+    allowed, undecided = _everything(version), _nothing()
+    for walk, entries in zip(walks, applying, strict=True):
+        if entries is None:
+            continue
+        passed, unsure = walk.judge(entries, version)
         undecided = _combine(_both(undecided, _combine(passed, unsure)), _both(allowed, unsure))
         allowed = _both(allowed, passed)
-    return Reach(src, dst, Connections(allowed, src.version), Connections(undecided, src.version))
+    return Connections(allowed, version), Connections(undecided, version)
 
 
 Regions = dict[int | None, Region]
@@ -246,22 +259,25 @@ class _Walk:
             self._members[key] = bits
         return self._members[key]
 
-    def judge(self, src: Endpoint, dst: Endpoint) -> tuple[Regions, Regions]:
-        """Connections that this point allows, and those that it leaves undecided."""
-        if src.version not in self.layer.families:
-            return _everything(src.version), _nothing()
-        applying = self.members("src_ip", src.version, src.address) & self.members("dst_ip", dst.version, dst.address)
-        if self.point.vnic_of is not None:
-            end = src if self.point.vnic_of == "src" else dst
+    def side(self, role: Literal["src", "dst"], end: Endpoint) -> int | None:
+        """The entries that do not refuse ``end`` in this role; None where the point judges nothing of it."""
+        if end.version not in self.layer.families:
+            return None
+        bits = self.members(f"{role}_ip", end.version, end.address)
+        if self.point.vnic_of == role:
             vnic = self.layer.inventory.owner(end.version, end.address)
             if vnic == NO_VNIC or vnic in self.point.excluded:
-                return _everything(src.version), _nothing()
-            applying &= self.members("vnic", 4, vnic)
-        key = (applying, src.version)
+                return None
+            bits &= self.members("vnic", 4, vnic)
+        return bits
+
+    def judge(self, applying: int, version: int) -> tuple[Regions, Regions]:
+        """Connections that the entries in ``applying`` allow here, and those that they leave undecided."""
+        key = (applying, version)
         if key not in self._results:
             entries = [entry for i, entry in enumerate(self.entries) if applying >> i & 1]
-            known = {**FIRST_PACKET, **self.point.constants, "ip_ver": src.version}
-            self._results[key] = _walk_regions(self.point, entries, known, src.version)
+            known = {**FIRST_PACKET, **self.point.constants, "ip_ver": version}
+            self._results[key] = _walk_regions(self.point, entries, known, version)
         return self._results[key]
 
 
