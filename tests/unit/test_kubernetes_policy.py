@@ -15,7 +15,7 @@ from meshsieve.errors import PolicyError
 from meshsieve.importers.kubernetes.cluster import read_cluster
 from meshsieve.importers.kubernetes.importer import KubernetesImporter, build
 from meshsieve.policy import ImportOptions, SourceFile
-from tests.conformance.policies.k8s import Judge
+from tests.conformance.policies.k8s_judge import Judge
 
 CLUSTER = """
 apiVersion: v1
