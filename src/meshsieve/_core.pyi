@@ -44,13 +44,23 @@ class RuleSet:
         """Bit mask, by position in FIELDS, of the fields that any rule constrains."""
 
 class CompileStats:
-    engine: str
-    backend: str
-    rules: int
-    segments: int
-    bytes: int
-    build_seconds: float
-    worst_case_steps: int
+    @property
+    def engine(self) -> str: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def rules(self) -> int: ...
+    @property
+    def segments(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def bytes_per_rule(self) -> float: ...
+    @property
+    def build_seconds(self) -> float: ...
+    @property
+    def worst_case_steps(self) -> int:
+        """Table reads and rule comparisons of the most expensive packet."""
 
 class Classifier:
     @property
@@ -60,5 +70,12 @@ class Classifier:
         """Capsule "meshsieve.Classifier/1" for meshsieve._fast.Lookup."""
 
 def compile(rules: RuleSet, engine: str = ..., backend: str = ..., budget_bytes: int = ...) -> Classifier: ...
+def trace(rules: RuleSet, fields: Sequence[tuple[int, int, int]]) -> npt.NDArray[np.int64]:
+    """The walk of one packet by the linear reference.
+
+    fields   (field index, high word, low word) of every field that the packet has
+    returns  int64 (n, 4), one row a tested rule: rule, truth (0 no, 1 maybe, 2 yes), failed and unknown field masks
+    """
+
 def engines() -> Sequence[tuple[str, str]]: ...
 def __getattr__(name: str) -> Any: ...

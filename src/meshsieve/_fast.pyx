@@ -1,17 +1,30 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Scalar and batch look-ups in compiled tables (the calls that are made millions of times)."""
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int32_t, uintptr_t
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 cimport numpy as cnp
 import numpy as np
 
+import ipaddress
+import operator
+
+from meshsieve._core import FIELDS
+from meshsieve.errors import ColumnError
+
 cnp.import_array()
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef extern from *:
     """
     #include "meshsieve/classifier.h"
+    using meshsieve::Field;
     static inline void set_number(meshsieve::PacketKey& key, int field, uint32_t value) {
       key.value[field] = value;
       key.present |= uint32_t{1} << field;
@@ -24,14 +37,108 @@ cdef extern from *:
                                   ptrdiff_t stride) {
       keys.column[field] = {data, width, stride};
     }
+    static constexpr int kSrc = meshsieve::index_of(Field::src_ip), kDst = meshsieve::index_of(Field::dst_ip);
+    static constexpr int kSport = meshsieve::index_of(Field::sport), kDport = meshsieve::index_of(Field::dport);
+    static constexpr int kProto = meshsieve::index_of(Field::proto), kIpVer = meshsieve::index_of(Field::ip_ver);
+
+    // Dotted decimal without leading zeros. -1: anything else, which the caller reads the slow and complete way.
+    static inline int64_t parse_dotted(const char* text, ptrdiff_t size) {
+      if (size < 7 || size > 15) return -1;
+      uint32_t address = 0, octet = 0;
+      int digits = 0, dots = 0;
+      for (ptrdiff_t i = 0; i < size; ++i) {
+        const char c = text[i];
+        if (c == '.') {
+          if (digits == 0 || octet > 255) return -1;
+          address = address << 8 | octet;
+          octet = 0, digits = 0, ++dots;
+        } else if (c >= '0' && c <= '9' && digits < 3 && !(digits > 0 && octet == 0)) {
+          octet = octet * 10 + static_cast<uint32_t>(c - '0');
+          ++digits;
+        } else {
+          return -1;
+        }
+      }
+      return dots == 3 && digits > 0 && octet <= 255 ? static_cast<int64_t>(address << 8 | octet) : -1;
+    }
+    static inline uint64_t load_network_order(const char* bytes, int size) {
+      uint64_t word = 0;
+      for (int i = 0; i < size; ++i) word = word << 8 | static_cast<uint8_t>(bytes[i]);
+      return word;
+    }
     """
     void set_number(PacketKey& key, int field, uint32_t value) noexcept nogil
     void set_address(PacketKey& key, int field, uint64_t hi, uint64_t lo) noexcept nogil
     void set_column(KeyColumns& keys, int field, const void* data, uint32_t width, ptrdiff_t stride) noexcept nogil
+    long long parse_dotted(const char* text, Py_ssize_t size) noexcept nogil
+    uint64_t load_network_order(const char* bytes, int size) noexcept nogil
+    int kSrc, kDst, kSport, kDport, kProto, kIpVer
+
+cdef dict _FIELD_INDEX = {info.name: i for i, info in enumerate(FIELDS)}
+cdef list _LARGEST = [2**128 - 1 if info.kind == "address" else 2**info.bits - 1 for info in FIELDS]
+
+
+cdef object as_int(int field, object value):
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        raise ColumnError(f"{FIELDS[field].name} is {value!r}; expected {'an address' if field < 2 else 'a number'}") \
+            from None
+
+
+cdef int put_number(PacketKey& key, int field, object value) except -1:
+    cdef int overflow = 0
+    if not PyLong_CheckExact(value):
+        value = as_int(field, value)
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow or number < 0 or number > <long long>_LARGEST[field]:
+        raise ColumnError(f"{FIELDS[field].name} is {value}; the field holds 0..{_LARGEST[field]}")
+    set_number(key, field, <uint32_t>number)
+    return 0
+
+
+cdef int put_address(PacketKey& key, int field, object value, int version) except -1:
+    """Sets one address and returns its IP version. ``version`` is what is known before: 0 if nothing is."""
+    cdef int overflow = 0
+    cdef long long number
+    cdef Py_ssize_t size = 0
+    cdef const char* text
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow == 0 and 0 <= number <= 0xFFFFFFFF:
+            set_address(key, field, 0, <uint64_t>number)
+            return version if version else 4
+        if value < 0 or value > _LARGEST[field] or version == 4:
+            raise ColumnError(f"{FIELDS[field].name} is {value}, beyond an IPv{version or 6} address")
+        set_address(key, field, <uint64_t>(value >> 64), <uint64_t>(value & 0xFFFFFFFFFFFFFFFF))
+        return 6
+    if PyUnicode_CheckExact(value):
+        text = PyUnicode_AsUTF8AndSize(value, &size)
+        number = parse_dotted(text, size)
+        if number >= 0:
+            set_address(key, field, 0, <uint64_t>number)
+            return 4
+        try:
+            value = ipaddress.ip_address(value)
+        except ValueError as error:
+            raise ColumnError(f"{FIELDS[field].name}: {error}") from None
+    if PyBytes_CheckExact(value):
+        size = PyBytes_GET_SIZE(value)
+        text = PyBytes_AS_STRING(value)
+        if size == 4:
+            set_address(key, field, 0, load_network_order(text, 4))
+            return 4
+        if size == 16:
+            set_address(key, field, load_network_order(text, 8), load_network_order(text + 8, 8))
+            return 6
+        raise ColumnError(f"{FIELDS[field].name} has {size} bytes; a packed address has 4 or 16")
+    if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
+        return put_address(key, field, value.packed, 0)
+    return put_address(key, field, as_int(field, value), version)
 
 
 cdef class Lookup:
-    """Look-ups in the table of ``capsule`` (``_core.Classifier.capsule``)."""
+    """Look-ups in the table of ``capsule`` (``_core.Classifier.capsule``): one immutable version of a rule list."""
 
     def __cinit__(self, object capsule not None):
         cdef void* pointer = PyCapsule_GetPointer(capsule, b"meshsieve.Classifier/1")
@@ -42,6 +149,39 @@ cdef class Lookup:
 
     cdef void first_match_batch(self, const KeyColumns& keys, int32_t* out) noexcept nogil:
         self.table.get().lookup_batch(keys, out)
+
+    def classify(self, src=None, dst=None, sport=None, dport=None, proto=None, **fields):
+        """The result for one packet; None or left out = the packet lacks the field. See ``PacketClassifier``."""
+        cdef PacketKey key
+        cdef int version = 0
+        cdef int other = 0
+        if fields:
+            if "ip_ver" in fields and fields["ip_ver"] is not None:
+                version = fields["ip_ver"]
+            for name, value in fields.items():
+                field = _FIELD_INDEX.get(name)
+                if field is None or field == kSrc or field == kDst:
+                    raise ColumnError(f"no field is called '{name}'; fields: {', '.join(_FIELD_INDEX)}")
+                if value is not None:
+                    put_number(key, field, value)
+        if src is not None:
+            other = put_address(key, kSrc, src, version)
+        if dst is not None:
+            seen = put_address(key, kDst, dst, version)
+            if other and other != seen:
+                raise ColumnError(f"src is an IPv{other} address and dst an IPv{seen} address")
+            other = seen
+        if other:
+            if version and version != other:
+                raise ColumnError(f"ip_ver is {version}, but the address given is IPv{other}")
+            set_number(key, kIpVer, other)
+        if sport is not None:
+            put_number(key, kSport, sport)
+        if dport is not None:
+            put_number(key, kDport, dport)
+        if proto is not None:
+            put_number(key, kProto, proto)
+        return self.table.get().lookup(key)
 
     def batch(self, list columns not None, object present, cnp.ndarray[int32_t, ndim=1, mode="c"] out not None):
         """Fill ``out`` (int32 (n,)) for n packets. ``columns``: (field index, array) pairs; an array has n rows or one

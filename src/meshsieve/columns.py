@@ -27,6 +27,7 @@ class PacketColumns(Mapping[str, Array]):
       every other      uint8, uint16 or uint32 (n,), host order
     ``present``        uint32 (n,) or None: bit i set where the packet has field i; None = every column given is present
                        on every packet. A field without a column is missing on every packet.
+    Addresses may be given as text, all of one family; ip_ver is then 6 for IPv6 unless given.
     ``extra``          other columns by name, such as time_ns, length, flow_id (docs/capture.md)
 
     A column may have one row that stands for all n. ``src`` and ``dst`` are accepted for src_ip and dst_ip, any integer
@@ -46,6 +47,8 @@ class PacketColumns(Mapping[str, Array]):
         length: int | None = None,
     ) -> None:
         self._fields = {ALIASES.get(name, name): _as_column(ALIASES.get(name, name), v) for name, v in fields.items()}
+        if "ip_ver" not in self._fields and any(_is_text_v6(v, self[name]) for name, v in fields.items()):
+            self._fields["ip_ver"] = np.array([6], np.uint8)
         lengths = {len(c) for c in self._fields.values()} - {1} or {1 if self._fields else 0}
         if length is not None:
             lengths = (lengths - {1}) | {length}
@@ -165,6 +168,10 @@ def _as_addresses(name: str, values: Any) -> Array:
             raise ColumnError(f"column {name} holds values beyond 32 bits; give IPv6 as shape (n, 2)")
         array = array.astype(np.uint32)
     return np.ascontiguousarray(array)
+
+
+def _is_text_v6(given: Any, column: Array) -> bool:
+    return column.ndim == 2 and np.asarray(given).dtype.kind in "OUS"
 
 
 def _parse_addresses(name: str, texts: Array) -> Array:

@@ -1,14 +1,12 @@
 // The linear reference: three-valued evaluation of docs/semantics.md, rule by rule, with no cleverness at all.
-//
-// Kleene logic over three values: AND is the minimum, OR the maximum of No < Maybe < Yes.
+#include "l4/reference.h"
+
 #include <algorithm>
 
 #include "meshsieve/classifier.h"
 
 namespace meshsieve {
 namespace {
-
-enum class Truth : uint8_t { No, Maybe, Yes };
 
 Truth field_matches(const RuleSet& rules, const PacketKey& key, int f, SetId id) {
   if (id == kAnySet) return Truth::Yes;
@@ -27,7 +25,17 @@ Truth all_fields_match(const RuleSet& rules, const PacketKey& key, const Match& 
   return truth;
 }
 
-Truth rule_matches(const RuleSet& rules, const PacketKey& key, int32_t rule) {
+void note_fields(const RuleSet& rules, const PacketKey& key, const Match& match, RuleTest& test) {
+  for (int f = 0; f < kFieldCount; ++f) {
+    const Truth truth = field_matches(rules, key, f, match[f]);
+    if (truth == Truth::No) test.failed |= uint32_t{1} << f;
+    if (truth == Truth::Maybe) test.unknown |= uint32_t{1} << f;
+  }
+}
+
+}  // namespace
+
+Truth reference_truth(const RuleSet& rules, const PacketKey& key, int32_t rule) {
   Truth truth = all_fields_match(rules, key, rules.common[rule]);
   const uint32_t begin = rules.alternative_begin[rule];
   const uint32_t end = rules.alternative_begin[rule + 1];
@@ -39,11 +47,9 @@ Truth rule_matches(const RuleSet& rules, const PacketKey& key, int32_t rule) {
   return rules.certain[rule] ? truth : std::min(truth, Truth::Maybe);
 }
 
-}  // namespace
-
 RuleResult reference_first_match(const RuleSet& rules, const PacketKey& key, int32_t start, int32_t end) {
   for (int32_t rule = start; rule < end; ++rule) {
-    const Truth truth = rule_matches(rules, key, rule);
+    const Truth truth = reference_truth(rules, key, rule);
     if (truth == Truth::Yes) return rule;
     if (truth == Truth::Maybe) return undecided_at(rule);
   }
@@ -57,6 +63,22 @@ RuleResult reference_walk(const RuleSet& rules, const PacketKey& key, int32_t st
     start = rules.skip_to[result];
   }
   return kNoMatch;
+}
+
+std::vector<RuleTest> reference_trace(const RuleSet& rules, const PacketKey& key) {
+  std::vector<RuleTest> tests;
+  for (int32_t rule = 0; rule < rules.size();) {
+    RuleTest test{rule, reference_truth(rules, key, rule), 0, 0};
+    note_fields(rules, key, rules.common[rule], test);
+    if (test.failed == 0 && test.truth != Truth::Yes)
+      for (uint32_t a = rules.alternative_begin[rule]; a < rules.alternative_begin[rule + 1]; ++a)
+        note_fields(rules, key, rules.alternatives[a], test);
+    tests.push_back(test);
+    const bool skips = test.truth == Truth::Yes && rules.action[rule] == Action::Skip;
+    if (test.truth != Truth::No && !skips) break;
+    rule = skips ? rules.skip_to[rule] : rule + 1;
+  }
+  return tests;
 }
 
 }  // namespace meshsieve

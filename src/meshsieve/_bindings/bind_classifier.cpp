@@ -1,8 +1,11 @@
 // Compiling rule sets. Look-ups are in _fast.pyx, which receives the table through a capsule.
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include "bindings.h"
+#include "l4/reference.h"
 #include "meshsieve/classifier.h"
+#include "meshsieve/errors.h"
 
 namespace py = pybind11;
 using namespace meshsieve;
@@ -18,6 +21,37 @@ py::capsule capsule_of(const std::shared_ptr<const Classifier>& classifier) {
   });
 }
 
+// (field, high word, low word) of every field that a packet has.
+using FieldWords = std::vector<std::tuple<int, uint64_t, uint64_t>>;
+
+PacketKey key_of(const FieldWords& fields) {
+  PacketKey key;
+  for (const auto& [field, hi, lo] : fields) {
+    if (field < 0 || field >= kFieldCount) throw ModelError("field " + std::to_string(field) + " does not exist");
+    key.present |= uint32_t{1} << field;
+    if (kFields[field].kind == FieldKind::address) {
+      key.address[field] = {hi, lo};
+    } else {
+      key.value[field] = static_cast<uint32_t>(lo);
+    }
+  }
+  return key;
+}
+
+// One row a tested rule: rule, truth (0 no, 1 maybe, 2 yes), failed and unknown field masks.
+py::array_t<int64_t> trace(const RuleSet& rules, const FieldWords& fields) {
+  const std::vector<RuleTest> tests = reference_trace(rules, key_of(fields));
+  py::array_t<int64_t> rows({static_cast<py::ssize_t>(tests.size()), py::ssize_t{4}});
+  int64_t* row = rows.mutable_data();
+  for (const RuleTest& test : tests) {
+    *row++ = test.rule;
+    *row++ = static_cast<int64_t>(test.truth);
+    *row++ = test.failed;
+    *row++ = test.unknown;
+  }
+  return rows;
+}
+
 }  // namespace
 
 void bind_classifier(py::module_& module) {
@@ -27,6 +61,10 @@ void bind_classifier(py::module_& module) {
       .def_readonly("rules", &CompileStats::rules)
       .def_readonly("segments", &CompileStats::segments)
       .def_readonly("bytes", &CompileStats::bytes)
+      .def_property_readonly("bytes_per_rule",
+                             [](const CompileStats& s) {
+                               return s.rules == 0 ? 0.0 : static_cast<double>(s.bytes) / static_cast<double>(s.rules);
+                             })
       .def_readonly("build_seconds", &CompileStats::build_seconds)
       .def_readonly("worst_case_steps", &CompileStats::worst_case_steps);
 
@@ -42,6 +80,9 @@ void bind_classifier(py::module_& module) {
         return std::const_pointer_cast<Classifier>(Classifier::compile(std::move(rules), options));
       },
       py::arg("rules"), py::arg("engine") = "auto", py::arg("backend") = "auto", py::arg("budget_bytes") = 0);
+
+  module.def("trace", &trace, py::arg("rules"), py::arg("fields"),
+             "int64 (n, 4): rule, truth, failed and unknown field masks of every rule that the reference tests.");
 
   module.def("engines", [] {
     std::vector<std::pair<std::string, std::string>> out;

@@ -1,0 +1,246 @@
+"""L2-L4 rules: compile an ordered rule list and ask which rule decides a packet.
+
+>>> from meshsieve.model import Action, Rule, ValueSet
+>>> web = Rule({"dst_ip": ValueSet.addresses(["10.0.0.0/24"]), "dport": ValueSet.numbers(443)})
+>>> clf = compile([web, Rule(action=Action.DROP)])
+>>> clf.classify("192.0.2.1", "10.0.0.7", 40000, 443, 6), clf.classify("192.0.2.1", "10.0.0.7", 40000, 80, 6)
+(0, 1)
+
+Results, everywhere: r >= 0, rule r decides; -1, no rule matches; -(r+2), the walk reached rule r and cannot decide it,
+because the packet lacks a field that r names or r holds a clause that nobody can interpret (docs/semantics.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve import _core, _fast
+from meshsieve.columns import PacketColumns
+from meshsieve.errors import ColumnError, ModelError, PolicyError
+from meshsieve.importers.classbench import read_trace
+from meshsieve.model import FIELD_INDEX, Action, Rule, RuleSet
+
+__all__ = [
+    "Explanation",
+    "PacketClassifier",
+    "PacketColumns",
+    "Rule",
+    "RuleSet",
+    "RuleTest",
+    "compile",
+    "read_rules",
+    "read_trace",
+]
+
+RuleIds = npt.NDArray[np.int32]
+Address = int | str | bytes | Any  # or an ipaddress object
+
+NO_MATCH = -1
+_FIELD_NAMES = tuple(FIELD_INDEX)
+_ADDRESSES = ("src_ip", "dst_ip")
+
+
+def compile(
+    rules: RuleSet | Iterable[Rule], engine: str = "auto", backend: str = "auto", budget_bytes: int | None = None
+) -> PacketClassifier:
+    """An immutable table for ``rules``.
+
+    engine        "auto", or a name of ``meshsieve._core.engines()`` (docs/classifier.md says when each wins)
+    backend       "auto", or a SIMD backend by name; the environment variable MESHSIEVE_BACKEND sets what "auto" means
+    budget_bytes  upper bound of the table; None is 256 bytes a rule + 2 MB. A build never fails for it: it falls back
+                  to a smaller structure
+    raises        ModelError for rules that cannot be; BackendError for an unknown engine or backend
+    """
+    rules = rules if isinstance(rules, RuleSet) else RuleSet(rules)
+    if budget_bytes is not None and budget_bytes <= 0:
+        raise ModelError(f"budget_bytes is {budget_bytes}; give a positive number of bytes, or None for the default")
+    return PacketClassifier(rules, _core.compile(rules.native, engine, backend, budget_bytes or 0))
+
+
+def read_rules(path: str | os.PathLike[str], format: str = "auto") -> RuleSet:
+    """The one rule list of a policy file; ``format`` names an importer, "auto" recognises the content.
+
+    raises  PolicyError for what cannot be read, and for configuration that holds several rule lists (NSX has one for
+            each direction): ``meshsieve.load`` takes those
+    """
+    from meshsieve.importers.registry import load_policy
+
+    points = [point for layer in load_policy([path], format=format).layers for point in layer.points]
+    if len(points) != 1:
+        raise PolicyError(
+            f"holds {len(points)} rule lists ({', '.join(p.name for p in points)}), not one",
+            where=os.fspath(path),
+            hint="meshsieve.load reads configuration with several lists and walks them all",
+        )
+    return points[0].rules
+
+
+class PacketClassifier:
+    """A compiled rule list. Any number of threads may look up.
+
+    rules   the RuleSet it was compiled from; results are indices into it
+    lookup  the ``meshsieve._fast.Lookup`` of this version, for tight loops and for Cython (`cimport` it)
+    """
+
+    rules: RuleSet
+    lookup: _fast.Lookup
+
+    def __init__(self, rules: RuleSet, native: _core.Classifier) -> None:
+        self.rules = rules
+        self._native = native
+        self.lookup = _fast.Lookup(native.capsule)
+
+    def classify(
+        self,
+        src: Address | None = None,
+        dst: Address | None = None,
+        sport: int | None = None,
+        dport: int | None = None,
+        proto: int | None = None,
+        **fields: int | str | None,
+    ) -> int:
+        """The rule that decides one packet: r >= 0; -1, none; -(r+2), undecided at rule r.
+
+        src, dst  int (up to 32 bits is IPv4, unless ip_ver=6 is given), text, packed bytes or an ipaddress object
+        fields    any other field of ``meshsieve._core.FIELDS`` by name, interfaces as text or number
+        None      the packet lacks the field: a rule that names it is false where the packet cannot have it (ports of
+                  ICMP), else unknown
+        raises    ColumnError for values that are none of the field, or addresses of two families
+
+        >>> compile([Rule()]).classify("10.0.0.1", b"\\x0a\\x00\\x00\\x02", 1, 2, 6)
+        0
+        """
+        if fields:
+            fields = {name: self._number(name, value) for name, value in fields.items()}
+        return self.lookup.classify(src, dst, sport, dport, proto, **fields)
+
+    def classify_batch(self, headers: Any, out: RuleIds | None = None) -> RuleIds:
+        """The same for n packets: int32 (n,). The GIL is released.
+
+        headers  PacketColumns, a mapping of arrays by field name, or Arrow data with such columns
+        out      int32 (n,), C-contiguous, to fill instead of a new array
+        raises   ColumnError for columns or an ``out`` that do not fit
+        """
+        columns = PacketColumns.of(headers)
+        if out is None:
+            out = np.empty(len(columns), np.int32)
+        elif out.dtype != np.int32 or out.shape != (len(columns),) or not out.flags.carray:
+            raise ColumnError(
+                f"out is {out.dtype} {out.shape}; it must be a writable, contiguous int32 ({len(columns)},)"
+            )
+        self.lookup.batch(columns.pairs(), columns.present, out)
+        return out
+
+    @property
+    def stats(self) -> _core.CompileStats:
+        """engine, backend, rules, segments, bytes, bytes_per_rule, build_seconds, worst_case_steps (table reads and
+        rule comparisons of the most expensive packet)."""
+        return self._native.stats
+
+    def explain(
+        self,
+        src: Address | None = None,
+        dst: Address | None = None,
+        sport: int | None = None,
+        dport: int | None = None,
+        proto: int | None = None,
+        **fields: int | str | None,
+    ) -> Explanation:
+        """Every rule that the walk tests for this packet and what failed, by the linear reference, not the table.
+
+        Arguments and errors are those of ``classify``.
+        """
+        import ipaddress
+
+        given: dict[str, Any] = {"sport": sport, "dport": dport, "proto": proto}
+        given |= {name: self._number(name, value) for name, value in fields.items()}
+        self.lookup.classify(src, dst, **given)  # refuses what classify refuses
+        for name, address in zip(_ADDRESSES, (src, dst), strict=True):
+            if address is None:
+                continue
+            as_v6 = isinstance(address, int) and given.get("ip_ver") == 6
+            parsed = ipaddress.IPv6Address(address) if as_v6 else ipaddress.ip_address(address)
+            given[name] = int(parsed)
+            given["ip_ver"] = parsed.version
+        words = [(FIELD_INDEX[n], v >> 64, v & (2**64 - 1)) for n, v in given.items() if v is not None]
+        return Explanation(self.rules, _core.trace(self.rules.native, words))
+
+    def _number(self, name: str, value: int | str | None) -> int | None:
+        if not isinstance(value, str):
+            return value
+        if name not in FIELD_INDEX or _core.FIELDS[FIELD_INDEX[name]].kind != "name":
+            raise ColumnError(f"{name} is {value!r}; the field holds a number")
+        codes = self.rules.names.get(name)
+        return 0 if codes is None else codes.code(value)
+
+    def __repr__(self) -> str:
+        return f"<PacketClassifier of {len(self.rules)} rules: engine {self.stats.engine}, {self.stats.bytes} bytes>"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTest:
+    """How one rule fared against one packet. ``failed`` and ``unknown`` name fields; where the rule has alternatives
+    and none holds, those of all alternatives."""
+
+    index: int
+    rule: Rule
+    truth: Literal["no", "maybe", "yes"]
+    failed: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    def __str__(self) -> str:
+        why = f": {', '.join(self.failed)} differ" if self.failed else ""
+        if self.truth == "maybe":
+            reasons = [f"{', '.join(self.unknown)} not known"] if self.unknown else []
+            why = ": " + "; ".join([*reasons, *self.rule.unknown])
+        name = f" '{self.rule.name}'" if self.rule.name else ""
+        return f"rule {self.index}{name} ({str(self.rule.source) or 'no source'}) {self.truth}{why}"
+
+
+class Explanation:
+    """The walk of one packet. ``result`` is what ``classify`` returns; iterate for a ``RuleTest`` a tested rule.
+
+    ``str()`` shows the last rules of a long walk.
+    """
+
+    def __init__(self, rules: RuleSet, rows: npt.NDArray[np.int64]) -> None:
+        self._rules = rules
+        self._rows = rows
+
+    @property
+    def result(self) -> int:
+        if not len(self._rows):
+            return NO_MATCH
+        rule, truth = int(self._rows[-1, 0]), int(self._rows[-1, 1])
+        if truth == 0 or (truth == 2 and self._rules.actions[rule] == Action.SKIP):
+            return NO_MATCH
+        return rule if truth == 2 else -rule - 2
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, position: int) -> RuleTest:
+        index, truth, failed, unknown = (int(v) for v in self._rows[position])
+        kind: Literal["no", "maybe", "yes"] = ("no", "maybe", "yes")[truth]
+        return RuleTest(index, self._rules[index], kind, _names(failed), _names(unknown))
+
+    def __iter__(self) -> Iterator[RuleTest]:
+        return (self[i] for i in range(len(self)))
+
+    def __str__(self, shown: int = 20) -> str:
+        lines = [str(self[i]) for i in range(max(0, len(self) - shown), len(self))]
+        if len(self) > shown:
+            lines.insert(0, f"{len(self) - shown} rules before these failed or skipped")
+        if self.result == NO_MATCH:
+            lines.append("no rule matches")
+        return "\n".join(lines)
+
+
+def _names(mask: int) -> tuple[str, ...]:
+    return tuple(name for i, name in enumerate(_FIELD_NAMES) if mask >> i & 1)

@@ -1,0 +1,152 @@
+"""The facade: results, values in every form, batches in every form, explanations, refusals."""
+
+import ipaddress
+
+import numpy as np
+import pytest
+
+from meshsieve import packets
+from meshsieve.errors import BackendError, ColumnError, ModelError, PolicyError
+from meshsieve.model import Action, NameCodes, Rule, RuleSet, ValueSet
+
+LAN = ValueSet.addresses(["10.0.0.0/24", "2001:db8::/32"])
+RULES = RuleSet(
+    [
+        Rule({"dst_ip": LAN, "dport": ValueSet.numbers(22)}, name="ssh"),
+        Rule({"src_ip": LAN}, alternatives=({"proto": ValueSet.numbers(17)}, {"icmp_type": ValueSet.numbers(8)})),
+        Rule({"dst_ip": LAN, "vlan": ValueSet.numbers(7)}, unknown=("-m string",)),
+        Rule({"dst_ip": LAN}, Action.DROP),
+        Rule({"iif": ValueSet.numbers(1)}),
+    ],
+    names={"iif": NameCodes.of(exact=["lo"])},
+)
+ANY4, ANY6 = "192.0.2.1", "2001:dead::1"
+
+PACKETS = [
+    # what it shows                                   packet                                                  result
+    ("first match wins", {"src": ANY4, "dst": "10.0.0.7", "sport": 1, "dport": 22, "proto": 6}, 0),
+    ("IPv6 sits in the same list", {"src": ANY6, "dst": "2001:db8::7", "sport": 1, "dport": 22, "proto": 6}, 0),
+    ("the second alternative", {"src": "10.0.0.1", "dst": ANY4, "proto": 1, "icmp_type": 8, "icmp_code": 0}, 1),
+    ("no alternative holds", {"src": "10.0.0.1", "dst": "10.0.0.2", "proto": 1, "icmp_type": 0}, 3),
+    ("ICMP has no port: the rule is false", {"src": ANY4, "dst": "10.0.0.7", "proto": 1, "icmp_type": 3}, 3),
+    ("TCP without port: unknown, undecided", {"src": ANY4, "dst": "10.0.0.7", "proto": 6}, -2),
+    (
+        "a clause nobody can read: undecided",
+        {"src": ANY4, "dst": "10.0.0.7", "sport": 1, "dport": 2, "proto": 6, "vlan": 7},
+        -4,
+    ),
+    ("a packet without a tag has no VLAN", {"src": ANY4, "dst": "10.0.0.7", "sport": 1, "dport": 2, "proto": 6}, 3),
+    ("interface by name", {"src": ANY4, "dst": ANY4, "sport": 1, "dport": 2, "proto": 6, "iif": "lo"}, 4),
+    ("another interface: no rule", {"src": ANY4, "dst": ANY4, "sport": 1, "dport": 2, "proto": 6, "iif": "eth0"}, -1),
+    ("interface not given: undecided", {"src": ANY4, "dst": ANY4, "sport": 1, "dport": 2, "proto": 6}, -6),
+]
+
+
+@pytest.mark.parametrize(("packet", "result"), [p[1:] for p in PACKETS], ids=[p[0] for p in PACKETS])
+def test_one_packet(packet, result):
+    clf = packets.compile(RULES)
+    assert clf.classify(**packet) == result
+    assert clf.explain(**packet).result == result
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["10.0.0.7", 0x0A000007, b"\x0a\x00\x00\x07", ipaddress.ip_address("10.0.0.7"), np.uint32(0x0A000007)],
+    ids=lambda a: type(a).__name__,
+)
+def test_addresses_in_every_form(address):
+    assert packets.compile(RULES).classify(ANY4, address, 1, 22, 6) == 0
+
+
+def test_a_small_number_is_ipv6_when_the_version_says_so():
+    low = packets.compile([Rule({"src_ip": ValueSet.addresses(["::7"])})])
+    assert low.classify(7, 8, ip_ver=6) == 0
+    assert low.explain(7, 8, ip_ver=6).result == 0
+    assert low.classify(7, 8) == -1
+
+
+REFUSED = [
+    ({"src": "10.0.0.256"}, "src_ip"),
+    ({"src": "010.0.0.1"}, "src_ip"),
+    ({"src": "10.0.0.1\0"}, "src_ip"),
+    ({"src": b"abc"}, "3 bytes"),
+    ({"src": -1}, "beyond"),
+    ({"src": 2**128}, "beyond"),
+    ({"src": "10.0.0.1", "dst": "::1"}, "IPv4"),
+    ({"src": "10.0.0.1", "ip_ver": 6}, "ip_ver"),
+    ({"dport": 65536}, "dport is 65536"),
+    ({"sport": -1}, "sport is -1"),
+    ({"proto": "tcp"}, "proto is 'tcp'"),
+    ({"src": 1.5}, "expected an address"),
+    ({"colour": 1}, "no field is called 'colour'"),
+]
+
+
+@pytest.mark.parametrize(("packet", "message"), REFUSED, ids=[str(r[0]) for r in REFUSED])
+def test_what_no_packet_can_be_is_refused(packet, message):
+    with pytest.raises(ColumnError, match=message):
+        packets.compile(RULES).classify(**packet)
+
+
+def test_batches_of_text_arrow_and_views_agree():
+    clf = packets.compile(RULES)
+    fields = {"src": [ANY4] * 3, "dst": ["10.0.0.7"] * 3, "sport": [1] * 3, "dport": [22, 23, 24], "proto": [6] * 3}
+    expected = clf.classify_batch(fields)
+    assert expected.tolist() == [0, 3, 3]
+    assert clf.classify_batch({**fields, "proto": 6, "dst": "10.0.0.7"}).tolist() == expected.tolist()
+    pa = pytest.importorskip("pyarrow")
+    columns = packets.PacketColumns(fields)
+    assert clf.classify_batch(pa.table({n: np.asarray(c) for n, c in columns.items()})).tolist() == expected.tolist()
+
+
+def test_text_of_ipv6_says_its_version():
+    result = packets.compile(RULES).classify_batch({"src": [ANY6], "dst": ["2001:db8::1"], "dport": [22], "proto": 6})
+    assert result.tolist() == [0]
+
+
+def test_out_is_filled_and_checked():
+    clf = packets.compile([Rule()])
+    out = np.full(4, 99, np.int32)
+    assert clf.classify_batch({"proto": [6] * 4}, out) is out
+    assert out.tolist() == [0] * 4
+    for bad in (np.empty(3, np.int32), np.empty(4, np.int64), np.empty(8, np.int32)[::2]):
+        with pytest.raises(ColumnError, match="out is"):
+            clf.classify_batch({"proto": [6] * 4}, bad)
+
+
+def test_an_empty_list_matches_nothing_and_an_empty_set_is_not_any():
+    assert packets.compile([]).classify(ANY4, ANY4, 1, 2, 6) == -1
+    assert packets.compile([Rule({"src_ip": ValueSet()}), Rule()]).classify(ANY4, ANY4, 1, 2, 6) == 1
+
+
+def test_explanation_names_what_failed():
+    walk = packets.compile(RULES).explain(ANY4, "10.0.0.7", 1, 23, 6)
+    assert [(t.index, t.truth, t.failed) for t in walk] == [
+        (0, "no", ("dport",)),
+        (1, "no", ("src_ip",)),
+        (2, "no", ("vlan",)),
+        (3, "yes", ()),
+    ]
+    assert "rule 0 'ssh'" in str(walk)
+
+
+def test_explanation_follows_skips():
+    rules = [Rule(action=Action.SKIP, skip_to=2), Rule(), Rule({"proto": ValueSet.numbers(6)})]
+    assert [t.index for t in packets.compile(rules).explain(proto=6)] == [0, 2]
+    assert packets.compile(rules).explain(proto=17).result == -1
+
+
+def test_unknown_engines_and_budgets_are_refused():
+    with pytest.raises(BackendError, match="linear"):
+        packets.compile(RULES, engine="magic")
+    with pytest.raises(ModelError, match="budget"):
+        packets.compile(RULES, budget_bytes=0)
+
+
+def test_read_rules_wants_exactly_one_list(tmp_path):
+    path = tmp_path / "office.rules"
+    path.write_text("@10.0.0.0/8\t0.0.0.0/0\t0 : 65535\t22 : 22\t0x06/0xFF\n")
+    assert packets.compile(packets.read_rules(path)).classify("10.1.1.1", ANY4, 9, 22, 6) == 0
+    path.write_text("nonsense")
+    with pytest.raises(PolicyError):
+        packets.read_rules(path)
