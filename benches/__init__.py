@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benches SUBJECT`` (benches/README.md says how to read a number)."""

@@ -1,0 +1,33 @@
+"""``python -m benches SUBJECT [--data FOLDER] [--quick] [--json] ...``.
+
+Exit status 1 if any answer of ours was wrong or a row has no time of ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+from benches import options, report
+
+SUBJECTS = ["packets"]
+
+
+def main() -> int:
+    chosen = options.parse(SUBJECTS)
+    subject = importlib.import_module(f"benches.{chosen.subject}")
+    result = subject.run(chosen)
+    print(json.dumps(result, indent=1) if chosen.json else subject.tables(result))
+    if chosen.save or not chosen.quick:
+        print(f"saved as {report.save(result, chosen.save or report.RESULTS)}", file=sys.stderr)
+    if chosen.chart:
+        from benches import chart
+
+        for path in chart.draw(result, chosen.save or report.RESULTS):
+            print(f"drawn as {path}", file=sys.stderr)
+    return 1 if result["summary"]["wrong"] or any(row["ours_ns"] is None for row in result["rows"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""meshsieve as a program under test: ``python -m benches.peers.own [--engine E] [--backend B] FOLDER``.
+
+The time is that of what users call: ``classify_batch`` on prepared columns, 4,096 packets a call, results into an array
+that exists. The Python boundary is inside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from benches import data
+from benches.peers.serve import Answers, headers_a_pass, peak_rss, reset_peak_rss, timed_passes
+from meshsieve.columns import PacketColumns
+
+try:
+    from meshsieve import packets
+except ImportError:
+    from benches.peers import core_only as packets  # type: ignore[no-redef]
+
+BATCH = 4096
+BOUNDARY_BATCHES = (1, 16, 256, 4096)
+
+
+class Batches:
+    """A trace cut into calls of ``size`` packets, so that nothing but the calls is timed."""
+
+    def __init__(self, columns: PacketColumns, size: int) -> None:
+        self.results = np.empty(len(columns), np.int32)
+        self._calls = [
+            (columns.take(np.arange(begin, min(begin + size, len(columns)))), self.results[begin : begin + size])
+            for begin in range(0, len(columns), size)
+        ]
+
+    def look_up(self, classifier: packets.PacketClassifier) -> None:
+        for columns, out in self._calls:
+            classifier.classify_batch(columns, out)
+
+
+def main() -> None:
+    answers = Answers()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("folder", type=data.Path)
+    options = parser.parse_args()
+    rules = data.load_rules(options.folder)
+    columns = data.load_columns(options.folder)
+    expected = data.load_expected(options.folder)
+
+    start = time.perf_counter()
+    _ = rules.native  # reading the rules is not building the table, but it is reported
+    rules_seconds = time.perf_counter() - start
+    reset_peak_rss()
+    before = peak_rss()
+    start = time.perf_counter()
+    try:
+        classifier = packets.compile(rules, engine=options.engine, backend=options.backend)
+    except packets.MeshsieveError as error:
+        answers.give_up(str(error))
+    build_seconds = time.perf_counter() - start
+    peak = peak_rss() - before
+    stats = classifier.stats
+
+    count = headers_a_pass(lambda n: classifier.classify_batch(columns.take(np.arange(n))), len(columns))
+    columns, expected = columns.take(np.arange(count)), expected[:count]
+    batches = Batches(columns, BATCH)
+
+    def wrong(_: int) -> dict[str, Any]:
+        batches.results.fill(-(2**31))
+        batches.look_up(classifier)
+        return {"wrong": int((batches.results != expected).sum()), "checked": count}
+
+    answers.say(
+        {
+            "build_s": round(build_seconds, 6),
+            "rules_s": round(rules_seconds, 6),
+            "bytes": stats.bytes,
+            "peak_bytes": peak,
+            "headers": count,
+            "engine": stats.engine,
+            "backend": stats.backend,
+            "worst_case_steps": stats.worst_case_steps,
+            "note": f"{stats.engine}, {stats.backend}",
+        }
+    )
+    answers.serve(
+        {
+            "pass": lambda passes: timed_passes(lambda: batches.look_up(classifier), passes, count),
+            "wrong": wrong,
+            "boundary": lambda rounds: _boundary(classifier, columns, max(rounds, 1)),
+            "updates": lambda seconds: _updates(classifier, rules, batches, max(seconds, 1)),
+        }
+    )
+
+
+def _boundary(classifier: packets.PacketClassifier, columns: PacketColumns, rounds: int) -> dict[str, Any]:
+    """Best CPU ns a packet by batch size, of one call over everything, and of the scalar call."""
+    best: dict[str, float] = {}
+    few = columns.take(np.arange(min(len(columns), 4096)))
+    scalar = [
+        tuple(int(few[name][i]) for name in ("src_ip", "dst_ip", "sport", "dport", "proto")) for i in range(len(few))
+    ]
+    ways = {str(size): Batches(few if size < 256 else columns, size) for size in BOUNDARY_BATCHES}
+    ways["whole"] = Batches(columns, len(columns))
+    for _ in range(rounds):
+        for name, batches in ways.items():
+            ns = timed_passes(lambda batches=batches: batches.look_up(classifier), 1, len(batches.results))["ns"][0]
+            best[name] = min(ns, best.get(name, ns))
+        ns = timed_passes(lambda: [classifier.classify(*header) for header in scalar], 1, len(scalar))["ns"][0]
+        best["scalar"] = min(ns, best.get("scalar", ns))
+    return {"ns_by_batch": best}
+
+
+def _updates(
+    classifier: packets.PacketClassifier, rules: data.RuleSet, batches: Batches, seconds: int
+) -> dict[str, Any]:
+    """Single-rule updates a second (a rule removed and put back at its place, at random places) while another thread
+    looks up without pause, and how much slower the look-ups are meanwhile than alone (wall clock)."""
+
+    def look_ups_a_second(duration: float, stop: threading.Event | None = None) -> float:
+        done, start = 0, time.perf_counter()
+        while time.perf_counter() - start < duration and not (stop and stop.is_set()):
+            batches.look_up(classifier)
+            done += len(batches.results)
+        return done / (time.perf_counter() - start)
+
+    alone = look_ups_a_second(min(seconds, 2))
+    places = np.random.default_rng(1).integers(0, len(rules), 4096).tolist()
+    kept = {place: rules[place] for place in places}
+    updates = 0
+    stop = threading.Event()
+    meanwhile: list[float] = []
+    reader = threading.Thread(target=lambda: meanwhile.append(look_ups_a_second(3600, stop)))
+    reader.start()
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        place = places[updates // 2 % len(places)]
+        classifier.remove(place)
+        classifier.insert(kept[place], place)
+        updates += 2
+    taken = time.perf_counter() - start
+    stop.set()
+    reader.join()
+    return {"updates_a_second": updates / taken, "lookup_slowdown": alone / meanwhile[0]}
+
+
+if __name__ == "__main__":
+    main()
