@@ -138,8 +138,8 @@ FAMILIES: dict[str, Family] = {
         _ACL_PORTS,
         (1, 100),
         (1, 6),
-        Tree((0.35, 0.98), (1, 5, 4, 6), 0.5),
-        Tree((60, 0.25), (2, 3, 2, 5), 0.5),
+        Tree((0.03, 1.15), (1, 5, 4, 6), 0.5),
+        Tree((40, 0.15), (2, 3, 2, 5), 0.5),
     ),
     # The same with many half-open rules, and ranges on both sides: the hardest of the access lists for trees.
     "acl2": Family(
@@ -224,8 +224,8 @@ FAMILIES: dict[str, Family] = {
         _IPC_PORTS,
         (22, 40),
         (8, 10),
-        Tree((0.5, 0.95), (2, 4, 4, 3), 0.6),
-        Tree((0.7, 0.97), (2, 4, 4, 4), 0.5),
+        Tree((0.2, 0.92), (2, 4, 4, 3), 0.6),
+        Tree((0.35, 0.95), (2, 4, 4, 4), 0.5),
     ),
     "ipc2": Family(
         {("half", "host"): 46, ("host", "half"): 36, ("any", "net"): 8, ("net", "any"): 6, ("host", "host"): 4},

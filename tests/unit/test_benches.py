@@ -1,0 +1,251 @@
+"""The generators and the runner of benches/, on small sets; nothing here is timed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benches import boxes, classbench, data, duel, groups, hard_sets, report, traces
+from benches.families import FAMILIES
+from benches.process import Peer, Unavailable, compiled
+from meshsieve import _core, _fast
+
+NEEDS_GCC = pytest.mark.skipif(shutil.which("gcc") is None, reason="the judge is a C program; gcc is not installed")
+
+
+def engine_verdicts(rules, headers):
+    columns = boxes.to_columns(headers)
+    out = np.empty(len(columns), np.int32)
+    _fast.Lookup(_core.compile(rules.native, "linear").capsule).batch(columns.pairs(), columns.present, out)
+    return out
+
+
+def scan(rules: np.ndarray, headers: np.ndarray) -> np.ndarray:
+    """First box that holds the header, by numpy; the third opinion beside the judge and the engine."""
+    inside = (headers[:, None, :] >= rules[None, :, 0::2]) & (headers[:, None, :] <= rules[None, :, 1::2])
+    hit = inside.all(axis=2)
+    return np.where(hit.any(axis=1), hit.argmax(axis=1), -1).astype(np.int32)
+
+
+def small_case(rules, trace: str = "uniform", headers: int = 3000) -> data.Case:
+    return data.Case("small", "families", {}, lambda: data._with_trace(rules, headers, trace))
+
+
+# --- rule sets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_full_valid_and_the_same_every_time(family):
+    rules = classbench.rules(family, 700)
+    assert np.array_equal(rules, classbench.rules(family, 700))
+    assert not np.array_equal(rules, classbench.rules(family, 700, seed=2))
+    assert len(rules) == 700 == len(np.unique(rules, axis=0))
+    assert (rules[:, 0::2] <= rules[:, 1::2]).all()
+    assert (rules[:, 1::2] <= boxes.LARGEST).all()
+    for side in (0, 2):  # address ranges are prefixes
+        size = rules[:, side + 1].astype(np.int64) - rules[:, side] + 1
+        assert (size & (size - 1) == 0).all()
+        assert (rules[:, side] % size == 0).all()
+
+
+def test_no_rule_hides_behind_one_earlier_rule():
+    rules = classbench.rules("acl2", 400)
+    covers = (rules[:, None, 0::2] <= rules[None, :, 0::2]) & (rules[:, None, 1::2] >= rules[None, :, 1::2])
+    earlier, later = np.nonzero(covers.all(axis=2))
+    assert not (earlier < later).any()
+
+
+def test_families_differ_in_what_they_are_named_for():
+    def nearly_open_on_a_side(family):
+        rules = classbench.rules(family, 1000)
+        return float(((rules[:, 1:4:2].astype(np.int64) - rules[:, 0:4:2]) >= 2**30 - 1).any(axis=1).mean())
+
+    assert nearly_open_on_a_side("fw1") > 0.8
+    assert nearly_open_on_a_side("acl1") < 0.1
+
+
+@pytest.mark.parametrize("make", [hard_sets.short_prefixes, hard_sets.port_ranges, hard_sets.length_pairs])
+def test_a_hard_set_is_what_its_name_says(make):
+    rules = make(500)
+    spans = rules[:, 1::2].astype(np.int64) - rules[:, 0::2]
+    assert (spans >= 0).all()
+    if make is hard_sets.short_prefixes:
+        assert spans[:, :2].min() >= 2**24 - 1
+    if make is hard_sets.port_ranges:
+        assert (spans[:, :2] == 2**32 - 1).all()
+    if make is hard_sets.length_pairs:
+        assert len(np.unique(spans[:, :2], axis=0)) > 350
+
+
+def test_identical_rules_are_identical():
+    assert len(np.unique(hard_sets.identical(1000), axis=0)) == 1
+
+
+# --- traces -------------------------------------------------------------------------------------------------------
+
+
+def test_every_header_of_a_uniform_trace_lies_in_a_rule():
+    rules = classbench.rules("ipc1", 300)
+    assert (scan(rules, traces.uniform(rules, 2000)) >= 0).all()
+
+
+def test_a_mixed_trace_hits_and_misses():
+    rules = classbench.rules("acl1", 300)
+    assert 0 < (scan(rules, traces.mixed(rules, 2000)) >= 0).sum() < 2000
+
+
+def test_a_zipf_trace_repeats_few_headers():
+    rows = traces.zipf_order(10_000, 1.1)
+    counts = np.sort(np.bincount(rows, minlength=10_000))[::-1]
+    assert counts.sum() == 10_000
+    assert counts[:100].sum() > 5_000
+
+
+# --- one truth ----------------------------------------------------------------------------------------------------
+
+
+@NEEDS_GCC
+@pytest.mark.parametrize("trace", ["uniform", "zipf1.0", "mixed"])
+def test_judge_engine_and_numpy_agree(tmp_path, trace):
+    rules = classbench.rules("fw1", 300)
+    folder = data.materialise(small_case(rules, trace), tmp_path)
+    headers, expected = data.load_headers(folder), data.load_expected(folder)
+    assert np.array_equal(expected, scan(rules, headers))
+    assert np.array_equal(expected, engine_verdicts(data.load_rules(folder), headers))
+
+
+def test_a_policy_of_groups_has_the_verdicts_of_its_rules():
+    policy = groups.Policy(60)
+    headers = policy.headers(1500)
+    expected = policy.expected(headers)
+    assert np.array_equal(expected, engine_verdicts(policy.rule_set, headers))
+    assert 0.5 < (expected >= 0).mean() < 1
+    assert policy.five_tuples > 1_000_000
+
+
+GIVEN_RULES = (
+    "@10.0.0.0/8\t0.0.0.0/0\t0 : 65535\t80 : 80\t0x06/0xFF\t0x0000/0x0000\n"
+    "@1.2.3.4/32\t10.1.0.0/16\t0 : 65535\t0 : 1023\t0x00/0x00\t0x0000/0x0000\n"
+)
+GIVEN_TRACE = "167772161\t1\t5\t80\t6\t0\n16909060\t167837696\t5\t22\t17\t1\n"
+
+
+def test_given_sets_are_read_in_the_shared_format(tmp_path):
+    (tmp_path / "t.rules.gz").write_bytes(gzip.compress(GIVEN_RULES.encode()))
+    (tmp_path / "t.trace.gz").write_bytes(gzip.compress(GIVEN_TRACE.encode()))
+    (case,) = data.given(tmp_path)
+    folder = data.materialise(case, tmp_path / "cache")
+    assert data.load_expected(folder).tolist() == [0, 1]
+    assert engine_verdicts(data.load_rules(folder), data.load_headers(folder)).tolist() == [0, 1]
+
+
+def test_a_folder_without_sets_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no \*\.rules\.gz"):
+        next(data.given(tmp_path))
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+
+@NEEDS_GCC
+def test_a_wrong_answer_is_counted_and_never_a_time(tmp_path):
+    folder = data.materialise(small_case(classbench.rules("acl1", 200)), tmp_path)
+    peers = [Peer("scan", source="linear_scan.c")]
+
+    honest = duel.run(peers, folder, cache=tmp_path, rounds=1, patience=30)["scan"]
+    if "AVX2" in honest.get("unavailable", ""):
+        pytest.skip(honest["unavailable"])
+    assert honest["wrong"] == 0
+    assert honest["ns"] > 0
+
+    verdicts = data.load_expected(folder)
+    verdicts[7] += 1
+    verdicts.tofile(folder / "expected.i32")
+    planted = duel.run(peers, folder, cache=tmp_path, rounds=1, patience=30)["scan"]
+    assert planted["wrong"] == 1
+    assert planted["ns"] is None
+
+
+def test_a_missing_peer_says_why(tmp_path):
+    peers = [Peer("absent", source="linear_scan.c", packages=("no-such-library-anywhere",))]
+    entry = duel.run(peers, tmp_path, cache=tmp_path, rounds=1, patience=5)["absent"]
+    assert "no-such-library-anywhere" in entry["unavailable"]
+
+
+@NEEDS_GCC
+def test_a_peer_that_gives_up_is_a_row(tmp_path):
+    entry = duel.run([Peer("p", source="linear_scan.c")], tmp_path / "no", cache=tmp_path, rounds=1, patience=5)["p"]
+    assert "cannot be read" in entry["unavailable"]
+
+
+@NEEDS_GCC
+def test_programs_are_compiled_once(tmp_path):
+    first = compiled("linear_scan.c", (), tmp_path)
+    stamp = first.stat().st_mtime_ns
+    assert compiled("linear_scan.c", (), tmp_path).stat().st_mtime_ns == stamp
+    with pytest.raises(Unavailable, match="no-such-library-anywhere"):
+        compiled("rte_acl.c", ("no-such-library-anywhere",), tmp_path)
+
+
+@NEEDS_GCC
+def test_the_command_gives_the_promised_json(tmp_path):
+    (tmp_path / "t.rules.gz").write_bytes(gzip.compress(GIVEN_RULES.encode()))
+    (tmp_path / "t.trace.gz").write_bytes(gzip.compress(GIVEN_TRACE.encode()))
+    command = [sys.executable, "-m", "benches", "packets", "--quick", "--json", "--data", str(tmp_path)]
+    environment = {"PYTHONPATH": "src:.", "MESHSIEVE_BENCH_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [*command, "--peers", "linear_scan"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    (row,) = result["rows"]
+    assert result["subject"] == "packets"
+    assert {"cpu", "compiler", "commit"} <= result["machine"].keys()
+    assert {"min_ratio", "geomean_ratio", "wrong"} <= result["summary"].keys()
+    assert row["family"] == "t"
+    assert row["wrong"] == 0
+    assert row["ours_ns"] > 0
+    scan_ns = row["peers_ns"]["linear_scan"]
+    assert row["ratio"] == (pytest.approx(scan_ns / row["ours_ns"]) if scan_ns else None)
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
+
+RATIOS = [
+    ("the best peer counts", {"a": 30.0, "b": 20.0}, 10.0, 2.0),
+    ("a peer without a valid time does not count", {"a": 30.0, "b": None}, 10.0, 3.0),
+    ("no peer, no ratio", {"a": None}, 10.0, None),
+    ("ours wrong, no ratio", {"a": 30.0}, None, None),
+]
+
+
+@pytest.mark.parametrize(("_", "peers", "ours", "expected"), RATIOS, ids=[r[0] for r in RATIOS])
+def test_ratio(_, peers, ours, expected):
+    assert report.ratio(peers, ours) == expected
+
+
+def test_a_losing_row_stays_and_is_counted():
+    rows = [{"ratio": 4.0, "wrong": 0}, {"ratio": 0.25, "wrong": 0}, {"ratio": None, "wrong": 3}]
+    found = report.summary(rows)
+    assert found["rows"] == 3
+    assert found["min_ratio"] == 0.25
+    assert found["geomean_ratio"] == pytest.approx(1.0)
+    assert found["losing_rows"] == 1
+    assert found["wrong"] == 3
+
+
+def test_columns_have_the_dtypes_that_captures_deliver():
+    columns = boxes.to_columns(np.array([[1, 2, 3, 4, 6]], np.uint32))
+    assert {name: str(column.dtype) for name, column in columns.items()} == {
+        "src_ip": "uint32",
+        "dst_ip": "uint32",
+        "sport": "uint16",
+        "dport": "uint16",
+        "proto": "uint8",
+    }
