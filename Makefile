@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PIP_NO_INPUT := 1
 
 NATIVE := $(shell find csrc src/meshsieve/_bindings -name '*.cpp' -o -name '*.h' -o -name '*.def') \
-          src/meshsieve/_fast.pyx src/meshsieve/_fast.pxd setup.py
+          $(wildcard src/meshsieve/_fast*.pyx src/meshsieve/_fast*.pxd) setup.py
 
 .PHONY: demo test bench docs lint build clean
 .DEFAULT_GOAL := demo
@@ -38,7 +38,7 @@ docs: $(VENV)/built $(VENV)/docs
 build: $(VENV)/built
 
 clean:
-	rm -rf $(VENV) build docs/_build src/*.egg-info src/meshsieve/*.so src/meshsieve/_fast.cpp
+	rm -rf $(VENV) build docs/_build src/*.egg-info src/meshsieve/*.so src/meshsieve/_fast*.cpp
 
 # --- what the targets stand on -----------------------------------------------------------------------------------
 

@@ -27,6 +27,10 @@ class BackendError(MeshsieveError, ValueError):
     """An engine or SIMD backend that does not exist or that this CPU lacks."""
 
 
+class BalanceError(MeshsieveError, ValueError):
+    """Hosts, weights, table sizes or hash policies that the balancer in question refuses too; the message says why."""
+
+
 class CaptureError(MeshsieveError):
     """A capture that cannot be read (further).
 

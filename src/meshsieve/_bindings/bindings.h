@@ -7,3 +7,4 @@ void bind_exceptions(pybind11::module_& module);
 void bind_model(pybind11::module_& module);
 void bind_classifier(pybind11::module_& module);
 void bind_capture(pybind11::module_& module);
+void bind_balance(pybind11::module_& module);

@@ -6,4 +6,5 @@ PYBIND11_MODULE(_core, module) {
   bind_model(module);
   bind_classifier(module);
   bind_capture(module);
+  bind_balance(module);
 }

@@ -1,0 +1,80 @@
+"""A request as data: what routing, authorization and balancing read, once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from meshsieve.errors import ModelError
+
+Headers = tuple[tuple[str, str], ...]
+ALIASES = {"host": "authority", "src_ip": "source_ip", "dst_ip": "destination_ip", "dst_port": "destination_port"}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. None means absent, which is never "" or 0.
+
+    headers     (name, value) pairs in order, repeated lines kept; a mapping is accepted, whose lists are several lines
+    path        raw target, query included
+    principal   SPIFFE id without ``spiffe://``
+    claims      JWT payload
+    """
+
+    method: str = "GET"
+    scheme: str = "http"
+    authority: str = ""
+    path: str = "/"
+    headers: Headers = ()
+    source_ip: str | None = None
+    source_port: int | None = None
+    destination_ip: str | None = None
+    destination_port: int | None = None
+    remote_ip: str | None = None
+    principal: str | None = None
+    claims: Mapping[str, Any] | None = None
+    sni: str | None = None
+    alpn: str | None = None
+    tls: Mapping[str, Any] | None = None
+    random_value: int | None = None
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    dynamic_metadata: Mapping[str, Any] = field(default_factory=dict)
+    filter_state: Mapping[str, Any] = field(default_factory=dict)
+    time_ns: int | None = None
+    flow: str | int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "headers", _header_lines(self.headers))
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Request:
+        """A request from JSON; ``host``, ``src_ip``, ``dst_ip`` and ``dst_port`` are read as aliases.
+
+        raises  ModelError for a field that a request does not have
+        """
+        renamed = {ALIASES.get(name, name): value for name, value in values.items()}
+        known = {f.name for f in fields(Request)}
+        if unknown := sorted(set(renamed) - known):
+            raise ModelError(f"a request has no field {', '.join(unknown)}; fields: {', '.join(sorted(known))}")
+        return Request(**renamed)
+
+    def header(self, name: str) -> list[str]:
+        """Values of every line of a header, in order; the name is compared without case."""
+        wanted = name.lower()
+        return [value for key, value in self.headers if key.lower() == wanted]
+
+
+def _header_lines(headers: Any) -> Headers:
+    if isinstance(headers, Mapping):
+        return tuple(
+            (str(name), str(line))
+            for name, value in headers.items()
+            for line in (value if isinstance(value, list | tuple) else [value])
+        )
+    if not isinstance(headers, Sequence) or isinstance(headers, str):
+        raise ModelError(f"headers must be pairs or a mapping, not {type(headers).__name__}")
+    try:
+        return tuple((str(name), str(value)) for name, value in headers)
+    except (TypeError, ValueError):
+        raise ModelError("headers must be pairs of name and value") from None
