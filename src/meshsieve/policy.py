@@ -92,6 +92,9 @@ class ImportOptions:
     chain            iptables: the chain asked for; "auto" chooses by local_addresses, else FORWARD
     local_addresses  iptables: addresses of the host itself, as text
     default_action   NSX: effective verdict where no rule matches
+    recompute_groups NSX: evaluate group expressions even where the dump lists realized members
+    document_bytes   NSX: largest JSON document
+    document_nodes   NSX: most values in a JSON document
     host_network_pods  Kubernetes: "node": selectors never see pods of the host network (their traffic is the node's);
                      "pod": they are pods like any other
     allow_local_node Kubernetes: a pod accepts traffic from its own node whatever the policies say
@@ -102,6 +105,9 @@ class ImportOptions:
     chain: str = "auto"
     local_addresses: tuple[str, ...] = ()
     default_action: Verdict = Verdict.ALLOW
+    recompute_groups: bool = False
+    document_bytes: int = 16 * 2**20
+    document_nodes: int = 1_000_000
     host_network_pods: Literal["node", "pod"] = "node"
     allow_local_node: bool = True
 

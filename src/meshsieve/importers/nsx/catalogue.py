@@ -1,0 +1,368 @@
+"""From whatever an NSX user can export to one catalogue of typed objects.
+
+What    Hierarchical bodies (``Infra`` with ``children``), inventory dumps (lists by name), API answers (``results``),
+        bare lists and single objects, in any number of files, end in the same lists. Objects without ``resource_type``
+        are told by the fields that only their kind has.
+Limits  An object of a kind that is not listed in this file stops the import: it could be policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from meshsieve.errors import PolicyError
+from meshsieve.importers.nsx import objects
+from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields, words
+from meshsieve.importers.nsx.json_source import Limits, Object, read_json
+from meshsieve.policy import Diagnostic, ImportOptions, SourceFile
+
+# Kinds that decide about packets somewhere else than at the vNIC. They are named to the user, not evaluated.
+ELSEWHERE = words(
+    "GatewayPolicy RedirectionPolicy ForwardingPolicy PolicyNat PolicyNatRule IdsPolicy IdsSecurityPolicy "
+    "IdsGatewayPolicy IdsRule L7AccessProfile TlsInspectionPolicy SpoofGuardProfile"
+)
+# Kinds that decide nothing about packets at the vNIC. PolicyContextProfile: rules that name one are undecided anyway.
+STRUCTURE = words(
+    "Tier0 Tier1 LocaleServices Tier0Interface Tier1Interface ServiceInterface StaticRoutes BgpRoutingConfig "
+    "BgpNeighborConfig PrefixList CommunityList Tier0RouteMap Site EnforcementPoint TransportZone EdgeCluster "
+    "PolicyEdgeNode IpAddressPool IpAddressBlock IpAddressPoolBlockSubnet IpAddressPoolStaticSubnet "
+    "DhcpServerConfig DhcpRelayConfig DhcpStaticBindingConfig PolicyDnsForwarder PolicyDnsForwarderZone LBService "
+    "LBVirtualServer LBPool PolicyContextProfile PolicyFirewallScheduler PolicyFirewallSessionTimerProfile "
+    "PolicyFirewallFloodProtectionProfile FloodProtectionProfile IPDiscoveryProfile MacDiscoveryProfile "
+    "SegmentSecurityProfile QoSProfile PolicyDraft Ipv6NdraProfile Ipv6DadProfile SecurityZone Project Vpc"
+)
+# Lists of an inventory dump -> kind of their elements.
+LISTS = {
+    "virtual_machines": "VirtualMachine",
+    "virtual_network_interface": "VirtualNetworkInterface",
+    "virtual_network_interfaces": "VirtualNetworkInterface",
+    "vifs": "VirtualNetworkInterface",
+    "segments": "Segment",
+    "segment_ports": "SegmentPort",
+    "security_policies": "SecurityPolicy",
+    "groups": "Group",
+    "services": "Service",
+    "rules": "Rule",
+    "domains": "Domain",
+    "gateway_policies": "GatewayPolicy",
+    "redirection_policies": "RedirectionPolicy",
+    "tier0": "Tier0",
+    "tier1": "Tier1",
+    "context_profiles": "PolicyContextProfile",
+}
+LIST_METADATA = frozenset({"cursor", "result_count", "sort_by", "sort_ascending", "status"})
+
+# Where resource_type is missing: the first row of which the object has a field.
+_TELLTALE = (
+    ("security_policies", "Inventory"),
+    ("virtual_machines", "Inventory"),
+    ("virtual_network_interface", "Inventory"),
+    ("domains", "Inventory"),
+    ("segments", "Inventory"),
+    ("groups", "Inventory"),
+    ("services", "Rule"),
+    ("results", "Results"),
+    ("owner_vm_id", "VirtualNetworkInterface"),
+    ("source_groups", "Rule"),
+    ("destination_groups", "Rule"),
+    ("rules", "SecurityPolicy"),
+    ("category", "SecurityPolicy"),
+    ("expression", "Group"),
+    ("extended_expression", "Group"),
+    ("vm_members", "Group"),
+    ("ips_members", "Group"),
+    ("service_entries", "Service"),
+    ("attachment", "SegmentPort"),
+    ("subnets", "Segment"),
+    ("segment_ports", "Segment"),
+    ("resources", "Domain"),
+    ("external_id", "VirtualMachine"),
+    ("members", "PolicyExcludeList"),
+)
+
+
+class Catalogue:
+    """Everything of a load, typed. has_machines: a list of virtual machines was given, even an empty one."""
+
+    def __init__(self, options: ImportOptions) -> None:
+        self.lenient = not options.strict
+        self.limits = Limits(document_bytes=options.document_bytes, nodes=options.document_nodes)
+        self.policies: list[objects.Policy] = []
+        self.groups: dict[str, objects.Group] = {}
+        self.services: dict[str, objects.Service] = {}
+        self.machines: dict[str, objects.Machine] = {}
+        self.interfaces: list[objects.Interface] = []
+        self.segments: dict[str, objects.Segment] = {}
+        self.ports: dict[str, objects.Port] = {}
+        self.excluded: list[tuple[Object, str]] = []
+        self.has_machines = False
+        self.diagnostics: list[Diagnostic] = []
+        self._loose_rules: list[tuple[Object, objects.Rule]] = []
+        self._pages: list[tuple[Object, int, int, bool]] = []
+
+    @classmethod
+    def of(cls, sources: Sequence[SourceFile], options: ImportOptions) -> Catalogue:
+        """raises  PolicyError"""
+        self = cls(options)
+        for source in sources:
+            self._add_any(read_json(source.text, source.name, self.limits), "", source.name)
+        self._attach_loose_rules()
+        self._check_pages()
+        return self
+
+    # Shapes
+
+    def _add_any(self, value: Any, parent: str, file: str) -> None:
+        if isinstance(value, Object):
+            self._add(value, _kind_of(value), parent)
+        elif isinstance(value, list):
+            for element in value:
+                if not isinstance(element, Object | list):
+                    raise PolicyError("a list of NSX objects holds something else", where=file, hint="list objects")
+                self._add_any(element, parent, file)
+        else:
+            raise PolicyError("not an NSX object or list", where=file, hint="give an export of the Policy API")
+
+    def _add(self, obj: Object, kind: str, parent: str, deleted: bool = False) -> None:
+        deleted = deleted or obj.get("marked_for_delete") is True
+        if kind == "Results":
+            self._add_results(obj, parent)
+        elif kind == "Inventory":
+            self._add_lists(obj, parent, LIST_METADATA)
+        elif kind == "Infra":
+            self._add_children(obj, "/infra", deleted)
+        elif kind == "Domain":
+            self._add_domain(obj, deleted)
+        elif kind == "ChildResourceReference":
+            self._add_reference(obj, parent, deleted)
+        elif kind == "SecurityPolicy":
+            self._add_policy(obj, parent, deleted)
+        elif kind == "Rule":
+            rule = objects.read_rule(obj, objects.label_of(obj, parent, "rules"), self.lenient, deleted)
+            self._loose_rules.append((obj, rule))
+        elif kind == "VirtualMachine":
+            self._add_machine(obj)
+        elif kind == "VirtualNetworkInterface":
+            self.interfaces.append(objects.read_interface(obj, len(self.interfaces)))
+        elif kind == "PolicyExcludeList":
+            self._add_exclude_list(obj)
+        elif kind in ELSEWHERE:
+            self._note_elsewhere(obj, kind)
+        elif kind in STRUCTURE:
+            self._add_children(obj, objects.label_of(obj, parent, _collection(kind)), deleted)
+        elif deleted and kind in ("Group", "Service", "Segment", "SegmentPort"):
+            pass  # takes no part; a rule that still names it dangles, and says so
+        elif kind == "Group":
+            label = objects.label_of(obj, parent, "groups")
+            self._keep(self.groups, objects.read_group(obj, label, label, self.lenient))
+        elif kind == "Service":
+            label = objects.label_of(obj, parent or "/infra", "services")
+            self._keep(self.services, objects.read_service(obj, label, label, self.lenient))
+        elif kind == "Segment":
+            self._add_segment(obj, parent)
+        elif kind == "SegmentPort":
+            self._add_port(obj, parent)
+        else:
+            self._refuse_kind(obj, kind)
+
+    def _refuse_kind(self, obj: Object, kind: str) -> None:
+        error = PolicyError(
+            f"objects of kind '{kind}' are not known; this one could be policy",
+            where=obj.where("resource_type" if "resource_type" in obj else None),
+            obj=str(obj.get("path") or obj.get("display_name") or obj.get("id") or ""),
+            hint="leave it out of the export if it is not, or import with --lenient",
+        )
+        if not self.lenient:
+            raise error
+        self.diagnostics.append(unsupported(error))
+
+    def _add_results(self, obj: Object, parent: str) -> None:
+        f = Fields(obj, "API answer", "")
+        results = f.objects("results")
+        count = f.number("result_count", 0, 2**53)
+        f.ignore(*LIST_METADATA)
+        f.finish()
+        if count is not None:
+            self._pages.append((obj, count, len(results), bool(f.text("cursor"))))
+        if _lists_machines(results):
+            self.has_machines = True
+        for result in results:
+            self._add(result, _kind_of(result), parent)
+
+    def _add_lists(self, obj: Object, parent: str, ignored: frozenset[str] = frozenset()) -> None:
+        f = Fields(obj, "inventory", parent)
+        for key, kind in LISTS.items():
+            if kind == "VirtualMachine" and obj.get(key) is not None:
+                self.has_machines = True
+            for element in f.objects(key):
+                self._add(element, kind, parent)
+        for key in ("exclude_list", "exclusion_list"):
+            f.ignore(key)
+            if isinstance(obj.get(key), Object):
+                self._add_exclude_list(obj[key])
+        f.ignore(*ignored)
+        f.finish()
+
+    def _add_children(self, obj: Object, path: str, deleted: bool) -> None:
+        for child in Fields(obj, str(obj.get("resource_type")), path).objects("children"):
+            f = Fields(child, "child", path)
+            wrapper = f.text("resource_type")
+            gone = deleted or f.flag("marked_for_delete")
+            if wrapper == "ChildResourceReference":
+                self._add_reference(child, path, gone)
+                continue
+            kind = wrapper.removeprefix("Child")
+            inner = child.get(kind)
+            if not wrapper.startswith("Child") or not isinstance(inner, Object):
+                f.fail(f"a child of type '{wrapper}' holds no object '{kind}'", hint="export the body whole")
+            else:
+                self._add(inner, kind, path, gone)
+
+    # Kinds
+
+    def _add_reference(self, obj: Object, parent: str, deleted: bool) -> None:
+        kind = obj.get("target_type")
+        if kind == "Domain":
+            self._add_children(obj, f"/infra/domains/{obj.get('id', 'default')}", deleted)
+        else:
+            self._add_children(obj, objects.label_of(obj, parent, _collection(str(kind))), deleted)
+
+    def _add_domain(self, obj: Object, deleted: bool) -> None:
+        f = Fields(obj, "Domain", str(obj.get("display_name", "")))
+        path = f.text("path") or f"/infra/domains/{f.text('id') or f.text('display_name') or 'default'}"
+        resources = obj.get("resources")
+        f.ignore("resources")
+        f.finish()
+        if isinstance(resources, Object):
+            self._add_lists(resources, path)
+        elif resources is not None:
+            f.fail("Domain.resources must be an object", "resources")
+        self._add_children(obj, path, deleted)
+
+    def _add_policy(self, obj: Object, parent: str, deleted: bool) -> None:
+        label = objects.label_of(obj, parent, "security-policies")
+        f = Fields(obj, "SecurityPolicy", label)
+        found = [(rule, deleted) for rule in f.objects("rules")]
+        for child in f.objects("children"):
+            rule = child.get("Rule")
+            if child.get("resource_type") != "ChildRule" or not isinstance(rule, Object):
+                f.fail("children of a SecurityPolicy must be ChildRule", hint="export the body whole")
+            else:
+                found.append((rule, deleted or child.get("marked_for_delete") is True))
+        rules = [
+            objects.read_rule(rule, objects.label_of(rule, label, "rules"), self.lenient, gone) for rule, gone in found
+        ]
+        known = next((p for p in self.policies if p.label == label and p.obj == obj), None) if "path" in obj else None
+        if known is None:  # the same policy may come in several answers
+            self.policies.append(objects.read_policy(obj, label, rules, self.lenient, deleted))
+
+    def _attach_loose_rules(self) -> None:
+        """Rules that came by themselves (an answer of .../rules) join the policy that their path names."""
+        by_path = {policy.label: policy for policy in self.policies}
+        for obj, rule in self._loose_rules:
+            parent = obj.get("parent_path") or rule.label.rpartition("/rules/")[0]
+            policy = by_path.get(parent) if isinstance(parent, str) else None
+            if policy is None:
+                raise PolicyError(
+                    f"the policy '{parent}' of this rule is in no file",
+                    where=obj.where(),
+                    obj=rule.label,
+                    hint="add the answer of .../security-policies to the same load",
+                )
+            if not any(known.label == rule.label for known in policy.rules):
+                policy.rules.append(rule)
+
+    def _add_machine(self, obj: Object) -> None:
+        self.has_machines = True
+        machine = objects.read_machine(obj)
+        known = self.machines.setdefault(machine.id, machine)
+        if known.obj != obj:
+            self._refuse_second(obj, known.obj, f"virtual machine '{machine.id}'")
+
+    def _add_segment(self, obj: Object, parent: str) -> None:
+        path = objects.label_of(obj, parent or "/infra", "segments")
+        self._keep(self.segments, objects.read_segment(obj, path))
+        f = Fields(obj, "Segment", path)
+        for port in f.objects("segment_ports"):
+            self._add_port(port, path)
+        self._add_children(obj, path, False)
+
+    def _add_port(self, obj: Object, parent: str) -> None:
+        own_parent = obj.get("parent_path")
+        parent = parent or (own_parent if isinstance(own_parent, str) else "")
+        path = objects.label_of(obj, parent, "ports")
+        self._keep(self.ports, objects.read_port(obj, path, parent or path.rpartition("/ports/")[0]))
+
+    def _keep(self, known: dict[str, Any], new: Any) -> None:
+        first = known.setdefault(new.path, new)
+        if first is not new and first.obj != new.obj:
+            self._refuse_second(new.obj, first.obj, f"'{new.path}'")
+
+    def _refuse_second(self, obj: Object, first: Object, what: str) -> None:
+        raise PolicyError(
+            f"{what} is defined twice, first at {first.where()}, with different content",
+            where=obj.where(),
+            hint="load files of one export only",
+        )
+
+    def _add_exclude_list(self, obj: Object) -> None:
+        """The Policy API lists paths, the manager API objects with target_id."""
+        members = obj.get("members")
+        for index, member in enumerate(members if isinstance(members, list) else []):
+            target = member.get("target_id") or member.get("path") if isinstance(member, Object) else member
+            if not isinstance(target, str):
+                raise PolicyError("an exclusion list member must be a path", where=obj.where("members", index))
+            self.excluded.append((obj, target))
+
+    def _note_elsewhere(self, obj: Object, kind: str) -> None:
+        self.diagnostics.append(
+            Diagnostic(
+                "not-evaluated",
+                f"{kind} is enforced elsewhere than at the vNIC and is not part of this layer",
+                where=obj.where(),
+                obj=str(obj.get("path") or obj.get("display_name") or obj.get("id") or ""),
+                level="note",
+            )
+        )
+
+    def _check_pages(self) -> None:
+        """A list of which pages are missing lacks policy; it is refused."""
+        for obj, count, _, _ in self._pages:
+            same = [page for page in self._pages if page[1] == count]
+            ends = sum(not more for _, _, _, more in same)
+            if sum(held for _, _, held, _ in same) < count * max(ends, 1):
+                raise PolicyError(
+                    f"this list has {count} results, but the files hold fewer",
+                    where=obj.where("result_count"),
+                    hint="fetch the remaining pages (?cursor=...) and load them together",
+                )
+
+
+def unsupported(error: PolicyError) -> Diagnostic:
+    """A clause that cannot be expressed exactly, kept as undecided."""
+    hint = "" if error.hint == LENIENT_HINT else error.hint
+    return Diagnostic("unsupported", error.message, where=error.where, obj=error.obj, hint=hint)
+
+
+def _kind_of(obj: Object) -> str:
+    kind = obj.get("resource_type")
+    if isinstance(kind, str):
+        return kind
+    for key, told in _TELLTALE:
+        if key in obj:
+            return told if key != "services" or "action" in obj else "Inventory"
+    raise PolicyError(
+        "cannot tell which kind of NSX object this is",
+        where=obj.where(),
+        hint="give it a resource_type, such as SecurityPolicy, Group or Service",
+    )
+
+
+def _lists_machines(results: list[Object]) -> bool:
+    return bool(results) and _kind_of(results[0]) == "VirtualMachine"
+
+
+def _collection(kind: str) -> str:
+    """The collection's name in a path: Tier1 -> tier-1s."""
+    return {"Tier0": "tier-0s", "Tier1": "tier-1s"}.get(kind, kind.lower() + "s")

@@ -1,0 +1,489 @@
+"""Groups: from expressions or realized members to the vNICs and addresses that they stand for.
+
+What    A group's value is a set of vNICs and a set of addresses that no vNIC need own. Conditions select machines,
+        segments or ports, all of which come down to vNICs. OR is union, AND intersection, of both sets by themselves.
+        AND binds tighter than OR.
+Realized members, where the dump has them, count instead of the recomputed ones, kind by kind (machines, addresses);
+differences are reported as ``group-drift``. A group that cannot be evaluated raises PolicyError each time it is asked
+for, so that the rules that use it, and no others, are undecided in a lenient import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from meshsieve.errors import ModelError, PolicyError
+from meshsieve.importers.nsx.addresses import address_set, parse_range
+from meshsieve.importers.nsx.catalogue import Catalogue
+from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
+from meshsieve.importers.nsx.json_source import Object
+from meshsieve.importers.nsx.objects import Group, Tag
+from meshsieve.inventory import Inventory, Vnic
+from meshsieve.model import ValueSet
+from meshsieve.policy import Diagnostic
+
+_EMPTY = ValueSet()
+_NO_INVENTORY_HINT = (
+    "add the answers of /api/v1/fabric/virtual-machines and /api/v1/fabric/vifs, or import with --lenient"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """vnics: numbers of the inventory's vNICs. addresses: those of IP expressions, without the vNICs'."""
+
+    vnics: frozenset[int] = frozenset()
+    addresses: ValueSet = _EMPTY
+
+    def __or__(self, other: Members) -> Members:
+        return Members(self.vnics | other.vnics, self.addresses.union(other.addresses))
+
+    def __and__(self, other: Members) -> Members:
+        return Members(self.vnics & other.vnics, self.addresses.intersection(other.addresses))
+
+
+_NOBODY = Members()
+
+
+class Machines:
+    """The inventory's vNICs, and which machine, attachment and segment each belongs to."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        vnics: list[Vnic] = []
+        self.of_machine: dict[str, set[int]] = {identity: set() for identity in catalogue.machines}
+        self.of_interface: dict[str, set[int]] = {}
+        self.of_attachment: dict[str, set[int]] = {}
+        for interface in catalogue.interfaces:
+            number = len(vnics)
+            machine = catalogue.machines.get(interface.machine)
+            vnics.append(Vnic(interface.id, machine.name if machine else interface.machine, tuple(interface.addresses)))
+            self.of_machine.setdefault(interface.machine, set()).add(number)
+            for key, index in ((interface.id, self.of_interface), (interface.attachment, self.of_attachment)):
+                if key:
+                    index.setdefault(key, set()).add(number)
+        for identity, machine in catalogue.machines.items():
+            if not self.of_machine[identity]:  # a machine that reports no interface still has one
+                self.of_machine[identity].add(len(vnics))
+                vnics.append(Vnic(f"{identity}/vnic", machine.name))
+        self.inventory = Inventory(vnics)
+        self.of_segment: dict[str, set[int]] = {path: set() for path in catalogue.segments}
+        self.of_port: dict[str, set[int]] = {}
+        for path, port in catalogue.ports.items():
+            attached = self.of_attachment.get(port.attachment, set()) if port.attachment else set()
+            self.of_port[path] = attached
+            self.of_segment.setdefault(port.segment, set()).update(attached)
+
+    def addresses(self, vnics: Iterable[int]) -> ValueSet:
+        """Every address of the vNICs."""
+        pairs = [address for number in vnics for address in self.inventory.vnics[number].addresses]
+        return address_set((version, address, address) for version, address in pairs)
+
+
+class Groups:
+    """Evaluates groups on demand; each once.
+
+    recompute  ignore realized members where there is an expression
+    """
+
+    def __init__(self, catalogue: Catalogue, recompute: bool = False) -> None:
+        self.catalogue = catalogue
+        self.recompute = recompute
+        self.machines = Machines(catalogue)
+        self.diagnostics: list[Diagnostic] = []
+        self.has_inventory = catalogue.has_machines or bool(catalogue.interfaces)
+        self._members: dict[str, Members | PolicyError] = {}
+        self._addresses: dict[str, ValueSet] = {}
+        self._entered: list[str] = []
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.catalogue.groups
+
+    def members(self, path: str) -> Members:
+        """raises  PolicyError if the group cannot be evaluated"""
+        if path not in self._members:
+            try:
+                self._members[path] = self._evaluate(self.catalogue.groups[path])
+            except PolicyError as error:
+                self._members[path] = error
+        found = self._members[path]
+        if isinstance(found, PolicyError):
+            raise found
+        return found
+
+    def addresses(self, path: str) -> ValueSet:
+        """Addresses that belong to the group: its vNICs' and those of its IP expressions.
+
+        raises  PolicyError
+        """
+        if path not in self._addresses:
+            members = self.members(path)
+            self._addresses[path] = members.addresses.union(self.machines.addresses(members.vnics))
+        return self._addresses[path]
+
+    def vnics(self, path: str) -> frozenset[int]:
+        """raises  PolicyError"""
+        return self.members(path).vnics
+
+    # Realized or recomputed
+
+    def _evaluate(self, group: Group) -> Members:
+        if group.problems:
+            raise group.problems[0]
+        if group.path in self._entered:
+            chain = " -> ".join([*self._entered[self._entered.index(group.path) :], group.path])
+            raise PolicyError(
+                f"groups contain each other: {chain}",
+                where=group.obj.where(),
+                obj=group.label,
+                hint="remove one of the references",
+            )
+        self._entered.append(group.path)
+        try:
+            if group.has_identity:
+                raise PolicyError(
+                    "an identity group: who is logged in is not known from packets",
+                    where=group.obj.where("extended_expression"),
+                    obj=group.label,
+                    hint="import with --lenient: rules that use it are then undecided",
+                )
+            members = self._effective(group)
+        finally:
+            self._entered.pop()
+        return Members(frozenset(), members.addresses) if group.address_only else members
+
+    def _effective(self, group: Group) -> Members:
+        if not group.expression:
+            return self._realized(group, _NOBODY)
+        if not group.realized:
+            return self.expression(group)
+        if self.recompute:
+            computed = self.expression(group)
+            self._report_drift(group, self._realized(group, computed), computed)
+            return computed
+        try:
+            computed = self.expression(group)
+        except PolicyError:
+            return self._realized(group, None)  # what NSX Manager listed stands by itself
+        members = self._realized(group, computed)
+        self._report_drift(group, members, computed)
+        return members
+
+    def _realized(self, group: Group, computed: Members | None) -> Members:
+        """What the dump lists; where it lists no machines or no addresses, what was computed of that kind."""
+        listed = group.realized
+        lists_machines = any(v is not None for v in (listed.machines, listed.interfaces, listed.segments, listed.ports))
+        vnics: set[int] = set()
+        for key, identities, known, what in (
+            ("vm_members", listed.machines, self.machines.of_machine, "virtual machine"),
+            ("vif_members", listed.interfaces, self._interfaces, "interface"),
+            ("segment_members", listed.segments, self.machines.of_segment, "segment"),
+            ("segment_port_members", listed.ports, self.machines.of_port, "segment port"),
+        ):
+            for index, identity in enumerate(identities or []):
+                if identity not in known or not self.has_inventory:
+                    raise self._absent(group.obj, group.label, key, index, what, identity)
+                vnics |= known[identity]
+        addresses = _EMPTY
+        if listed.addresses is not None:
+            addresses = self._parse_addresses(listed.addresses, group.obj, None, group.label)
+        members = Members(frozenset(vnics), addresses)
+        for path in listed.groups or []:
+            if path != group.path:
+                members |= self._reference(path, group.obj, "ip_group_members", None, group.label)
+        if computed is None and not (lists_machines and listed.addresses is not None):
+            computed = self._recompute_or_nothing(group, lists_machines)
+        if computed is not None:
+            if not lists_machines:
+                members = Members(members.vnics | computed.vnics, members.addresses)
+            if listed.addresses is None:
+                members = Members(members.vnics, members.addresses.union(computed.addresses))
+        return members
+
+    def _recompute_or_nothing(self, group: Group, lists_machines: bool) -> Members:
+        """An expression that cannot be evaluated, of which the dump lists one kind only. A list of all machines is the
+        whole answer if nothing in the expression can stand for addresses; else the error is the answer."""
+        if lists_machines and not any(_may_hold_addresses(e) for e in group.expression):
+            return _NOBODY
+        return self.expression(group)  # raises again
+
+    @cached_property
+    def _interfaces(self) -> dict[str, set[int]]:
+        return {**self.machines.of_attachment, **self.machines.of_interface}
+
+    def _report_drift(self, group: Group, members: Members, computed: Members) -> None:
+        names = self.machines.inventory.vnics
+        realized_machines = {names[v].machine for v in members.vnics}
+        computed_machines = {names[v].machine for v in computed.vnics}
+        differences = [
+            f"{who} {', '.join(sorted(which))}"
+            for who, which in (
+                ("only NSX lists", realized_machines - computed_machines),
+                ("only the expression selects", computed_machines - realized_machines),
+            )
+            if which and group.realized.machines is not None
+        ]
+        with_own = computed.addresses.union(self.machines.addresses(computed.vnics))
+        if group.realized.addresses is not None and members.addresses not in (computed.addresses, with_own):
+            differences.append(f"NSX lists addresses {members.addresses}, the expression gives {computed.addresses}")
+        if differences:
+            self.diagnostics.append(
+                Diagnostic(
+                    "group-drift",
+                    "realized and recomputed members differ: " + "; ".join(differences),
+                    where=group.obj.where(),
+                    obj=group.label,
+                    hint="export policy and inventory at the same time; the option recompute_groups takes the "
+                    "expression instead",
+                )
+            )
+
+    # Expressions
+
+    def expression(self, group: Group) -> Members:
+        """The members by the group's expression alone.
+
+        raises  PolicyError
+        """
+        return self._joined(group.expression, group.obj, "expression", group)
+
+    def _joined(self, parts: list[Object], holder: Object, key: str, group: Group) -> Members:
+        """Members at even places, AND/OR between them. A condition that is "not evaluated" leaves the list."""
+        if parts and len(parts) % 2 == 0:
+            raise PolicyError(
+                "an expression list alternates members and conjunctions, so its length is odd",
+                where=holder.where(key),
+                obj=group.label,
+                hint=LENIENT_HINT,
+            )
+        operators = [self._conjunction(part, group) for part in parts[1::2]]
+        if len(set(operators)) > 1:
+            self.diagnostics.append(
+                Diagnostic(
+                    "mixed-conjunction",
+                    "AND and OR are mixed in one list; AND binds tighter here",
+                    where=holder.where(key),
+                    obj=group.label,
+                    hint="nest what belongs together",
+                )
+            )
+        total, product = _NOBODY, None
+        for operator, part in zip(["OR", *operators], parts[::2], strict=True):
+            members = self._member(part, group)
+            if operator == "OR":
+                total |= product or _NOBODY
+                product = members
+            elif members is not None:
+                product = members if product is None else product & members
+        return total | (product or _NOBODY)
+
+    def _conjunction(self, part: Object, group: Group) -> str:
+        f = Fields(part, "ConjunctionOperator", group.label)
+        if f.text("resource_type") != "ConjunctionOperator":
+            f.fail("a conjunction (AND or OR) must stand here")
+        operator = f.choice("conjunction_operator", ("AND", "OR"), "OR")
+        f.finish()
+        return operator or "OR"
+
+    def _member(self, part: Object, group: Group) -> Members | None:
+        kind = part.get("resource_type")
+        if kind not in _EXPRESSIONS:
+            raise PolicyError(
+                f"an expression of type {kind!r} is not known; known are {', '.join(_EXPRESSIONS)}",
+                where=part.where("resource_type"),
+                obj=group.label,
+                hint=LENIENT_HINT,
+            )
+        f = Fields(part, str(kind), group.label)
+        members = _EXPRESSIONS[str(kind)](self, f, group)
+        f.finish()
+        return members
+
+    def _nested(self, f: Fields, group: Group) -> Members:
+        return self._joined(f.objects("expressions"), f.obj, "expressions", group)
+
+    def _ip_addresses(self, f: Fields, group: Group) -> Members:
+        texts = f.texts("ip_addresses")
+        addresses = self._parse_addresses(texts, f.obj, "ip_addresses", group.label)
+        if addresses.v4 and addresses.v6:
+            f.fail("an IPAddressExpression mixes IPv4 and IPv6", "ip_addresses", hint="use one expression for each")
+        return Members(addresses=addresses)
+
+    def _mac_addresses(self, f: Fields, group: Group) -> Members:
+        """MAC members count in Ethernet rules, which ask for no group here (firewall.py); elsewhere they add nobody."""
+        f.texts("mac_addresses")
+        return _NOBODY
+
+    def _external_ids(self, f: Fields, group: Group) -> Members:
+        kinds = ("VirtualMachine", "VirtualNetworkInterface")
+        kind = f.choice("member_type", kinds, "VirtualMachine")
+        known, what = (
+            (self.machines.of_machine, "virtual machine")
+            if kind == "VirtualMachine"
+            else (self._interfaces, "virtual network interface")
+        )
+        vnics: set[int] = set()
+        for index, identity in enumerate(f.texts("external_ids")):
+            if identity not in known:
+                raise self._absent(f.obj, group.label, "external_ids", index, what, identity)
+            vnics |= known[identity]
+        return Members(frozenset(vnics))
+
+    def _paths(self, f: Fields, group: Group) -> Members:
+        members = _NOBODY
+        for index, path in enumerate(f.texts("paths")):
+            members |= self._reference(path, f.obj, "paths", index, group.label)
+        return members
+
+    def _reference(self, path: str, holder: Object, key: str, index: int | None, label: str) -> Members:
+        """What a path stands for: a group, a segment, a port or a machine."""
+        if path in self.catalogue.groups:
+            return self.members(path)
+        vnics = self.vnics_of(path)
+        if vnics is None or not self.has_inventory:
+            raise self._absent(holder, label, key, index, "object", path)
+        return Members(frozenset(vnics))
+
+    def vnics_of(self, path: str) -> set[int] | None:
+        """vNICs of a segment, port or machine by its path; None if there is none."""
+        for known in (self.machines.of_port, self.machines.of_segment):
+            if path in known:
+                return known[path]
+        return self.machines.of_machine.get(path.rpartition("/")[2])
+
+    def _condition(self, f: Fields, group: Group) -> Members | None:
+        kind = f.text("member_type")
+        key = f.text("key")
+        operator = f.choice("operator", _OPERATORS, "EQUALS") or "EQUALS"
+        scope_operator = f.choice("scope_operator", ("EQUALS", "NOTEQUALS"), "EQUALS") or "EQUALS"
+        value = f.text("value")
+        if kind not in _SUBJECTS or key not in _SUBJECTS[kind]:
+            f.fail(
+                f"a condition on {key} of {kind} cannot be evaluated; known are "
+                + "; ".join(f"{k}: {', '.join(keys)}" for k, keys in _SUBJECTS.items()),
+                hint="export the realized members of the group, or import with --lenient",
+            )
+        if operator == "MATCHES":
+            f.fail(
+                "the operator MATCHES (a regular expression) cannot be evaluated",
+                "operator",
+                hint="export the realized members of the group, or import with --lenient",
+            )
+        if not (self.catalogue.has_machines if kind == "VirtualMachine" else self.has_inventory):
+            raise PolicyError(
+                f"the condition selects objects of kind {kind}, but no inventory was given",
+                where=f.obj.where(),
+                obj=group.label,
+                hint=_NO_INVENTORY_HINT,
+            )
+        test = _test_of(key, operator, scope_operator, value)
+        if test is None:
+            return None
+        vnics: set[int] = set()
+        for numbers, subject in self._subjects(kind):
+            if test(subject):
+                vnics |= numbers
+        return Members(frozenset(vnics))
+
+    def _subjects(self, kind: str) -> Iterable[tuple[set[int], _Subject]]:
+        if kind == "VirtualMachine":
+            for identity, machine in self.catalogue.machines.items():
+                names = {"Name": machine.name, "ComputerName": machine.computer_name, "OSName": machine.os_name}
+                yield self.machines.of_machine[identity], _Subject(machine.tags, names)
+        elif kind in ("Segment", "LogicalSwitch"):
+            for path, segment in self.catalogue.segments.items():
+                yield self.machines.of_segment[path], _Subject(segment.tags, {"Name": segment.name})
+        else:
+            for path, port in self.catalogue.ports.items():
+                yield self.machines.of_port[path], _Subject(port.tags, {"Name": port.name})
+
+    def _parse_addresses(self, texts: list[str], holder: Object, key: str | None, label: str) -> ValueSet:
+        ranges = []
+        for index, text in enumerate(texts):
+            try:
+                ranges.append(parse_range(text))
+            except ModelError as error:
+                raise PolicyError(
+                    str(error), where=holder.where(key, index), obj=label, hint="correct the address"
+                ) from None
+        return address_set(ranges)
+
+    def _absent(self, holder: Object, label: str, key: str, index: int | None, what: str, identity: str) -> PolicyError:
+        return PolicyError(
+            f"{what} '{identity}' is in no file",
+            where=holder.where(key, index),
+            obj=label,
+            hint=LENIENT_HINT if self.has_inventory else _NO_INVENTORY_HINT,
+        )
+
+
+_EXPRESSIONS: dict[str, Callable[[Groups, Fields, Group], Members | None]] = {
+    "Condition": Groups._condition,
+    "NestedExpression": Groups._nested,
+    "IPAddressExpression": Groups._ip_addresses,
+    "MACAddressExpression": Groups._mac_addresses,
+    "ExternalIDExpression": Groups._external_ids,
+    "PathExpression": Groups._paths,
+}
+_OPERATORS = ("EQUALS", "NOTEQUALS", "CONTAINS", "STARTSWITH", "ENDSWITH", "IN", "NOTIN", "MATCHES")
+_SUBJECTS: dict[str, tuple[str, ...]] = {
+    "VirtualMachine": ("Tag", "Name", "ComputerName", "OSName", "ALL"),
+    "Segment": ("Tag", "Name", "ALL"),
+    "LogicalSwitch": ("Tag", "Name", "ALL"),
+    "SegmentPort": ("Tag", "Name", "ALL"),
+    "LogicalPort": ("Tag", "Name", "ALL"),
+}
+
+
+def _may_hold_addresses(part: Object) -> bool:
+    return part.get("resource_type") not in ("Condition", "ConjunctionOperator", "ExternalIDExpression")
+
+
+# Conditions
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What a condition can ask of a machine, segment or port."""
+
+    tags: list[Tag]
+    names: dict[str, str]
+
+
+_COMPARE: dict[str, Callable[[str, str], bool]] = {
+    "EQUALS": lambda text, value: text == value,
+    "CONTAINS": lambda text, value: value in text,
+    "STARTSWITH": lambda text, value: text.startswith(value),
+    "ENDSWITH": lambda text, value: text.endswith(value),
+}
+_NEGATED = {"NOTEQUALS": "EQUALS", "NOTIN": "IN"}
+
+
+def _test_of(key: str, operator: str, scope_operator: str, value: str) -> Callable[[_Subject], bool] | None:
+    """The condition as a function; None for an empty value, with which NSX does not evaluate it."""
+    if key == "ALL":
+        return lambda subject: True
+    if value in ("", "|"):
+        return None
+    values = [v.strip() for v in value.split(",")] if operator in ("IN", "NOTIN") else [value]
+    negated = operator in _NEGATED
+    compare = _COMPARE[{"IN": "EQUALS"}.get(plain := _NEGATED.get(operator, operator), plain)]
+    if key == "Tag":
+        wanted = [_tag_test(v, compare, scope_operator) for v in values]
+        return lambda subject: any(test(tag) for test in wanted for tag in subject.tags) != negated
+    return lambda subject: any(compare(subject.names[key], v) for v in values) != negated
+
+
+def _tag_test(value: str, compare: Callable[[str, str], bool], scope_operator: str) -> Callable[[Tag], bool]:
+    """``scope|tag``, ``tag`` or ``|tag`` (any scope), ``scope|`` (any tag); case does not count."""
+    scope, separator, tag = value.casefold().rpartition("|")
+    equal_scope = scope_operator == "EQUALS"
+
+    def test(candidate: Tag) -> bool:
+        own_scope, own_tag = candidate[0].casefold(), candidate[1].casefold()
+        if separator and scope and (own_scope == scope) != equal_scope:
+            return False
+        return not tag or compare(own_tag, tag)
+
+    return test
