@@ -79,3 +79,20 @@ def trace(rules: RuleSet, fields: Sequence[tuple[int, int, int]]) -> npt.NDArray
 
 def engines() -> Sequence[tuple[str, str]]: ...
 def __getattr__(name: str) -> Any: ...
+
+class Regex:
+    """A regular expression with RE2's semantics over bytes: linear time, `.` takes one byte.
+
+    raises  ModelError in RE2's words if the pattern does not compile within 8 MiB
+    """
+
+    def __init__(self, pattern: bytes) -> None: ...
+    def full_match(self, text: bytes) -> bool: ...
+    def groups(self, text: bytes) -> list[bytes]:
+        """The whole match and the groups of a full match; [] if there is none. Groups that took no part are empty."""
+    def replace_all(self, text: bytes, substitution: bytes) -> bytes:
+        """Every non-overlapping match replaced; ``\\0`` to ``\\9`` in the substitution are groups."""
+    def check_substitution(self, substitution: bytes) -> None:
+        """raises  ModelError if the substitution names a group that the pattern lacks"""
+    @property
+    def pattern(self) -> bytes: ...

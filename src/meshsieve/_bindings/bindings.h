@@ -8,3 +8,4 @@ void bind_model(pybind11::module_& module);
 void bind_classifier(pybind11::module_& module);
 void bind_capture(pybind11::module_& module);
 void bind_balance(pybind11::module_& module);
+void bind_regex(pybind11::module_& module);

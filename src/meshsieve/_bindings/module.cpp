@@ -7,4 +7,5 @@ PYBIND11_MODULE(_core, module) {
   bind_classifier(module);
   bind_capture(module);
   bind_balance(module);
+  bind_regex(module);
 }
