@@ -15,14 +15,16 @@ from pathlib import Path
 
 from tests.conformance.report import OUTCOMES, Report
 
-# Modules that hold no subject.
-_OTHERS = {"__init__", "__main__", "report"}
-
 
 def subjects() -> list[str]:
-    """Names of the subjects: every module of this package with a public name and a ``run``."""
+    """Names of the subjects: every module or package here that has a ``run``; inside packages as ``policies/nsx``."""
     here = Path(__file__).parent
-    return sorted(path.stem for path in here.glob("*.py") if path.stem not in _OTHERS and path.stem[0] != "_")
+    found = []
+    for path in [*here.glob("*.py"), *here.glob("*/*.py")]:
+        if path.name != "__main__.py" and "\ndef run(" in path.read_text():
+            name = path.parent if path.name == "__init__.py" else path.with_suffix("")
+            found.append(name.relative_to(here).as_posix())
+    return sorted(found)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.folder.is_dir():
         parser.error(f"{options.folder} is not a folder")
-    report: Report = importlib.import_module(f"tests.conformance.{options.subject}").run(options.folder)
+    module = importlib.import_module(f"tests.conformance.{options.subject.replace('/', '.')}")
+    report: Report = module.run(options.folder)
     if options.json:
         counts = {outcome: report.counts[outcome] for outcome in OUTCOMES}
         cases = [asdict(case) for case in report.cases]
