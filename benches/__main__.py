@@ -18,7 +18,8 @@ def main() -> int:
     chosen = options.parse(SUBJECTS)
     subject = importlib.import_module(f"benches.{chosen.subject}")
     result = subject.run(chosen)
-    print(json.dumps(result, indent=1) if chosen.json else subject.tables(result))
+    tables = importlib.import_module(f"benches.{chosen.subject}_tables")
+    print(json.dumps(result, indent=1) if chosen.json else tables.tables(result))
     if chosen.save or not chosen.quick:
         print(f"saved as {report.save(result, chosen.save or report.RESULTS)}", file=sys.stderr)
     if chosen.chart:

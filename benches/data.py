@@ -36,12 +36,15 @@ Verdicts = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Material:
-    """What a case is made of. ``rules`` is None for a policy of groups, which is generated anew where it is needed;
-    ``expected`` is None where the judge has to find the verdicts; ``facts`` are recorded with the row."""
+    """What a case is made of.
 
-    rules: Boxes | None
-    headers: Headers
-    expected: Verdicts | None = None
+    files  by name, whose suffix is the element type: rules.u32 (n, 10) and headers.u32 (m, 5) as in benches/boxes.py,
+           expected.i32 (m,) unless the judge has to find the verdicts. A policy of groups has no rules.u32: it is
+           generated anew where it is needed, from the facts.
+    facts  recorded with the row
+    """
+
+    files: dict[str, npt.NDArray[Any]]
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -49,16 +52,18 @@ class Material:
 class Case:
     """What one row of a table is about.
 
-    name    unique; also the name of its folder
+    name    unique in a run
     suite   which part of the bench it belongs to
     about   what is recorded with the row: family, seed, trace, ...
     make    generates or reads it
+    folder  where it is kept in the cache, if not by its name
     """
 
     name: str
     suite: str
     about: dict[str, Any]
     make: Callable[[], Material] = field(repr=False, compare=False)
+    folder: str = ""
 
 
 def cache_folder() -> Path:
@@ -75,26 +80,19 @@ def cache_folder() -> Path:
 
 
 def materialise(case: Case, cache: Path) -> Path:
-    """The case's folder, made if it is not there: rules.u32 or policy.json, headers.u32, expected.i32, about.json."""
-    folder = cache / "cases" / case.name
+    """The case's folder, made if it is not there: the files of its ``Material``, expected.i32, about.json."""
+    folder = cache / "cases" / (case.folder or case.name)
     if (folder / "about.json").exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     made = case.make()
-    np.ascontiguousarray(made.headers, np.uint32).tofile(folder / "headers.u32")
-    facts = {**case.about, **made.facts, "headers": len(made.headers)}
-    if made.rules is None:
-        (folder / "policy.json").write_text(json.dumps(facts))
-    else:
-        np.ascontiguousarray(made.rules, np.uint32).tofile(folder / "rules.u32")
-        facts["rules"] = len(made.rules)
-    if made.expected is None:
+    for name, array in made.files.items():
+        np.ascontiguousarray(array).tofile(folder / name)
+    if "expected.i32" not in made.files:
         subprocess.run([compiled("linear_scan.c", (), cache), "--judge", folder], check=True)
-    else:
-        made.expected.astype(np.int32).tofile(folder / "expected.i32")
-    facts["hits"] = round(float((load_expected(folder) >= 0).mean()), 4)
-    (folder / "about.json").write_text(json.dumps(facts))
+    hits = round(float((load_expected(folder) >= 0).mean()), 4)
+    (folder / "about.json").write_text(json.dumps({**case.about, **made.facts, "hits": hits}))
     return folder
 
 
@@ -104,8 +102,8 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 def load_rules(folder: Path) -> RuleSet:
-    if (folder / "policy.json").exists():
-        facts = json.loads((folder / "policy.json").read_text())
+    facts = about(folder)
+    if facts["family"] == "groups":
         return groups.Policy(facts["rules"], facts["seed"]).rule_set
     return boxes.to_rule_set(np.fromfile(folder / "rules.u32", np.uint32).reshape(-1, 10))
 
@@ -169,7 +167,8 @@ def given(folder: Path) -> Iterator[Case]:
     for path in found:
         name = path.name.removesuffix(".rules.gz")
         facts = {"family": name, "seed": None, "trace": "given"}
-        yield Case(f"given_{name}_{path.stat().st_mtime_ns}", "given", facts, lambda p=path: _read_given(p))
+        stamp = hashlib.sha256(f"{path.resolve()} {path.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+        yield Case(name, "given", facts, lambda p=path: _read_given(p), folder=f"given_{stamp}")
 
 
 def _size(n: int) -> str:
@@ -183,12 +182,10 @@ def _generated(suite: str, family: str, n: int, headers: int, trace: str) -> Cas
 
 
 def _with_trace(rules: Boxes, count: int, trace: str) -> Material:
-    if trace == "mixed":
-        return Material(rules, traces.mixed(rules, count))
-    headers = traces.uniform(rules, count)
+    headers = traces.mixed(rules, count) if trace == "mixed" else traces.uniform(rules, count)
     if trace.startswith("zipf"):
         headers = headers[traces.zipf_order(count, float(trace[4:]))]
-    return Material(rules, headers)
+    return Material({"rules.u32": rules, "headers.u32": headers}, {"rules": len(rules), "headers": count})
 
 
 def _group_case(n: int, count: int, trace: str) -> Material:
@@ -196,7 +193,8 @@ def _group_case(n: int, count: int, trace: str) -> Material:
     headers = policy.headers(count)
     if trace.startswith("zipf"):
         headers = headers[traces.zipf_order(count, float(trace[4:]))]
-    return Material(None, headers, policy.expected(headers), {"five_tuples": policy.five_tuples})
+    facts = {"headers": count, "five_tuples": policy.five_tuples}
+    return Material({"headers.u32": headers, "expected.i32": policy.expected(headers)}, facts)
 
 
 def _read_given(path: Path) -> Material:
@@ -204,7 +202,12 @@ def _read_given(path: Path) -> Material:
         rules = np.array([_classbench_line(line) for line in lines if line.strip()], np.uint32)
     trace = path.with_name(path.name.replace(".rules.gz", ".trace.gz"))
     columns = np.loadtxt(trace, dtype=np.int64, delimiter="\t", ndmin=2)
-    return Material(rules, columns[:, :5].astype(np.uint32), columns[:, 5].astype(np.int32))
+    files = {"rules.u32": rules, "headers.u32": columns[:, :5], "expected.i32": columns[:, 5]}
+    types = {"u32": np.uint32, "i32": np.int32}
+    return Material(
+        {name: array.astype(types[name[-3:]]) for name, array in files.items()},
+        {"rules": len(rules), "headers": len(columns)},
+    )
 
 
 def _classbench_line(line: str) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benches import data, duel, machine, report
+from benches import data, duel, machine, prefixes, report
 from benches.data import Case
 from benches.options import Options
 from benches.process import Peer, Running, Unavailable
@@ -28,7 +28,9 @@ PEERS = {peer.name: peer for peer in (LINEAR_SCAN, RTE_ACL, RTE_ACL_AVX512, RTE_
 DEFAULT_PEERS = ("linear_scan", "rte_acl", "rte_acl_avx512")
 
 BUILD_LIMIT_GB = 12
-SUITES = ("families", "traces", "hard", "groups", "growth", "boundary", "updates")
+
+PREFIX_TABLES = "benches.peers.prefix_tables"
+PREFIX_PEERS = [Peer(name, module=PREFIX_TABLES, arguments=(name,)) for name in ("pytricia", "py-radix")]
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -44,6 +46,7 @@ def cases(options: Options) -> Iterator[Case]:
         yield from data.skewed(sizes, headers)
     yield from data.hard(headers)
     yield from data.group_policies([2_000] if options.quick else [2_000, 10_000], headers)
+    yield from prefixes.cases([10_000] if options.quick else [1_000, 10_000, 100_000, 1_000_000], headers)
     if not options.quick:
         growing = [1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000]
         yield from data.growth(growing, headers)
@@ -72,7 +75,10 @@ def run(options: Options) -> dict[str, Any]:
                 continue
             seen.add(case.name)
             print(f"{case.name} ...", file=sys.stderr, flush=True)
-            rows.append(_row(case, options, cache, huge))
+            if case.suite == "prefixes":
+                rows += _prefix_rows(case, options, cache)
+            else:
+                rows.append(_row(case, options, cache, huge))
     return report.document("packets", facts, rows, _summaries(rows))
 
 
@@ -99,6 +105,16 @@ def _row(case: Case, options: Options, cache: Path, huge: bool) -> Row:
             why = f"takes five-tuples, and this policy written out is {facts['five_tuples']:,} of them"
             entries[peer.name] = {"unavailable": why}
     return _finished(case, facts, entries)
+
+
+def _prefix_rows(case: Case, options: Options, cache: Path) -> Iterator[Row]:
+    """One row for lookup_batch and one for single calls; the peers only have single calls."""
+    folder = data.materialise(case, cache)
+    for way in ("batch", "scalar"):
+        ours = Peer("ours", module=PREFIX_TABLES, arguments=(f"ours_{way}",))
+        rounds, patience = (3, 20) if options.quick else (9, options.patience)
+        entries = duel.run([ours, *PREFIX_PEERS], folder, cache=cache, rounds=rounds, patience=patience)
+        yield _finished(case, data.about(folder), entries) | {"case": f"{case.name}_{way}"}
 
 
 def _calls_and_updates(peer: Peer, running: Running, options: Options) -> dict[str, Any]:
@@ -158,130 +174,3 @@ def _size_class(row: Row) -> str:
         if asked <= limit:
             return name
     return "beyond"
-
-
-def tables(result: dict[str, Any]) -> str:
-    """What is printed for people."""
-    rows = result["rows"]
-    shown = [
-        *DEFAULT_PEERS,
-        *(name for name in PEERS if name not in DEFAULT_PEERS and any(name in r["peers"] for r in rows)),
-    ]
-    head = [
-        "case",
-        "rules",
-        "ours ns",
-        "engine",
-        *[f"{name} ns" for name in shown],
-        "ratio",
-        "",
-        "wrong",
-        "build s",
-        "B/rule",
-        "peak MB",
-    ]
-    lines = []
-    for row in rows:
-        mark = "" if row["ratio"] is None else "LOSES" if row["ratio"] < 1 else ""
-        mark = "WRONG" if row["wrong"] else "FAILED" if row["ours_ns"] is None else mark
-        lines.append(
-            [
-                row["case"],
-                f"{row['rules']:,}",
-                row["ours_ns"],
-                row["engine"] or "-",
-                *[_peer_cell(row["peers"].get(name)) for name in shown],
-                row["ratio"],
-                mark,
-                row["wrong"],
-                row["build_seconds"],
-                row["bytes_per_rule"],
-                row["build_peak_bytes"] / 1e6 if row["build_peak_bytes"] is not None else None,
-            ]
-        )
-    parts = [
-        report.table(head, lines),
-        _own_engines(rows),
-        _calls(rows),
-        _notes(rows),
-        _summary_table(result["summary"]),
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _peer_cell(entry: duel.Entry | None) -> Any:
-    if entry is None:
-        return "not run"
-    if "unavailable" in entry:
-        return "n/a"
-    return f"WRONG {entry['wrong']:,}" if entry["wrong"] else entry["ns"]
-
-
-def _own_engines(rows: list[Row]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row["own_engines"]))
-    if not names:
-        return ""
-    lines = [[row["case"], *[_peer_cell(row["own_engines"].get(name)) for name in names]] for row in rows]
-    return "Our engines, each by itself (ns):\n" + report.table(["case", *names], lines)
-
-
-def _calls(rows: list[Row]) -> str:
-    lines = []
-    for row in rows:
-        by_batch = row["ours"].get("ns_by_batch")
-        if by_batch:
-            overhead = by_batch["4096"] - by_batch["whole"]
-            updates = row["ours"].get("updates_a_second")
-            lines.append([row["case"], *by_batch.values(), overhead, updates, row["ours"].get("lookup_slowdown")])
-            names = list(by_batch)
-    if not lines:
-        return ""
-    head = ["case", *[f"batch {n}" if n.isdigit() else n for n in names], "4096 - whole", "updates/s", "slower by"]
-    return "Calls (ns a packet by batch size, one call over all, scalar call) and live updates:\n" + report.table(
-        head, lines
-    )
-
-
-def _notes(rows: list[Row]) -> str:
-    """Every peer that did not run, with the reason, and how those that ran were set, once each."""
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        for name, entry in {
-            **row["peers"],
-            **{f"ours_{n}": e for n, e in row["own_engines"].items()},
-            "ours": row["ours"],
-        }.items():
-            if "unavailable" in entry:
-                notes.setdefault(f"{name} not available: {entry['unavailable']}", []).append(row["case"])
-            elif name in row["peers"] and entry.get("note"):
-                notes.setdefault(f"{name}: {entry['note']}", []).append(row["case"])
-    return "\n".join(
-        f"{note} [{', '.join(names[:4])}{', ...' if len(names) > 4 else ''}]" for note, names in notes.items()
-    )
-
-
-def _summary_table(summary: dict[str, Any]) -> str:
-    lines = [
-        [
-            name,
-            part["rows"],
-            part["min_ratio"],
-            part["geomean_ratio"],
-            part["avx2_peers"]["min_ratio"],
-            part["avx2_peers"]["geomean_ratio"],
-            part["losing_rows"],
-            part["wrong"],
-        ]
-        for name, part in [*summary["by_size"].items(), ("all", summary)]
-    ]
-    head = [
-        "suite and size",
-        "rows",
-        "min ratio",
-        "geomean",
-        "min, AVX2 peers",
-        "geomean, AVX2 peers",
-        "losing",
-        "wrong",
-    ]
-    return report.table(head, lines)

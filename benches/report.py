@@ -69,17 +69,16 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:,.{places}f}"
 
 
-def table(head: list[str], lines: list[list[Any]]) -> str:
-    """Columns aligned, the first to the left, as a Markdown table that also reads well as text."""
-    cells = [head, *[[number(cell) for cell in line] for line in lines]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as a Markdown table that also reads well as text, the first column to the left."""
+    if not rows:
+        return ""
+    cells = [list(rows[0]), *([number(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
 
     def line(row: list[str]) -> str:
-        return (
-            "| "
-            + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-            + " |"
-        )
+        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        return "| " + " | ".join([first.strip().ljust(widths[0]), *others]) + " |"
 
     rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
     return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])

@@ -15,12 +15,9 @@ import numpy as np
 
 from benches import data
 from benches.peers.serve import Answers, headers_a_pass, peak_rss, reset_peak_rss, timed_passes
+from meshsieve import packets
 from meshsieve.columns import PacketColumns
-
-try:
-    from meshsieve import packets
-except ImportError:
-    from benches.peers import core_only as packets  # type: ignore[no-redef]
+from meshsieve.errors import MeshsieveError
 
 BATCH = 4096
 BOUNDARY_BATCHES = (1, 16, 256, 4096)
@@ -60,7 +57,7 @@ def main() -> None:
     start = time.perf_counter()
     try:
         classifier = packets.compile(rules, engine=options.engine, backend=options.backend)
-    except packets.MeshsieveError as error:
+    except MeshsieveError as error:
         answers.give_up(str(error))
     build_seconds = time.perf_counter() - start
     peak = peak_rss() - before
