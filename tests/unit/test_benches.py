@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import ipaddress
 import json
 import shutil
 import subprocess
@@ -11,19 +12,16 @@ import sys
 import numpy as np
 import pytest
 
-from benches import boxes, classbench, data, duel, groups, hard_sets, report, traces
+from benches import boxes, classbench, data, duel, groups, hard_sets, prefixes, report, traces
 from benches.families import FAMILIES
 from benches.process import Peer, Unavailable, compiled
-from meshsieve import _core, _fast
+from meshsieve import packets
 
 NEEDS_GCC = pytest.mark.skipif(shutil.which("gcc") is None, reason="the judge is a C program; gcc is not installed")
 
 
 def engine_verdicts(rules, headers):
-    columns = boxes.to_columns(headers)
-    out = np.empty(len(columns), np.int32)
-    _fast.Lookup(_core.compile(rules.native, "linear").capsule).batch(columns.pairs(), columns.present, out)
-    return out
+    return packets.compile(rules, engine="linear").classify_batch(boxes.to_columns(headers))
 
 
 def scan(rules: np.ndarray, headers: np.ndarray) -> np.ndarray:
@@ -148,6 +146,37 @@ def test_given_sets_are_read_in_the_shared_format(tmp_path):
 def test_a_folder_without_sets_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no \*\.rules\.gz"):
         next(data.given(tmp_path))
+
+
+# --- prefixes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_longest_prefix_is_found_as_ipaddress_finds_it(version):
+    networks, lengths = prefixes.table(version, 120)
+    made = prefixes.cases([200], 300, (version,))
+    material = next(made).make()
+    addresses = material.files["addresses.u64"]
+    make, network = (
+        (ipaddress.IPv4Address, ipaddress.IPv4Network)
+        if version == 4
+        else (ipaddress.IPv6Address, ipaddress.IPv6Network)
+    )
+    nets = [
+        network((high << 64 | low, length))
+        for (high, low), length in zip(networks.tolist(), lengths.tolist(), strict=True)
+    ]
+    found = prefixes.longest(networks, lengths, addresses, version)
+    for (high, low), row in zip(addresses.tolist(), found.tolist(), strict=True):
+        address = make(high << 64 | low)
+        holders = [i for i, net in enumerate(nets) if address in net]
+        assert row == max(holders, key=lambda i: nets[i].prefixlen, default=-1)
+
+
+def test_most_routed_addresses_hit_and_prefixes_nest():
+    material = next(prefixes.cases([2000], 2000)).make()
+    assert 0.8 < (material.files["expected.i32"] >= 0).mean() < 1
+    assert len(np.unique(material.files["lengths.i64"])) > 8
 
 
 # --- processes ----------------------------------------------------------------------------------------------------
