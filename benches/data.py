@@ -103,7 +103,7 @@ def about(folder: Path) -> dict[str, Any]:
 
 def load_rules(folder: Path) -> RuleSet:
     facts = about(folder)
-    if facts["family"] == "groups":
+    if facts.get("family") == "groups":
         return groups.Policy(facts["rules"], facts["seed"]).rule_set
     return boxes.to_rule_set(np.fromfile(folder / "rules.u32", np.uint32).reshape(-1, 10))
 

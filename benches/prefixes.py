@@ -1,7 +1,8 @@
 """Routing tables and addresses to look up in them, for the longest-prefix table and its peers.
 
-``table(version, n, seed)`` gives n different prefixes with next hops. The share of each prefix length is about that of the
-Internet's tables (most of IPv4 is /24 with /19 to /23 behind, most of IPv6 /48 with /32 to /44), and prefixes cluster: one in three lies inside an earlier one. Addresses: nine in ten inside a random prefix, the others anywhere.
+``table(version, n, seed)`` gives n different prefixes. The share of each prefix length is about that of the Internet's
+tables (most of IPv4 is /24 with /19 to /23 behind, most of IPv6 /48 with /32 to /44), and prefixes cluster: one in
+three lies inside an earlier one. Addresses: nine in ten inside a random prefix, the others anywhere.
 """
 
 from __future__ import annotations
