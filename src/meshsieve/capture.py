@@ -13,11 +13,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshsieve import _core
 from meshsieve.columns import PacketColumns
 from meshsieve.errors import CaptureError
+
+if TYPE_CHECKING:
+    from meshsieve.flows import FlowTable
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -32,10 +35,12 @@ class CaptureReader(Iterator[PacketColumns]):
 
     The arrays of a batch are views of native memory that stay valid as long as Python holds any of them.
     Threads: one at a time; the GIL is released while a batch is read.
+    ``flows``   the flow table that the packets also go through, or None
     """
 
-    def __init__(self, native: Any, *, batch_size: int, strict: bool) -> None:
+    def __init__(self, native: Any, *, batch_size: int, strict: bool, flows: FlowTable | None = None) -> None:
         self._native = native
+        self.flows = flows
         self._batch_size = batch_size
         self._strict = strict
 
@@ -43,7 +48,7 @@ class CaptureReader(Iterator[PacketColumns]):
         return self
 
     def __next__(self) -> PacketColumns:
-        batch = self._native.next_batch(self._batch_size)
+        batch = self._native.next_batch(self._batch_size, None if self.flows is None else self.flows._native)
         if batch is None:
             self._finish()
             raise StopIteration
@@ -107,6 +112,7 @@ def read(
     end_ns: int | None = None,
     merge: bool = True,
     strict: bool = False,
+    flows: FlowTable | None = None,
 ) -> CaptureReader:
     """Open one capture or several and return an iterator of batches.
 
@@ -119,6 +125,8 @@ def read(
     merge       several files: by time (ties in the order given); False = one after another
     strict      a capture that breaks off raises CaptureError after the batches that could be read
 
+    flows       also give every packet its flow (``FlowTable.update`` says which columns), in the same native call
+
     raises      CaptureError if a file cannot be opened or is no capture, FilterError, ValueError for the batch size
     """
     if not 1 <= batch_size <= _core.MAX_BATCH:
@@ -127,4 +135,4 @@ def read(
         raise ValueError(f"count is {count}; it cannot be negative")
     paths = [path] if isinstance(path, str | bytes | os.PathLike) else list(path)
     native = _core.CaptureReader([os.fsencode(p) for p in paths], merge, filter or "", count, start_ns, end_ns)
-    return CaptureReader(native, batch_size=batch_size, strict=strict)
+    return CaptureReader(native, batch_size=batch_size, strict=strict, flows=flows)

@@ -20,6 +20,7 @@
 namespace meshsieve {
 
 class Filter;
+class FlowTable;
 class RecordReader;
 
 struct CaptureOptions {
@@ -40,7 +41,8 @@ class CaptureReader {
   // `more`: the batch has room and the capture goes on, but a bounded amount of work (about 4 MiB of records) is done,
   // so that the caller can look for signals.
   enum class Progress : uint8_t { more, full, end };
-  Progress fill(PacketBatch& batch);
+  // With `flows`, the packets also go through the flow table, which fills the flow columns.
+  Progress fill(PacketBatch& batch, FlowTable* flows = nullptr);
 
   uint64_t packets_read() const { return packets_read_; }      // records taken from the files
   uint64_t packets_delivered() const { return delivered_; }    // of these, what filter, times and count let through

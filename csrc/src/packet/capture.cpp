@@ -4,12 +4,15 @@
 #include <utility>
 
 #include "meshsieve/errors.h"
+#include "meshsieve/flow_table.h"
 #include "packet/filter.h"
 #include "packet/record_reader.h"
 
 namespace meshsieve {
 
 namespace {
+
+static_assert(kMaxRun <= FlowTable::kMaxFlowRun);
 
 constexpr size_t kBlockBytes = 512 << 10;     // 256 KiB to 1 MiB measure alike
 constexpr size_t kLeastBlockBytes = 64 << 10;
@@ -68,27 +71,31 @@ uint64_t CaptureReader::file_bytes_read() const {
   return sum;
 }
 
-CaptureReader::Progress CaptureReader::fill(PacketBatch& batch) {
-  Packet packet;
-  uint64_t bytes = 0;
-  while (bytes < kSliceBytes) {
+CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows) {
+  Packet packets[kMaxRun];
+  Record records[kMaxRun];
+  for (uint64_t bytes = 0; bytes < kSliceBytes;) {
     if (run_->at == run_->n) {
       run_->at = 0;
       run_->n = next_run(run_->records);
       if (run_->n == 0) return Progress::end;
     }
-    while (run_->at != run_->n) {
-      if (delivered_ == options_.count) return Progress::end;
-      if (batch.full()) return Progress::full;
-      const Record& record = run_->records[run_->at++];
+    const uint32_t row = batch.size();
+    size_t n = 0;
+    for (; run_->at != run_->n && !batch.full() && delivered_ != options_.count; ++run_->at) {
+      const Record& record = run_->records[run_->at];
       ++packets_read_;
       bytes += record.captured + 16;
       if (!wanted(record)) continue;
       ++delivered_;
-      decode(record, packet);
-      ++status_counts_[packet.status];
-      batch.append(record, packet);
+      decode(record, packets[n]);
+      ++status_counts_[packets[n].status];
+      batch.append(record, packets[n]);
+      records[n++] = record;
     }
+    if (flows != nullptr) flows->update(packets, records, n, batch, row);
+    if (delivered_ == options_.count) return Progress::end;
+    if (batch.full()) return Progress::full;
   }
   return Progress::more;
 }

@@ -181,6 +181,7 @@ FrameDecoder::Next FrameDecoder::ipv4() {
     sparse.fragment_offset = fragment_offset;
     sparse.fragment_length = static_cast<uint16_t>(length);
     sparse.more_fragments = more;
+    sparse.fragment_level = static_cast<uint8_t>(tunnels_);
     if (fragment_offset + length > 65535) note(DecodeStatus::fragment_beyond_end);
     if (fragment_offset != 0) {
       payload();
@@ -245,6 +246,7 @@ FrameDecoder::Next FrameDecoder::ipv6_extension(uint8_t next, bool unlimited) {
         sparse.fragment_offset = fragment_offset;
         sparse.fragment_length = static_cast<uint16_t>(c_.left() - 8 < 65535 ? c_.left() - 8 : 65535);
         sparse.more_fragments = more;
+        sparse.fragment_level = static_cast<uint8_t>(tunnels_);
         if (fragment_offset + sparse.fragment_length > 65535) note(DecodeStatus::fragment_beyond_end);
         part = Part::first_fragment;
       }

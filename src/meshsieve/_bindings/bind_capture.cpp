@@ -2,12 +2,14 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <optional>
 
 #include "bindings.h"
 #include "columns.h"
+#include "flow_handle.h"
 #include "meshsieve/capture.h"
 #include "meshsieve/errors.h"
 
@@ -32,6 +34,39 @@ Names tunnel_kinds() {
 #include "meshsieve/tunnel_kind.def"
 #undef TUNNEL_KIND
   };
+}
+
+// A batch of packets that were not decoded here: columns by name, copied. Integer arrays of n rows; addresses as
+// uint64 (n, 2).
+std::shared_ptr<PacketBatch> batch_of(size_t n, const py::dict& columns, const py::object& present) {
+  if (n > kMaxBatch) throw CaptureError("a batch holds at most 65,536 packets");
+  auto batch = std::make_shared<PacketBatch>(std::max<uint32_t>(1, static_cast<uint32_t>(n)));
+  batch->resize(static_cast<uint32_t>(n));
+  batch->mark_sparse_used();
+  const auto copy = [n](const py::handle& values, const PacketBatch::ColumnInfo& column) {
+    const auto fill = [&]<class T>(T) {
+      const auto array = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(values);
+      const size_t width = column.type == ColumnType::address ? 2 : 1;
+      if (!array || static_cast<size_t>(array.size()) != n * width) {
+        throw ModelError(std::string("column ") + column.name + " does not have one row a packet");
+      }
+      std::memcpy(column.data, array.data(), n * width * sizeof(T));
+    };
+    switch (column.type) {
+      case ColumnType::u8:
+      case ColumnType::boolean: return fill(uint8_t{});
+      case ColumnType::u16: return fill(uint16_t{});
+      case ColumnType::u32: return fill(uint32_t{});
+      case ColumnType::i64: return fill(int64_t{});
+      case ColumnType::u64:
+      case ColumnType::address: return fill(uint64_t{});
+    }
+  };
+  for (const PacketBatch::ColumnInfo& column : batch->columns()) {
+    if (columns.contains(column.name)) copy(columns[column.name], column);
+  }
+  copy(present, {"present", ColumnType::u32, ColumnGroup::extra, batch->present});
+  return batch;
 }
 
 void check_signals() {
@@ -59,15 +94,16 @@ class ReaderHandle {
   }
 
   // The next batch, or nothing at the end. After an exception the batch that was being filled is gone on with.
-  std::shared_ptr<PacketBatch> next_batch(uint32_t batch_size) {
+  std::shared_ptr<PacketBatch> next_batch(uint32_t batch_size, FlowHandle* flows) {
     const std::unique_lock lock(busy_, std::try_to_lock);
     if (!lock) throw CaptureError("the reader is being read by another thread");
+    const std::unique_lock flows_lock = flows ? flows->lock() : std::unique_lock<std::mutex>();
     if (!batch_ || batch_->capacity() != batch_size) batch_ = take_batch(batch_size);
     for (;;) {
       CaptureReader::Progress progress;
       {
         const py::gil_scoped_release release;
-        progress = reader_->fill(*batch_);
+        progress = reader_->fill(*batch_, flows ? &flows->table : nullptr);
       }
       if (progress != CaptureReader::Progress::more) break;
       check_signals();
@@ -109,6 +145,7 @@ py::tuple batch_arrays(const std::shared_ptr<PacketBatch>& batch) {
     py::dict& into = column.group == ColumnGroup::field ? fields : extra;
     into[column.name] = column_array(column.type, column.data, batch->size(), base);
   }
+  if (batch->has_flows) fields["ct_state"] = extra["ct_state"];  // a matcher field that only a flow table knows
   return py::make_tuple(fields, column_array(ColumnType::u32, batch->present, batch->size(), base), extra);
 }
 
@@ -121,6 +158,7 @@ void bind_capture(py::module_& module) {
   module.def("link_type_is_known", &link_type_is_known);
 
   py::class_<PacketBatch, std::shared_ptr<PacketBatch>>(module, "PacketBatch")
+      .def(py::init(&batch_of), py::arg("n"), py::arg("columns"), py::arg("present"))
       .def("__len__", &PacketBatch::size)
       .def("arrays", &batch_arrays);
 
@@ -135,7 +173,7 @@ void bind_capture(py::module_& module) {
                     std::optional<int64_t>>(),
            py::arg("paths"), py::arg("merge"), py::arg("filter"), py::arg("count"), py::arg("start_ns"),
            py::arg("end_ns"))
-      .def("next_batch", &ReaderHandle::next_batch, py::arg("batch_size"))
+      .def("next_batch", &ReaderHandle::next_batch, py::arg("batch_size"), py::arg("flows"))
       .def_property_readonly("packets_read", [](const ReaderHandle& h) { return h.reader().packets_read(); })
       .def_property_readonly("packets_delivered", [](const ReaderHandle& h) { return h.reader().packets_delivered(); })
       .def_property_readonly("bytes_read", [](const ReaderHandle& h) { return h.reader().file_bytes_read(); })

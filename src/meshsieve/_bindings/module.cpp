@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, module) {
   bind_capture(module);
   bind_balance(module);
   bind_regex(module);
+  bind_flows(module);
 }

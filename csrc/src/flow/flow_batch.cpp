@@ -1,0 +1,61 @@
+#include <algorithm>
+#include <numeric>
+#include <type_traits>
+
+#include "meshsieve/flow_table.h"
+
+namespace meshsieve {
+
+namespace {
+
+template <class T>
+constexpr ColumnType type_of() {
+  if constexpr (std::is_same_v<T, U128>) return ColumnType::address;
+  else if constexpr (std::is_same_v<T, int64_t>) return ColumnType::i64;
+  else if constexpr (sizeof(T) == 1) return ColumnType::u8;
+  else if constexpr (sizeof(T) == 2) return ColumnType::u16;
+  else if constexpr (sizeof(T) == 4) return ColumnType::u32;
+  else return ColumnType::u64;
+}
+
+}  // namespace
+
+void FlowBatch::append(const FlowRow& row) {
+#define FIELD_COLUMN(type, name) name.push_back(row.name);
+#define FLOW_COLUMN(type, name, doc) name.push_back(row.name);
+#include "meshsieve/flow_columns.def"
+#undef FIELD_COLUMN
+#undef FLOW_COLUMN
+  present.push_back(row.present);
+}
+
+void FlowBatch::sort() {
+  std::vector<size_t> order(size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return flow_id[a] != flow_id[b] ? flow_id[a] < flow_id[b] : first_ns[a] < first_ns[b];
+  });
+  const auto reorder = [&](auto& column) {
+    auto sorted = column;
+    for (size_t i = 0; i < order.size(); ++i) sorted[i] = column[order[i]];
+    column.swap(sorted);
+  };
+#define FIELD_COLUMN(type, name) reorder(name);
+#define FLOW_COLUMN(type, name, doc) reorder(name);
+#include "meshsieve/flow_columns.def"
+#undef FIELD_COLUMN
+#undef FLOW_COLUMN
+  reorder(present);
+}
+
+std::vector<FlowBatch::ColumnInfo> FlowBatch::columns() const {
+  std::vector<ColumnInfo> out;
+#define FIELD_COLUMN(type, name) out.push_back({#name, type_of<type>(), ColumnGroup::field, name.data()});
+#define FLOW_COLUMN(type, name, doc) out.push_back({#name, type_of<type>(), ColumnGroup::extra, name.data()});
+#include "meshsieve/flow_columns.def"
+#undef FIELD_COLUMN
+#undef FLOW_COLUMN
+  return out;
+}
+
+}  // namespace meshsieve

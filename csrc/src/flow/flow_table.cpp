@@ -1,0 +1,559 @@
+#include "meshsieve/flow_table.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "flow/flow_index.h"
+#include "flow/fragments.h"
+#include "flow/slots.h"
+#include "meshsieve/errors.h"
+
+namespace meshsieve {
+
+namespace {
+
+constexpr uint8_t kFin = 1, kSyn = 2, kRst = 4, kAck = 16;
+constexpr uint8_t kUnknownProto = 255;  // key of packets whose protocol cannot be read
+constexpr uint8_t kCtNew = 1, kCtEstablished = 2, kCtRelated = 3;
+
+constexpr uint32_t kMostFlows = 1u << 30;
+
+enum TimeoutClass : uint8_t {
+  kTcpSyn, kTcpEstablished, kTcpClosing, kTcpClosed, kUdpSingle, kUdpReply, kIcmp, kOther, kTimeoutClasses
+};
+
+bool is_udp(uint8_t proto) { return proto == 17 || proto == 136; }
+bool is_icmp(uint8_t proto) { return proto == 1 || proto == 58; }
+
+// Sequence numbers compare modulo 2^32 (RFC 9293, section 3.4).
+bool before(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
+
+// Whether more than `timeout_ns` lies between. Time that runs backwards lets nothing pass; 0 = no timeout.
+bool has_passed(int64_t timeout_ns, int64_t since_ns, int64_t now_ns) {
+  return timeout_ns != 0 && now_ns > since_ns &&
+         static_cast<uint64_t>(now_ns) - static_cast<uint64_t>(since_ns) > static_cast<uint64_t>(timeout_ns);
+}
+
+}  // namespace
+
+KeyedHash::KeyedHash() {
+  if (::getrandom(secret_, sizeof secret_, 0) != sizeof secret_) throw Error("the system gives no random bytes");
+}
+
+class FlowTable::Impl {
+ public:
+  explicit Impl(const FlowOptions& options)
+      : options_(options),
+        timeout_ns_{options.tcp_syn_ns, options.tcp_established_ns, options.tcp_closing_ns, options.tcp_closed_ns,
+                    options.udp_single_ns, options.udp_reply_ns, options.icmp_ns, options.other_ns},
+        fragments_(hash_, options.max_fragmented),
+        finished_(std::make_shared<FlowBatch>()) {
+    head_.fill(Slots::kNone);
+    tail_.fill(Slots::kNone);
+    due_ns_.fill(kNever);
+  }
+
+  void update(const Packet* packets, const Record* records, size_t n, PacketBatch& batch, uint32_t row);
+  void finish();
+
+  FlowStats stats_;
+  Slots slots_;
+  FlowIndex index_;
+  std::shared_ptr<FlowBatch> next_finished() {
+    return std::exchange(finished_, std::make_shared<FlowBatch>());
+  }
+  size_t finished() const { return finished_->size(); }
+
+ private:
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
+  // One packet on its way through update().
+  struct Pending {
+    DirectedKey key;
+    uint32_t tag;
+    bool has_flow;
+  };
+
+  bool make_packet_key(const Packet& packet, DirectedKey& out) const;
+  void options_key(const Packet& packet, FlowKey& key) const;
+  uint32_t find(const FlowKey& key, uint32_t tag) {
+    return index_.find(tag, [&](uint32_t slot) { return slots_.hot(slot).key == key; });
+  }
+  void packet(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch, uint32_t row);
+  void fragment(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch, uint32_t row);
+  void wait_for_first(const Packet& packet, const Record& record, FragmentedDatagram* datagram, PacketBatch& batch,
+                      uint32_t row);
+  FragmentedDatagram* datagram_of(const Packet& packet, int64_t now_ns);
+  void give_up(const FragmentedDatagram& datagram);
+  bool is_related(const Packet& packet);
+
+  uint32_t start(const Packet& packet, const Record& record, const DirectedKey& key, uint32_t tag, bool related);
+  bool is_over(const HotFlow& flow, const Packet& packet, int64_t now_ns, FlowEnd& why) const;
+  void count(uint32_t slot, const Packet& packet, const Record& record, bool reply);
+  void follow_tcp(HotFlow& flow, const Packet& packet, int direction);
+  uint8_t class_of(const HotFlow& flow) const;
+  void write(uint32_t slot, FlowEnd why);
+  void end(uint32_t slot, FlowEnd why);
+
+  // Lists of the timeout classes.
+  void list(uint32_t slot, uint8_t timeout_class);
+  void unlist(uint32_t slot);
+  void look_at_head(uint8_t timeout_class);
+  void expire(int64_t now_ns);
+  void make_room();
+
+  FlowOptions options_;
+  std::array<int64_t, kTimeoutClasses> timeout_ns_;
+  KeyedHash hash_;
+  FragmentTable fragments_;
+  std::array<uint32_t, kTimeoutClasses> head_, tail_;
+  std::array<int64_t, kTimeoutClasses> due_ns_;  // when the head of the list is to be looked at
+  int64_t next_due_ns_ = kNever;
+  uint64_t packets_ = 0;
+  std::shared_ptr<FlowBatch> finished_;
+};
+
+// ---- keys
+
+void FlowTable::Impl::options_key(const Packet& packet, FlowKey& key) const {
+  if (options_.key_vlan && packet.has(Field::vlan)) key.vlan = static_cast<uint16_t>(packet.vlan + 1);
+  if (options_.key_vni && packet.has_sparse && packet.tunnel != 0) {
+    key.vni = packet.vni;
+    key.tunnel = packet.tunnel;
+  }
+}
+
+bool FlowTable::Impl::make_packet_key(const Packet& packet, DirectedKey& out) const {
+  if (!packet.has(Field::src_ip)) return false;
+  const bool ports = packet.has(Field::sport);
+  out = make_key(packet.src_ip, packet.dst_ip, ports ? packet.sport : 0, ports ? packet.dport : 0,
+                 packet.has(Field::proto) ? packet.proto : kUnknownProto, packet.ip_ver);
+  options_key(packet, out.key);
+  return true;
+}
+
+// ---- the way of a run of packets
+
+void FlowTable::Impl::update(const Packet* packets, const Record* records, size_t n, PacketBatch& batch,
+                             uint32_t row) {
+  Pending pending[kMaxFlowRun];
+  for (size_t i = 0; i < n; ++i) {
+    pending[i].has_flow = make_packet_key(packets[i], pending[i].key);
+    if (!pending[i].has_flow) continue;
+    pending[i].tag = FlowIndex::tag(hash_(pending[i].key.key));
+    index_.prefetch(pending[i].tag);
+  }
+  for (size_t i = 0; i < n; ++i) {
+    if (!pending[i].has_flow) continue;
+    const uint32_t slot = index_.guess(pending[i].tag);
+    if (slot != FlowIndex::kNone) slots_.prefetch(slot);
+  }
+  for (size_t i = 0; i < n; ++i) {
+    const int64_t now_ns = records[i].time_ns;
+    ++packets_;
+    if (now_ns >= next_due_ns_) expire(now_ns);
+    const uint32_t at = row + static_cast<uint32_t>(i);
+    if (!pending[i].has_flow) {
+      ++stats_.packets_without_flow;
+      batch.flow_id[at] = 0;
+      batch.flow_slot[at] = kNoFlow;
+      batch.new_flow[at] = batch.reply[at] = false;
+      batch.ct_state[at] = 0;
+    } else if (packets[i].is_fragment()) {
+      fragment(packets[i], records[i], pending[i], batch, at);
+    } else {
+      packet(packets[i], records[i], pending[i], batch, at);
+    }
+  }
+}
+
+void FlowTable::Impl::packet(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch,
+                             uint32_t row) {
+  uint32_t slot = find(pending.key.key, pending.tag);
+  FlowEnd why;
+  if (slot != Slots::kNone && is_over(slots_.hot(slot), packet, record.time_ns, why)) {
+    end(slot, why);
+    slot = Slots::kNone;
+  }
+  const bool related = packet.has_sparse && packet.quoted_ip_ver != 0 && is_related(packet);
+  const bool is_new = slot == Slots::kNone;
+  if (is_new) slot = start(packet, record, pending.key, pending.tag, related);
+  HotFlow& flow = slots_.hot(slot);
+  const bool reply = pending.key.from_high != (flow.initiator_is_high != 0);
+  count(slot, packet, record, reply);
+  batch.flow_id[row] = flow.flow_id;
+  batch.flow_slot[row] = slot;
+  batch.new_flow[row] = is_new;
+  batch.reply[row] = reply;
+  batch.present[row] |= bit_of(Field::ct_state);
+  batch.ct_state[row] = related ? kCtRelated : flow.packets[0] != 0 && flow.packets[1] != 0 ? kCtEstablished : kCtNew;
+}
+
+// An ICMP error about a packet of a flow that we know, whichever side sent it.
+bool FlowTable::Impl::is_related(const Packet& packet) {
+  DirectedKey quoted = make_key(packet.quoted_src_ip, packet.quoted_dst_ip, packet.quoted_sport, packet.quoted_dport,
+                                packet.quoted_proto, packet.quoted_ip_ver);
+  options_key(packet, quoted.key);
+  return find(quoted.key, FlowIndex::tag(hash_(quoted.key))) != Slots::kNone;
+}
+
+// ---- one flow
+
+uint32_t FlowTable::Impl::start(const Packet& packet, const Record& record, const DirectedKey& key, uint32_t tag,
+                                bool related) {
+  if (slots_.live() >= options_.max_flows) make_room();
+  const uint32_t slot = slots_.take(packets_);
+  HotFlow& flow = slots_.hot(slot) = HotFlow{};
+  ColdFlow& cold = slots_.cold(slot) = ColdFlow{};
+  flow.key = key.key;
+  flow.tag = tag;
+  flow.last_ns = record.time_ns;
+  const bool tcp = packet.has(Field::tcp_flags);
+  const bool answers = tcp && (packet.tcp_flags & (kSyn | kAck)) == (kSyn | kAck);
+  flow.initiator_is_high = key.from_high != answers;
+  if (tcp && (packet.tcp_flags & kSyn) == 0) flow.notes |= kNotePickedUp;
+  if (tcp) flow.tcp_state = (packet.tcp_flags & kSyn) != 0 ? TcpState::opening : TcpState::established;
+
+  FlowRow& row = cold.row;
+  // ct_state is a field of flows that the decoder does not know.
+#define FIELD_COLUMN(type, name) row.name = source.name;
+#define FLOW_COLUMN(type, name, doc)
+  struct : DenseColumns { uint8_t ct_state; } source{packet, related ? kCtRelated : kCtNew};
+#include "meshsieve/flow_columns.def"
+#undef FIELD_COLUMN
+#undef FLOW_COLUMN
+  row.present = packet.present | bit_of(Field::ct_state);
+  row.flow_id = flow.flow_id = ++stats_.flows;
+  row.flow_slot = slot;
+  row.first_ns = record.time_ns;
+  row.number = record.number;
+  row.file = record.file;
+  row.status = packet.status;
+  if (packet.has_sparse) {
+    row.vlan_inner = packet.vlan_inner;
+    row.tunnel = packet.tunnel;
+    row.tunnel_depth = packet.tunnel_depth;
+    row.vni = packet.vni;
+    row.outer_src_ip = packet.outer_src_ip;
+    row.outer_dst_ip = packet.outer_dst_ip;
+    row.outer_sport = packet.outer_sport;
+    row.outer_dport = packet.outer_dport;
+    row.outer_proto = packet.outer_proto;
+    row.outer_ip_ver = packet.outer_ip_ver;
+  }
+  if (answers) {
+    std::swap(row.src_ip, row.dst_ip);
+    std::swap(row.sport, row.dport);
+    std::swap(row.outer_src_ip, row.outer_dst_ip);
+    std::swap(row.outer_sport, row.outer_dport);
+  }
+  for (uint32_t displaced; (displaced = index_.insert(tag, slot)) != FlowIndex::kNone;) {
+    ++stats_.evicted;
+    end(displaced, FlowEnd::evicted);
+  }
+  list(slot, class_of(flow));
+  return slot;
+}
+
+// Whether the flow that has the packet's key ended before the packet.
+bool FlowTable::Impl::is_over(const HotFlow& flow, const Packet& packet, int64_t now_ns, FlowEnd& why) const {
+  why = FlowEnd::idle;
+  if (has_passed(timeout_ns_[flow.timeout_class], flow.last_ns, now_ns)) return true;
+  why = FlowEnd::reused;
+  return options_.port_reuse && flow.tcp_state >= TcpState::closed && packet.has(Field::tcp_flags) &&
+         (packet.tcp_flags & (kSyn | kAck)) == kSyn;
+}
+
+void FlowTable::Impl::count(uint32_t slot, const Packet& packet, const Record& record, bool reply) {
+  HotFlow& flow = slots_.hot(slot);
+  if (options_.active_ns != 0 && flow.packets[0] + flow.packets[1] != 0) {
+    FlowRow& row = slots_.cold(slot).row;
+    if (has_passed(options_.active_ns, row.first_ns, record.time_ns)) {
+      write(slot, FlowEnd::active);
+      row.first_ns = record.time_ns;
+      for (int direction : {0, 1}) flow.packets[direction] = flow.bytes[direction] = flow.retransmissions[direction] = 0;
+    }
+  }
+  ++flow.packets[reply];
+  flow.bytes[reply] += record.length;
+  flow.last_ns = std::max(flow.last_ns, record.time_ns);
+  if (packet.has(Field::tcp_flags)) follow_tcp(flow, packet, reply);
+  const uint8_t timeout_class = class_of(flow);
+  if (timeout_class != flow.timeout_class) {
+    unlist(slot);
+    list(slot, timeout_class);
+  }
+}
+
+void FlowTable::Impl::follow_tcp(HotFlow& flow, const Packet& packet, int direction) {
+  const uint8_t flags = packet.tcp_flags;
+  flow.tcp_flags_or[direction] |= flags;
+  const uint32_t occupied = packet.payload_length + ((flags & kSyn) != 0) + ((flags & kFin) != 0);
+  const uint32_t next = packet.tcp_seq + occupied;
+  if (flow.seq_known[direction] && occupied != 0 && before(packet.tcp_seq, flow.next_seq[direction])) {
+    ++flow.retransmissions[direction];
+  }
+  if (!flow.seq_known[direction] || before(flow.next_seq[direction], next)) flow.next_seq[direction] = next;
+  flow.seq_known[direction] = 1;
+  if ((flags & kFin) != 0) flow.ended[direction] = 1;
+  if ((flags & kRst) != 0) flow.tcp_state = TcpState::reset;
+  if (flow.tcp_state == TcpState::reset) return;
+  if (flow.ended[0] && flow.ended[1]) flow.tcp_state = TcpState::closed;
+  else if (flow.ended[0] || flow.ended[1]) flow.tcp_state = TcpState::closing;
+  else if (flow.packets[0] != 0 && flow.packets[1] != 0) flow.tcp_state = TcpState::established;
+}
+
+uint8_t FlowTable::Impl::class_of(const HotFlow& flow) const {
+  const uint8_t proto = flow.key.proto;
+  if (proto == 6) {
+    switch (flow.tcp_state) {
+      case TcpState::closing: return kTcpClosing;
+      case TcpState::closed:
+      case TcpState::reset: return kTcpClosed;
+      case TcpState::established: return kTcpEstablished;
+      default: return kTcpSyn;
+    }
+  }
+  if (is_udp(proto)) return flow.packets[1] != 0 ? kUdpReply : kUdpSingle;
+  return is_icmp(proto) ? kIcmp : kOther;
+}
+
+void FlowTable::Impl::write(uint32_t slot, FlowEnd why) {
+  const HotFlow& flow = slots_.hot(slot);
+  FlowRow row = slots_.cold(slot).row;
+  row.packets = flow.packets[0];
+  row.bytes = flow.bytes[0];
+  row.packets_reply = flow.packets[1];
+  row.bytes_reply = flow.bytes[1];
+  row.last_ns = flow.last_ns;
+  row.tcp_flags_or = flow.tcp_flags_or[0];
+  row.tcp_flags_or_reply = flow.tcp_flags_or[1];
+  row.tcp_state = static_cast<uint8_t>(flow.tcp_state);
+  row.retransmissions = flow.retransmissions[0];
+  row.retransmissions_reply = flow.retransmissions[1];
+  row.end_reason = static_cast<uint8_t>(why);
+  row.notes = flow.notes;
+  finished_->append(row);
+}
+
+void FlowTable::Impl::end(uint32_t slot, FlowEnd why) {
+  write(slot, why);
+  unlist(slot);
+  index_.erase(slots_.hot(slot).tag, slot);
+  slots_.give_back(slot, packets_);
+}
+
+// ---- lists
+
+void FlowTable::Impl::list(uint32_t slot, uint8_t timeout_class) {
+  HotFlow& flow = slots_.hot(slot);
+  ColdFlow& cold = slots_.cold(slot);
+  flow.timeout_class = timeout_class;
+  cold.listed_ns = flow.last_ns;
+  cold.next = Slots::kNone;
+  cold.previous = tail_[timeout_class];
+  if (cold.previous != Slots::kNone) slots_.cold(cold.previous).next = slot;
+  tail_[timeout_class] = slot;
+  if (head_[timeout_class] == Slots::kNone) {
+    head_[timeout_class] = slot;
+    look_at_head(timeout_class);
+  }
+}
+
+void FlowTable::Impl::unlist(uint32_t slot) {
+  const uint8_t timeout_class = slots_.hot(slot).timeout_class;
+  const ColdFlow& cold = slots_.cold(slot);
+  if (cold.next != Slots::kNone) slots_.cold(cold.next).previous = cold.previous;
+  else tail_[timeout_class] = cold.previous;
+  if (cold.previous != Slots::kNone) {
+    slots_.cold(cold.previous).next = cold.next;
+  } else {
+    head_[timeout_class] = cold.next;
+    look_at_head(timeout_class);
+  }
+}
+
+// Sets when the head of a list may be over.
+void FlowTable::Impl::look_at_head(uint8_t timeout_class) {
+  const uint32_t slot = head_[timeout_class];
+  const int64_t timeout = timeout_ns_[timeout_class];
+  due_ns_[timeout_class] = kNever;
+  if (slot != Slots::kNone && timeout != 0) {
+    const int64_t last_ns = slots_.hot(slot).last_ns;
+    if (last_ns <= kNever - 1 - timeout) due_ns_[timeout_class] = last_ns + timeout + 1;
+  }
+  next_due_ns_ = *std::min_element(due_ns_.begin(), due_ns_.end());
+}
+
+// Ends flows at the heads of the lists whose time is over. A flow that is over but stands behind one that is not is
+// ended later, or by its own next packet: its record is the same.
+void FlowTable::Impl::expire(int64_t now_ns) {
+  constexpr int kAtOnce = 8;  // bounds the work of one packet after a jump in time
+  for (uint8_t timeout_class = 0; timeout_class < kTimeoutClasses; ++timeout_class) {
+    for (int i = 0; i < kAtOnce && now_ns >= due_ns_[timeout_class]; ++i) {
+      const uint32_t slot = head_[timeout_class];
+      if (has_passed(timeout_ns_[timeout_class], slots_.hot(slot).last_ns, now_ns)) {
+        end(slot, FlowEnd::idle);
+      } else {
+        unlist(slot);
+        list(slot, timeout_class);
+      }
+    }
+  }
+}
+
+// Evicts the least recently used of the heads, after flows that were active since they were listed had their second
+// chance.
+void FlowTable::Impl::make_room() {
+  constexpr int kSecondChances = 16;
+  uint32_t oldest = Slots::kNone;
+  for (int i = 0; i < kSecondChances; ++i) {
+    oldest = Slots::kNone;
+    for (const uint32_t head : head_) {
+      if (head == Slots::kNone) continue;
+      if (oldest == Slots::kNone || slots_.cold(head).listed_ns < slots_.cold(oldest).listed_ns) oldest = head;
+    }
+    const HotFlow& flow = slots_.hot(oldest);
+    if (flow.last_ns == slots_.cold(oldest).listed_ns) break;
+    const uint8_t timeout_class = flow.timeout_class;
+    unlist(oldest);
+    list(oldest, timeout_class);
+  }
+  ++stats_.evicted;
+  end(oldest, FlowEnd::evicted);
+}
+
+// ---- fragments
+
+// The datagram that a fragment belongs to. Null if the header that was fragmented is neither the innermost nor the
+// outermost one: its addresses are not kept.
+FragmentedDatagram* FlowTable::Impl::datagram_of(const Packet& packet, int64_t now_ns) {
+  while (!fragments_.empty()) {
+    const bool over = has_passed(options_.fragment_ns, fragments_.oldest().started_ns, now_ns);
+    if (!over && !fragments_.over_limit()) break;
+    if (!over) ++stats_.fragmented_evicted;
+    give_up(fragments_.take_oldest());
+  }
+  if (packet.fragment_level == packet.tunnel_depth) {
+    const uint8_t proto = packet.ip_ver == 4 ? packet.proto : 0;  // RFC 8200 identifies without the protocol
+    return &fragments_.find_or_add(packet.src_ip, packet.dst_ip, packet.fragment_id, proto, packet.ip_ver, now_ns);
+  }
+  if (packet.fragment_level != 0) return nullptr;
+  const uint8_t proto = packet.outer_ip_ver == 4 ? packet.outer_proto : 0;
+  return &fragments_.find_or_add(packet.outer_src_ip, packet.outer_dst_ip, packet.fragment_id, proto,
+                                 packet.outer_ip_ver, now_ns);
+}
+
+void FlowTable::Impl::fragment(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch,
+                               uint32_t row) {
+  FragmentedDatagram* datagram = datagram_of(packet, record.time_ns);
+  const bool first = packet.fragment_offset == 0;
+  if (datagram != nullptr && first && datagram->has_flow) datagram->n_seen = 0;  // the identification is used again
+  const bool overlap = datagram != nullptr && datagram->add(packet.fragment_offset, packet.fragment_length);
+  if (first) {
+    this->packet(packet, record, pending, batch, row);
+  } else if (datagram != nullptr && datagram->has_flow) {
+    const uint32_t tag = FlowIndex::tag(hash_(datagram->flow.key));
+    this->packet(packet, record, Pending{datagram->flow, tag, true}, batch, row);
+  } else {
+    wait_for_first(packet, record, datagram, batch, row);
+    return;
+  }
+  HotFlow& flow = slots_.hot(batch.flow_slot[row]);
+  flow.notes |= kNoteFragments;
+  if (overlap) flow.notes |= kNoteFragmentOverlap;
+  if (!first || datagram == nullptr) return;
+  datagram->has_flow = true;
+  datagram->flow = pending.key;
+  if (datagram->waiting_packets == 0) return;
+  flow.packets[batch.reply[row]] += datagram->waiting_packets;
+  flow.bytes[batch.reply[row]] += datagram->waiting_bytes;
+  int64_t& first_ns = slots_.cold(batch.flow_slot[row]).row.first_ns;
+  first_ns = std::min(first_ns, datagram->waiting_first_ns);
+  datagram->waiting_packets = 0;
+}
+
+void FlowTable::Impl::wait_for_first(const Packet& packet, const Record& record, FragmentedDatagram* datagram,
+                                     PacketBatch& batch, uint32_t row) {
+  batch.flow_id[row] = 0;
+  batch.flow_slot[row] = kNoFlow;
+  batch.new_flow[row] = batch.reply[row] = false;
+  batch.ct_state[row] = 0;
+  ++stats_.fragments_waiting;
+  if (datagram == nullptr) {
+    ++stats_.packets_without_flow;
+    return;
+  }
+  if (datagram->waiting_packets++ == 0) {
+    datagram->waiting_first_ns = record.time_ns;
+    datagram->waiting_packet = packet;
+    datagram->waiting_record = record;
+  }
+  datagram->waiting_bytes += record.length;
+  datagram->waiting_last_ns = record.time_ns;
+}
+
+// Fragments without their first one become a flow without ports, so that they are counted and judged.
+void FlowTable::Impl::give_up(const FragmentedDatagram& datagram) {
+  if (datagram.waiting_packets == 0) return;
+  stats_.fragments_unmatched += datagram.waiting_packets;
+  DirectedKey key;
+  make_packet_key(datagram.waiting_packet, key);
+  const uint32_t tag = FlowIndex::tag(hash_(key.key));
+  uint32_t slot = find(key.key, tag);
+  if (slot == Slots::kNone) slot = start(datagram.waiting_packet, datagram.waiting_record, key, tag, false);
+  HotFlow& flow = slots_.hot(slot);
+  const bool reply = key.from_high != (flow.initiator_is_high != 0);
+  flow.packets[reply] += datagram.waiting_packets;
+  flow.bytes[reply] += datagram.waiting_bytes;
+  flow.last_ns = std::max(flow.last_ns, datagram.waiting_last_ns);
+  flow.notes |= kNoteFragments | kNoteNoFirstFragment;
+}
+
+void FlowTable::Impl::finish() {
+  while (!fragments_.empty()) give_up(fragments_.take_oldest());
+  for (uint8_t timeout_class = 0; timeout_class < kTimeoutClasses; ++timeout_class) {
+    while (head_[timeout_class] != Slots::kNone) end(head_[timeout_class], FlowEnd::open);
+  }
+}
+
+// ---- the public face
+
+FlowTable::FlowTable(const FlowOptions& options) {
+  if (options.max_flows == 0 || options.max_flows > kMostFlows || options.max_fragmented == 0) {
+    throw Error("a flow table holds 1 to " + std::to_string(kMostFlows) + " flows and at least one datagram");
+  }
+  impl_ = std::make_unique<Impl>(options);
+}
+FlowTable::~FlowTable() = default;
+
+void FlowTable::update(const Packet* packets, const Record* records, size_t n, PacketBatch& batch, uint32_t row) {
+  batch.has_flows = true;
+  impl_->update(packets, records, n, batch, row);
+}
+
+void FlowTable::update(PacketBatch& batch) {
+  Packet packets[kMaxFlowRun];
+  Record records[kMaxFlowRun];
+  batch.has_flows = true;
+  for (uint32_t row = 0; row < batch.size();) {
+    const size_t n = std::min<size_t>(kMaxFlowRun, batch.size() - row);
+    for (size_t i = 0; i < n; ++i) batch.read(row + static_cast<uint32_t>(i), records[i], packets[i]);
+    impl_->update(packets, records, n, batch, row);
+    row += static_cast<uint32_t>(n);
+  }
+}
+
+void FlowTable::finish() { impl_->finish(); }
+std::shared_ptr<FlowBatch> FlowTable::take_finished() { return impl_->next_finished(); }
+size_t FlowTable::finished() const { return impl_->finished(); }
+const FlowStats& FlowTable::stats() const { return impl_->stats_; }
+uint32_t FlowTable::live() const { return impl_->slots_.live(); }
+uint32_t FlowTable::slots() const { return impl_->slots_.used(); }
+size_t FlowTable::bytes() const { return impl_->slots_.bytes() + impl_->index_.bytes(); }
+
+}  // namespace meshsieve

@@ -1,0 +1,113 @@
+// The flows themselves: numbered slots in blocks that never move.
+//
+// Hot     two cache lines that every packet of the flow touches: key, time, counters, TCP
+// Cold    what only the start and the end of a flow touch: the first packet's fields, list links
+// Reuse   A slot that became free is given out again only kMaxBatch packets later. A batch therefore never shows two
+//         flows under one slot, and which slot a flow gets does not depend on the batch size.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "flow/flow_key.h"
+#include "meshsieve/flow_table.h"
+
+namespace meshsieve {
+
+// Arrays indexed by direction: 0 = from the initiator, 1 = from the responder.
+struct alignas(64) HotFlow {
+  FlowKey key;
+  int64_t last_ns;
+  uint32_t tag;
+  uint8_t initiator_is_high;
+  TcpState tcp_state;
+  uint8_t timeout_class;
+  uint8_t notes;
+  // second line
+  uint64_t packets[2];
+  uint64_t bytes[2];
+  uint32_t next_seq[2];
+  uint32_t retransmissions[2];
+  uint8_t tcp_flags_or[2];
+  uint8_t seq_known[2];
+  uint8_t ended[2];  // FIN seen
+  uint64_t flow_id;
+};
+static_assert(sizeof(HotFlow) == 128);
+
+struct ColdFlow {
+  FlowRow row;              // first packet's fields, flow_id, first_ns
+  uint32_t previous, next;  // in the list of the timeout class
+  int64_t listed_ns;        // last_ns when it was put at the tail
+};
+
+class Slots {
+ public:
+  static constexpr uint32_t kNone = 0xffffffff;
+
+  HotFlow& hot(uint32_t slot) { return hot_[slot >> kShift].get()[slot & kMask]; }
+  ColdFlow& cold(uint32_t slot) { return cold_[slot >> kShift].get()[slot & kMask]; }
+  void prefetch(uint32_t slot) {
+    const auto* line = reinterpret_cast<const char*>(&hot(slot));
+    __builtin_prefetch(line);
+    __builtin_prefetch(line + 64);
+  }
+
+  uint32_t take(uint64_t packet) {
+    ++live_;
+    if (!free_.empty() && free_.front().packet + kMaxBatch < packet) {
+      const uint32_t slot = free_.front().slot;
+      free_.pop_front();
+      return slot;
+    }
+    if ((used_ & kMask) == 0) {
+      hot_.emplace_back(block<HotFlow>());
+      cold_.emplace_back(block<ColdFlow>());
+    }
+    return used_++;
+  }
+  void give_back(uint32_t slot, uint64_t packet) {
+    --live_;
+    free_.push_back({slot, packet});
+  }
+
+  uint32_t live() const { return live_; }
+  uint32_t used() const { return used_; }
+  size_t bytes() const { return used_ * (sizeof(HotFlow) + sizeof(ColdFlow)) + free_.size() * sizeof(Free); }
+
+ private:
+  static constexpr int kShift = 13;
+  static constexpr uint32_t kMask = (1u << kShift) - 1;
+
+  struct Unmap {
+    size_t bytes;
+    void operator()(void* start) const { ::munmap(start, bytes); }
+  };
+  template <class T>
+  using Block = std::unique_ptr<T, Unmap>;
+  // Mapped, so that a small capture touches only the pages it uses; huge pages where the system gives them.
+  template <class T>
+  static Block<T> block() {
+    const size_t bytes = sizeof(T) << kShift;
+    void* start = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) throw std::bad_alloc();
+    return Block<T>(static_cast<T*>(start), Unmap{bytes});
+  }
+
+  struct Free {
+    uint32_t slot;
+    uint64_t packet;
+  };
+  std::vector<Block<HotFlow>> hot_;
+  std::vector<Block<ColdFlow>> cold_;
+  std::deque<Free> free_;
+  uint32_t used_ = 0;
+  uint32_t live_ = 0;
+};
+
+}  // namespace meshsieve

@@ -1,0 +1,273 @@
+"""Flows: conversations out of packets, with both directions, counters and state.
+
+>>> flows = meshsieve.flows.read("office.pcapng")                # doctest: +SKIP
+>>> flows["dport"], flows.extra["packets"], flows.to_pandas()    # doctest: +SKIP
+
+A flow is a bidirectional 5-tuple of the innermost IP header. Its source is the *initiator*: the sender of the SYN, the
+receiver of the SYN+ACK if that comes first, else the sender of the first packet. docs/flows.md has the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from meshsieve import _core, capture, tables
+from meshsieve.capture import STATUSES, TUNNELS, CaptureReader, Path
+from meshsieve.columns import Array, PacketColumns
+from meshsieve.errors import ColumnError
+
+TCP_STATES: tuple[str, ...] = _core.TCP_STATES
+ENDS: tuple[str, ...] = _core.FLOW_ENDS
+NOTES: tuple[str, ...] = _core.FLOW_NOTES
+
+# flow_slot of a packet without flow
+NO_SLOT = 0xFFFFFFFF
+
+_BATCH_OF_FLOWS = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOptions:
+    """How packets become flows. Timeouts are in seconds of packet time; 0 never ends a flow.
+
+    active_s     write a record of a flow that lasts longer so often, and go on counting from 0
+    port_reuse   a SYN on a flow that FIN or RST closed starts another flow
+    key_vlan     flows of different outermost VLANs are different
+    key_vni      flows of different tunnels (kind and network identifier) are different
+    max_flows    in the table at a time; beyond, the least recently used is evicted, and counted
+    """
+
+    tcp_syn_s: float = 120
+    tcp_established_s: float = 43200
+    tcp_closing_s: float = 120
+    tcp_closed_s: float = 20
+    udp_single_s: float = 30
+    udp_reply_s: float = 60
+    icmp_s: float = 20
+    other_s: float = 600
+    active_s: float = 0
+    fragment_s: float = 30
+    port_reuse: bool = True
+    key_vlan: bool = False
+    key_vni: bool = False
+    max_flows: int = 860_000
+    max_fragmented: int = 65_536
+
+    @classmethod
+    def one_per_tuple(cls) -> FlowOptions:
+        """No timeout and no port reuse: one flow a 5-tuple and capture, as long as the table has room."""
+        none = {name: 0 for name in cls.__dataclass_fields__ if name.endswith("_s")}
+        return cls(**none, port_reuse=False)  # type: ignore[arg-type]
+
+    def _native(self) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            if name.endswith("_s"):
+                if not 0 <= value <= 9e9:
+                    raise ValueError(f"{name} is {value}; a timeout lies between 0 (never) and 9e9 seconds")
+                options[name.removesuffix("_s") + "_ns"] = round(value * 1e9)
+            else:
+                options[name] = value
+        for name in ("max_flows", "max_fragmented"):
+            if not 1 <= options[name] <= 1 << 30:
+                raise ValueError(f"{name} is {options[name]}; it must lie between 1 and {1 << 30}")
+        return options
+
+
+class FlowColumns(PacketColumns):
+    """Flows as columns; a batch of keys that rules can judge.
+
+    Fields are those of each flow's first packet, turned so that the source is the initiator. ``extra`` holds counters,
+    times and states (csrc/include/meshsieve/flow_columns.def): flow_id, flow_slot, packets, bytes, packets_reply,
+    bytes_reply, first_ns, last_ns, tcp_flags_or, tcp_flags_or_reply, tcp_state (``TCP_STATES``), retransmissions,
+    retransmissions_reply, end_reason (``ENDS``), notes (bits, ``NOTES``), status (``capture.STATUSES``), number, file,
+    and the outer columns of tunnels.
+    ``problem``   why the capture could not be read to its end, or None (``flows.read`` only)
+    ``stats``     of the table that made them (``flows.read`` only)
+    """
+
+    problem: str | None = None
+    stats: dict[str, int] | None = None
+
+    @property
+    def community_ids(self) -> list[str]:
+        """Community ID version 1 of each flow, seed 0."""
+        if self.native is None:
+            raise ColumnError("community ids are made from the flow table's own records; these columns are a selection")
+        ids: list[str] = self.native.community_ids()
+        return ids
+
+    def table_columns(self, *, addresses: tables.Addresses = "text") -> dict[str, Any]:
+        """The columns of ``to_arrow``, by name: absent values are null, codes are names, times are time stamps."""
+        extra, versions = self.extra, self["ip_ver"]
+        columns: dict[str, Any] = {"flow_id": extra["flow_id"]}
+        for name in ("src_ip", "dst_ip"):
+            columns[name] = tables.addresses(self[name], versions, addresses)
+        for name in self:
+            if name not in columns:
+                columns[name] = tables.optional(self[name], self.has(name))
+        for name in ("packets", "bytes", "packets_reply", "bytes_reply"):
+            columns[name] = extra[name]
+        columns["first"], columns["last"] = tables.times(extra["first_ns"]), tables.times(extra["last_ns"])
+        tcp = self.has("tcp_flags")
+        for name in ("tcp_flags_or", "tcp_flags_or_reply", "retransmissions", "retransmissions_reply"):
+            columns[name] = tables.optional(extra[name], tcp)
+        columns["tcp_state"] = tables.names(extra["tcp_state"], TCP_STATES)
+        columns["end_reason"] = tables.names(extra["end_reason"], ENDS)
+        columns["notes"] = extra["notes"]
+        columns["status"] = tables.names(extra["status"], STATUSES)
+        columns["tunnel"] = tables.names(extra["tunnel"], TUNNELS)
+        tunnelled = extra["tunnel"] != 0
+        columns["vni"] = tables.optional(extra["vni"], tunnelled)
+        for name in ("outer_src_ip", "outer_dst_ip"):
+            columns[name] = tables.addresses(extra[name], extra["outer_ip_ver"], addresses)
+        for name in ("outer_sport", "outer_dport", "outer_proto"):
+            columns[name] = tables.optional(extra[name], tunnelled)
+        for name in ("number", "file"):
+            columns[name] = extra[name]
+        if self.native is not None:
+            columns["community_id"] = self.community_ids
+        return columns
+
+    def to_arrow(self, *, addresses: tables.Addresses = "text") -> Any:
+        """A pyarrow.Table; ``addresses`` as text or as 16 bytes."""
+        return tables.to_arrow(self.table_columns(addresses=addresses))
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame."""
+        return tables.to_pandas(self.table_columns())
+
+    def to_polars(self) -> Any:
+        """A polars.DataFrame."""
+        return tables.to_polars(self.table_columns())
+
+
+class FlowTable:
+    """The flow table, fed batch by batch.
+
+    >>> table = FlowTable()                                             # doctest: +SKIP
+    >>> for batch in capture.read("a.pcap", flows=table):               # doctest: +SKIP
+    ...     batch.extra["flow_slot"], table.take_finished()
+
+    Threads: one at a time.
+    """
+
+    def __init__(self, options: FlowOptions | None = None) -> None:
+        self._native = _core.FlowTable((options or FlowOptions())._native())
+
+    def update(self, batch: PacketColumns) -> PacketColumns:
+        """The same packets with the columns of flows; call it once a batch, in capture order.
+
+        batch    from ``capture.read`` (nothing is copied), or columns with at least src_ip, dst_ip, proto, ip_ver and
+                 the extra columns time_ns and length
+        returns  the packets with extra columns
+                   flow_id    uint64 (n,), 1, 2, 3, ... in the order of first packets; 0 = no flow
+                   flow_slot  uint32 (n,), place in the table: below ``slots``, used again after the flow has ended, but
+                              never for two flows in one batch; ``NO_SLOT`` = no flow (a frame without IP, a header that
+                              cannot be read, a later fragment that comes before its first one)
+                   new_flow   bool (n,), the first packet of its flow
+                   reply      bool (n,), sent by the responder
+                   ct_state   uint8 (n,), also as field: 1 NEW, 2 ESTABLISHED (both directions seen), 3 RELATED (ICMP
+                              error about a known flow); 0 and absent without flow
+        raises   ColumnError for missing columns
+        """
+        native = batch.native if isinstance(batch.native, _core.PacketBatch) else _native_batch(batch)
+        self._native.update(native)
+        fields, present, extra = native.arrays()
+        return PacketColumns._of_checked(fields, present, {**batch.extra, **extra}, len(batch), native)
+
+    def take_finished(self) -> FlowColumns:
+        """Records of flows that have ended since the last call, in the order of their ends (which depends on nothing
+        but the packets and the options)."""
+        return _flow_columns(self._native.take_finished(False))
+
+    def finish(self) -> FlowColumns:
+        """Ends every flow; returns all records not taken yet, by flow_id."""
+        self._native.finish()
+        return _flow_columns(self._native.take_finished(True))
+
+    @property
+    def finished(self) -> int:
+        """Number of records that ``take_finished`` would return."""
+        return int(self._native.finished)
+
+    @property
+    def slots(self) -> int:
+        """Every flow_slot so far is below this."""
+        return int(self._native.slots)
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counts: flows (ever started), live, evicted, packets_without_flow, fragments_waiting (later fragments before
+        their first one), fragments_unmatched, fragmented_evicted, bytes (memory)."""
+        stats: dict[str, int] = self._native.stats
+        return stats
+
+
+def stream(
+    path: Path | Sequence[Path] | CaptureReader, *, options: FlowOptions | None = None, **how: Any
+) -> Iterator[FlowColumns]:
+    """Flows in batches as they end, in bounded memory. Arguments as for ``read``; a CaptureReader is read on."""
+    table = FlowTable(options)
+    for _ in _packets(path, table, how):
+        if table.finished >= _BATCH_OF_FLOWS:
+            yield table.take_finished()
+    last = table.finish()
+    if len(last):
+        yield last
+
+
+def read(path: Path | Sequence[Path], *, options: FlowOptions | None = None, **how: Any) -> FlowColumns:
+    """All flows of one capture or several, by flow_id.
+
+    options   default: timeouts of ``FlowOptions``
+    how       further arguments of ``capture.read``: filter, count, start_ns, end_ns, merge, strict
+    returns   FlowColumns; ``.problem`` says if the capture broke off, ``.stats`` what the table counted
+    raises    what ``capture.read`` raises
+    """
+    table = FlowTable(options)
+    reader = _packets(path, table, how)
+    for _ in reader:
+        pass
+    flows = table.finish()
+    flows.problem, flows.stats = reader.problem, table.stats
+    return flows
+
+
+def _packets(path: Any, table: FlowTable, how: dict[str, Any]) -> CaptureReader:
+    if isinstance(path, CaptureReader):
+        if how:
+            raise TypeError(f"a CaptureReader takes no further arguments: {', '.join(how)}")
+        path.flows = table
+        return path
+    return capture.read(path, flows=table, **how)
+
+
+def _flow_columns(native: Any) -> FlowColumns:
+    fields, present, extra = native.arrays()
+    columns = FlowColumns._of_checked(fields, present, extra, len(native), native)
+    assert isinstance(columns, FlowColumns)
+    return columns
+
+
+def _native_batch(batch: PacketColumns) -> Any:
+    """Columns that came from elsewhere, copied into the core's batch."""
+    missing = [name for name in ("src_ip", "dst_ip", "proto", "ip_ver") if name not in batch]
+    missing += [name for name in ("time_ns", "length") if name not in batch.extra]
+    if missing:
+        raise ColumnError(f"a flow table needs the columns {', '.join(missing)}")
+    n = len(batch)
+    columns: dict[str, Array] = dict(batch.extra)
+    present = np.zeros(n, np.uint32)
+    for i, info in enumerate(_core.FIELDS):
+        if info.name in batch:
+            column = batch[info.name]
+            if info.kind == "address" and column.ndim == 1:
+                column = np.column_stack([np.zeros(len(column), np.uint64), column.astype(np.uint64)])
+            columns[info.name] = np.broadcast_to(column, (n, *column.shape[1:]))
+            present |= batch.has(info.name).astype(np.uint32) << np.uint32(i)
+    return _core.PacketBatch(n, columns, present)
