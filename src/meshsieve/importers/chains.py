@@ -159,7 +159,7 @@ class _Unfolding:
         In mode "strict" ``certain`` is always False: nothing is told apart, the conditions are three-valued.
         """
         self.entered[chain] += 1
-        end = _Label()
+        end, again = _Label(), _Label()
         rest_uncertain: tuple[int, Condition] | None = None
         for i in range(first, len(self.program[chain])):
             rule, surely, maybe = self.program[chain][i]
@@ -180,9 +180,12 @@ class _Unfolding:
                     continue
             if certain and surely != maybe and rest_uncertain is None:
                 rest_uncertain = (i, guard)
-            guard = self.without(guard, maybe if certain else surely, rule, end)
+            # From the first uncertain RETURN on, who leaves meets the rest again as UNKNOWN, and leaves there for sure.
+            to = end if rest_uncertain is None else again
+            guard = self.without(guard, maybe if certain else surely, rule, to)
             if guard == FALSE:
                 break
+        self.place(again)
         if rest_uncertain is not None:
             after, its_guard = rest_uncertain
             yield self.block(chain, its_guard, False, after)
