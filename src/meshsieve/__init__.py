@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Rooms that may be reached as attributes: meshsieve.packets and so on.
-_ROOMS = frozenset({"capture", "columns", "engine", "errors", "flows", "importers", "inventory", "model", "packets"})
+_ROOMS = frozenset(
+    {"capture", "columns", "engine", "errors", "flows", "importers", "inventory", "model", "packets", "routes"}
+)
 # Public names and the room that each lives in.
-_NAMES = {"ImportOptions": "policy", "PacketColumns": "columns"}
+_NAMES = {"ImportOptions": "policy", "PacketColumns": "columns", "Request": "request"}
 
-__all__ = ["ImportOptions", "PacketColumns", "__version__"]
+__all__ = ["ImportOptions", "PacketColumns", "Request", "__version__"]
 
 if TYPE_CHECKING:
     from meshsieve.columns import PacketColumns
     from meshsieve.policy import ImportOptions
+    from meshsieve.request import Request
 
 
 if not TYPE_CHECKING:  # type checkers see the imports above
