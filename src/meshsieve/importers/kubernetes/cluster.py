@@ -87,7 +87,7 @@ def read_cluster(sources: Iterable[SourceFile]) -> Cluster:
         for document in load_documents(source.text, source.name):
             if not isinstance(document, Mapping):
                 raise PolicyError("expected a Kubernetes object", where=source.name)
-            for kind, node in _objects(Node(document, "")):
+            for kind, node in objects(Node(document, "")):
                 _add(cluster, kind, node)
     for pod in cluster.pods:
         cluster.namespaces.setdefault(pod.namespace, {NAME_LABEL: pod.namespace})
@@ -95,7 +95,8 @@ def read_cluster(sources: Iterable[SourceFile]) -> Cluster:
     return cluster
 
 
-def _objects(node: Node) -> Iterator[tuple[str, Node]]:
+def objects(node: Node) -> Iterator[tuple[str, Node]]:
+    """(kind, object) of a document; lists are flattened."""
     kind = node.required_text("kind")
     items = node.nodes("items") if kind.endswith("List") else None
     if items is None:
@@ -103,7 +104,7 @@ def _objects(node: Node) -> Iterator[tuple[str, Node]]:
         return
     for item in items:
         if "kind" in item.data:
-            yield from _objects(item)
+            yield from objects(item)
         else:
             yield kind.removesuffix("List"), item
 
