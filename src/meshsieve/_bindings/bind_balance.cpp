@@ -6,7 +6,6 @@
 #include "bindings.h"
 #include "meshsieve/balance/hash.h"
 #include "meshsieve/balance/maglev.h"
-#include "meshsieve/balance/regex_rewrite.h"
 #include "meshsieve/balance/ring_hash.h"
 #include "meshsieve/balance/rotation.h"
 #include "meshsieve/errors.h"
@@ -140,8 +139,4 @@ void bind_balance(py::module_& module) {
       "murmur2_64a", [](const std::string& bytes, uint64_t seed) { return murmur2_64a(bytes, seed); },
       py::arg("bytes"), py::arg("seed") = kStdHashSeed);
   module.def("murmur3_pair", &murmur3_pair, py::arg("a"), py::arg("b"), py::arg("seed"));
-
-  py::class_<RegexRewrite>(module, "RegexRewrite")
-      .def(py::init<const std::string&, std::string>(), py::arg("pattern"), py::arg("substitution"))
-      .def("apply", [](const RegexRewrite& rewrite, const std::string& text) { return py::bytes(rewrite.apply(text)); });
 }

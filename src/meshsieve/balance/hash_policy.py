@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from meshsieve import _core
-from meshsieve.errors import BalanceError
+from meshsieve.errors import BalanceError, ModelError
 from meshsieve.request import Request
 
 MASK = 2**64 - 1
@@ -35,18 +35,25 @@ class HeaderHash:
     name: str
     rewrite: tuple[str, str] | None = None  # RE2 pattern, substitution with \\0 .. \\9
     terminal: bool = False
-    _rewriter: Any = field(init=False, repr=False, compare=False, default=None)
+    _regex: Any = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        if self.rewrite is not None:
-            object.__setattr__(self, "_rewriter", _core.RegexRewrite(*self.rewrite))
+        if self.rewrite is None:
+            return
+        pattern, substitution = self.rewrite
+        try:
+            regex = _core.Regex(_bytes(pattern))
+            regex.check_substitution(_bytes(substitution))
+        except ModelError as error:
+            raise BalanceError(f"regex_rewrite of header {self.name}: {error}") from None
+        object.__setattr__(self, "_regex", regex)
 
     def hash(self, request: Request) -> int | None:
         lines = [_bytes(value) for value in request.header(self.name)]
         if not lines:
             return None
-        if self._rewriter is not None:
-            lines = [self._rewriter.apply(line) for line in lines]
+        if self.rewrite is not None:
+            lines = [self._regex.replace_all(line, _bytes(self.rewrite[1])) for line in lines]
         seed = 0
         for line in sorted(lines):
             seed = _core.xxh64(line, seed)

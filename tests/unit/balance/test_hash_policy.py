@@ -107,7 +107,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("a wrong type", {"header": {"header_name": 1}}, "must be str"),
     ("terminal that is no boolean", {**HEADER, "terminal": "yes"}, "terminal must be true or false"),
     ("a pattern that does not compile", rewrite("("), "missing \\)"),
-    ("a group that is not there", rewrite("a", "\\1"), "does not fit"),
+    ("a group that is not there", rewrite("a", "\\1"), "regex_rewrite of header x-key"),
     ("back-references", rewrite("(a)\\1"), "invalid escape"),
     ("nothing of a connection", {"connection_properties": {}}, "source_ip must be true"),
 ]  # fmt: skip

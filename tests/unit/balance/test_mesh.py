@@ -224,9 +224,8 @@ def test_an_unknown_subset_has_nobody() -> None:
 
 
 def test_a_subset_of_unknown_labels_is_refused() -> None:
-    text = (
-        (SERVICE % "") + ENDPOINTS.replace("{kind: Pod, metadata", "{kind: ConfigMap, metadata") + "---\n" + RULE % ""
-    )
+    without_pods = ENDPOINTS.replace("{kind: Pod, metadata", "{kind: ConfigMap, metadata")
+    text = (SERVICE % "") + without_pods + "---\n" + RULE % ""
     with pytest.raises(BalanceError, match="needs the labels of"):
         mesh_of([SourceFile("web.yaml", text)]).backend("web", 80, "v1", CLIENT)
 
@@ -248,7 +247,8 @@ def test_lint_says_when_ejection_is_impossible() -> None:
 def test_connection_pools_and_warmup() -> None:
     text = (
         "connectionPool: {tcp: {maxConnections: 5}, "
-        "http: {http1MaxPendingRequests: 6, http2MaxRequests: 7, maxRetries: 8}}, loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 60s}}"
+        "http: {http1MaxPendingRequests: 6, http2MaxRequests: 7, maxRetries: 8}}, "
+        "loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 60s}}"
     )
     policy = mesh(RULE % text).backend("web", 80, proxy=CLIENT).policy
     breaker = policy.breaker
