@@ -19,12 +19,19 @@ _ROOMS = frozenset(
     {"capture", "columns", "engine", "errors", "flows", "importers", "inventory", "model", "packets", "routes"}
 )
 # Public names and the room that each lives in.
-_NAMES = {"ImportOptions": "policy", "PacketColumns": "columns", "Request": "request"}
+_NAMES = {
+    "Engine": "engine",
+    "load": "engine",
+    "ImportOptions": "policy",
+    "PacketColumns": "columns",
+    "Request": "request",
+}
 
-__all__ = ["ImportOptions", "PacketColumns", "Request", "__version__"]
+__all__ = ["Engine", "ImportOptions", "PacketColumns", "Request", "__version__", "load"]
 
 if TYPE_CHECKING:
     from meshsieve.columns import PacketColumns
+    from meshsieve.engine import Engine, load
     from meshsieve.policy import ImportOptions
     from meshsieve.request import Request
 

@@ -17,6 +17,9 @@ class FieldInfo:
     @property
     def bits(self) -> int: ...
     @property
+    def requires(self) -> str:
+        """What must hold for a packet to have the field: nothing, ip, ports, tcp, icmp or vlan_tag."""
+    @property
     def doc(self) -> str: ...
 
 FIELDS: tuple[FieldInfo, ...]
@@ -78,6 +81,36 @@ def trace(rules: RuleSet, fields: Sequence[tuple[int, int, int]]) -> npt.NDArray
     """
 
 def engines() -> Sequence[tuple[str, str]]: ...
+def walk(rules: RuleSet, fields: Sequence[tuple[int, int, int]], start: int = ...) -> int:
+    """The reference's result for one packet, given as (field index, high word, low word); walks from rule ``start``."""
+
+class RowFormatter:
+    """Rows of typed columns as NDJSON or CSV.
+
+    cells      (kind, prefix, quoted) each; kind is number, address or text, prefix what stands before the value
+    null_text  what stands for "no value"
+    """
+
+    def __init__(
+        self, cells: Sequence[tuple[str, bytes, bool]], row_begin: bytes, row_end: bytes, null_text: bytes
+    ) -> None: ...
+    def add_texts(self, column: int, pieces: Sequence[bytes]) -> None:
+        """More finished texts for a text column, by code."""
+    def format(
+        self,
+        n: int,
+        columns: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[Any] | None]],
+    ) -> bytes:
+        """n rows; a column is (data, valid, version), see meshsieve.output.Column. The GIL is released.
+
+        raises  ModelError if a column has the wrong type or shape, or a code has no text
+        """
+
+def format_addresses(
+    data: npt.NDArray[np.uint64], version: npt.NDArray[np.uint8] | None, valid: npt.NDArray[np.bool_] | None
+) -> tuple[bytes, npt.NDArray[np.int32]]:
+    """Addresses as text end to end, and int32 (n + 1,) where each begins; nothing where valid is false."""
+
 def __getattr__(name: str) -> Any: ...
 
 class Regex:

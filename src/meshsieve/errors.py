@@ -69,6 +69,10 @@ class PolicyError(MeshsieveError):
         self.hint = hint
 
 
+class UsageError(MeshsieveError, ValueError):
+    """A question that makes no sense as it is put; the message says how to put it."""
+
+
 class OutputError(MeshsieveError):
     """A result that could not be written; the target is the old file or absent, never a part."""
 

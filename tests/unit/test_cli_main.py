@@ -10,7 +10,7 @@ import pytest
 
 from meshsieve import __version__
 from meshsieve.cli.main import VERBS, main
-from meshsieve.cli.text import printable
+from meshsieve.reports.escape import printable
 
 # A child finds the package where this process did.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -84,6 +84,15 @@ void bind_classifier(py::module_& module) {
   module.def("trace", &trace, py::arg("rules"), py::arg("fields"),
              "int64 (n, 4): rule, truth, failed and unknown field masks of every rule that the reference tests.");
 
+  module.def(
+      "walk",
+      [](const RuleSet& rules, const FieldWords& fields, int32_t start) {
+        if (start < 0) throw ModelError("a walk starts at a rule");
+        return reference_walk(rules, key_of(fields), start);
+      },
+      py::arg("rules"), py::arg("fields"), py::arg("start") = 0,
+      "The reference's result for one packet, walking from rule `start`.");
+
   module.def("engines", [] {
     std::vector<std::pair<std::string, std::string>> out;
     for (const EngineInfo& engine : engines()) out.emplace_back(engine.name, engine.summary);

@@ -25,6 +25,18 @@ const char* kind_name(FieldKind kind) {
   return "";
 }
 
+const char* requires_name(Requires requires_) {
+  switch (requires_) {
+    case Requires::nothing: return "nothing";
+    case Requires::ip: return "ip";
+    case Requires::ports: return "ports";
+    case Requires::tcp: return "tcp";
+    case Requires::icmp: return "icmp";
+    case Requires::vlan_tag: return "vlan_tag";
+  }
+  return "";
+}
+
 std::vector<Match> matches_from(const Array<int32_t>& rows) {
   if (rows.ndim() != 2 || rows.shape(1) != kFieldCount) throw ModelError("set ids must have shape (n, len(FIELDS))");
   std::vector<Match> matches(rows.shape(0));
@@ -78,6 +90,7 @@ void bind_model(py::module_& module) {
       .def_property_readonly("name", [](const FieldInfo& f) { return f.name; })
       .def_property_readonly("kind", [](const FieldInfo& f) { return kind_name(f.kind); })
       .def_property_readonly("bits", [](const FieldInfo& f) { return f.bits; })
+      .def_property_readonly("requires", [](const FieldInfo& f) { return requires_name(f.requires_); })
       .def_property_readonly("doc", [](const FieldInfo& f) { return f.doc; })
       .def("__repr__", [](const FieldInfo& f) { return std::string("<FieldInfo ") + f.name + ">"; });
   module.attr("FIELDS") = py::tuple(py::cast(std::vector<FieldInfo>(kFields.begin(), kFields.end())));

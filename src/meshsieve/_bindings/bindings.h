@@ -10,3 +10,4 @@ void bind_capture(pybind11::module_& module);
 void bind_balance(pybind11::module_& module);
 void bind_regex(pybind11::module_& module);
 void bind_flows(pybind11::module_& module);
+void bind_report(pybind11::module_& module);

@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, module) {
   bind_balance(module);
   bind_regex(module);
   bind_flows(module);
+  bind_report(module);
 }

@@ -15,10 +15,14 @@ import sys
 from collections.abc import Sequence
 
 from meshsieve import __version__
-from meshsieve.cli.text import printable
+from meshsieve.reports.escape import printable
 
 # Verb -> one line; the module is meshsieve.cli.<verb>, with ``add_arguments(parser)`` and ``run(options) -> status``.
 VERBS = {
+    "classify": "which rule decides each flow or packet of a capture",
+    "flows": "the flows of a capture, with their counters",
+    "explain": "every rule that one packet meets, and why it does or does not match",
+    "convert": "policies as meshsieve reads them, as one JSON document",
     "doctor": "versions, SIMD backend and extras, for a bug report",
 }
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141

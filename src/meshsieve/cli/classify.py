@@ -1,0 +1,71 @@
+"""Show which rule decides each flow or packet of a capture. A flow is judged once, by its first packet.
+
+Exit status: 0 when the capture was read to its end, whatever the verdicts; 2 for wrong usage, a policy or capture that
+cannot be read, or a capture that ends badly (the rows so far are written, and the reason goes to standard error).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from meshsieve.cli.options import add_capture, add_output, add_policy, load_engine, take_trailing_words
+
+EXAMPLES = """\
+examples:
+  meshsieve classify -r traffic.pcap -p nsx.json
+  meshsieve classify -r traffic.pcap -p rules.v4 --chain INPUT --iif eth0 'tcp and dst port 22'
+  meshsieve classify -r 1.pcap.zst 2.pcap.zst -p policies/ -o ndjson | jq -c 'select(.action != "ALLOW")'
+  tcpdump -w - | meshsieve classify -r - -p nsx.json --by packet -o csv
+  meshsieve classify -r traffic.pcap -p nsx.json -o parquet --output verdicts.parquet
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_capture(parser)
+    add_policy(parser)
+    add_output(parser)
+    parser.add_argument("--by", choices=("flow", "packet"), default="flow", help="what a row is (default: flow)")
+
+
+def run(options: argparse.Namespace) -> int:
+    expression = take_trailing_words(options, ("captures", "policies"), "filter")
+    engine = load_engine(options)
+
+    from meshsieve.cli.sink import open_output, open_sink
+    from meshsieve.cli.stderr import Progress, show_open, warn
+
+    with Progress() as progress:
+        result = engine.classify_pcap(
+            options.captures,
+            by=options.by,
+            filter=expression or None,
+            count=options.count,
+            strict=options.strict_capture,
+            iif=options.iif,
+            oif=options.oif,
+            progress=progress,
+        )
+        if options.format == "table":
+            from meshsieve.cli.terminal import colours, columns
+            from meshsieve.reports.flow_table import RowsTable
+
+            table = RowsTable(engine.tables, options.by, options.limit)
+            for batch in result:
+                table.add(batch)
+            wide, coloured = (columns(), colours()) if options.output is None else (None, False)
+            text = table.text(result.summary(), columns=wide, colours=coloured)
+            with open_output(options) as file:
+                file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        else:
+            with open_sink(options, result.empty_columns()) as sink:
+                for batch in result:
+                    sink.write(batch.columns)
+                sink.end(result.summary().to_dict())
+    if options.format in ("ndjson", "csv", "parquet"):
+        show_open(result.summary())
+    if result.problem:
+        sys.stdout.flush()
+        warn(result.problem)
+        return 2
+    return 0

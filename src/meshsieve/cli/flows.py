@@ -1,0 +1,73 @@
+"""List the flows of a capture: endpoints (the initiator first), packets, bytes, times.
+
+Exit status: 0 when the capture was read to its end, 2 for wrong usage or a capture that cannot be read (further).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from meshsieve.cli.options import add_capture, add_output, take_trailing_words
+
+if TYPE_CHECKING:
+    from meshsieve import flows
+
+EXAMPLES = """\
+examples:
+  meshsieve flows -r traffic.pcap
+  meshsieve flows -r traffic.pcapng.zst -o ndjson 'udp port 53' | jq -c '[.src, .dst]'
+"""
+
+_BATCH = 16384  # flows written at a time
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_capture(parser)
+    add_output(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    expression = take_trailing_words(options, ("captures",), "filter")
+
+    from meshsieve import capture, flows
+    from meshsieve.cli.sink import open_output, open_sink
+    from meshsieve.cli.stderr import Progress, warn
+    from meshsieve.traffic_columns import flow_columns
+
+    table = flows.FlowTable()
+    reader = capture.read(
+        options.captures, filter=expression or None, count=options.count, strict=options.strict_capture, flows=table
+    )
+
+    def finished() -> Iterator[flows.FlowColumns]:
+        for _ in reader:
+            progress(reader)
+            if table.finished >= _BATCH:
+                yield table.take_finished()
+        yield table.finish()
+
+    with Progress() as progress:
+        if options.format == "table":
+            from meshsieve.cli.terminal import colours, columns
+            from meshsieve.reports.flow_table import largest_flows_text
+
+            wide, coloured = (columns(), colours()) if options.output is None else (None, False)
+            text = largest_flows_text(finished(), options.limit, columns=wide, colours=coloured)
+            with open_output(options) as file:
+                file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        else:
+            with open_sink(options, flow_columns(flows.FlowTable().finish())) as sink:
+                for batch in finished():
+                    sink.write(flow_columns(batch))
+                sink.end({"stats": table.stats})
+    lost = table.stats["packets_without_flow"]
+    if lost:
+        warn(f"{lost:,} packets belong to no flow (no IP, or headers that cannot be read)")
+    if reader.problem:
+        sys.stdout.flush()
+        warn(reader.problem)
+        return 2
+    return 0

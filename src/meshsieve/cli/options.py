@@ -1,0 +1,125 @@
+"""Arguments that several verbs share: captures, policies, output, and the words at the end of the line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from meshsieve.errors import UsageError
+
+if TYPE_CHECKING:
+    from meshsieve.engine import Engine
+
+FORMATS = ("table", "json", "ndjson", "csv", "parquet")
+
+
+def add_capture(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("capture")
+    group.add_argument(
+        "-r",
+        dest="captures",
+        metavar="CAPTURE",
+        nargs="+",
+        required=True,
+        action="extend",
+        help="pcap or pcapng files, also .gz and .zst; several are merged by time; - is standard input",
+    )
+    group.add_argument("-c", "--count", type=_positive, metavar="COUNT", help="stop after COUNT packets")
+    group.add_argument(
+        "--strict-capture",
+        action="store_true",
+        help="a capture that ends badly is an error at once: an --output file is then not written",
+    )
+    parser.add_argument(
+        "filter", metavar="FILTER", nargs="*", help="tcpdump filter expression; only such packets are seen"
+    )
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("policy")
+    group.add_argument(
+        "-p",
+        dest="policies",
+        metavar="POLICY",
+        nargs="+",
+        required=True,
+        action="extend",
+        help="NSX exports, iptables-save dumps, Kubernetes policies, ClassBench rules; files, folders, or -",
+    )
+    group.add_argument(
+        "--lenient",
+        action="store_true",
+        help="keep clauses that cannot be expressed exactly as undecided, instead of refusing the policy",
+    )
+    group.add_argument(
+        "--mode",
+        choices=("strict", "upper", "lower"),
+        default="strict",
+        help="unknown clauses: leave the packet undecided (strict), or take them at the most (upper) or the least "
+        "(lower) that can be accepted",
+    )
+    group.add_argument(
+        "--chain", default="auto", help="iptables: the chain to walk (default: by --local, else FORWARD)"
+    )
+    group.add_argument(
+        "--local",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="iptables: an address of the host itself; may be repeated",
+    )
+    group.add_argument("--iif", metavar="NAME", help="interface by which the traffic comes in, for rules that ask")
+    group.add_argument("--oif", metavar="NAME", help="interface by which it goes out")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--format", choices=FORMATS, default="table", help="default: table")
+    group.add_argument("--output", metavar="FILE", help="write here instead of to standard output; whole or not at all")
+    group.add_argument("--limit", type=_positive, default=40, metavar="N", help="rows that a table shows (default 40)")
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
+    return int(text)
+
+
+def take_trailing_words(options: argparse.Namespace, lists: Sequence[str], trailing: str) -> str:
+    """The words at the end of the line, out of the list options that swallowed them.
+
+    ``-p nsx.json 'tcp and port 443'`` gives both words to -p. The first word of a list option is always a file; the
+    first later one that names nothing that exists begins the trailing words, as do words after any other option.
+
+    raises  UsageError if they stand in two places
+    """
+    places = [list(getattr(options, trailing) or [])]
+    for name in lists:
+        words = getattr(options, name)
+        end = next((i for i, w in enumerate(words) if i and w != "-" and not os.path.lexists(w)), len(words))
+        places.append(words[end:])
+        setattr(options, name, words[:end])
+    found = [" ".join(words) for words in places if words]
+    if len(found) > 1:
+        raise UsageError(
+            f"'{found[1]}' is neither a file nor, with '{found[0]}', one expression; put it into one place"
+        )
+    return found[0] if found else ""
+
+
+def load_engine(options: argparse.Namespace) -> Engine:
+    """The engine that the policy options ask for; findings go to standard error."""
+    from meshsieve.cli.stderr import show_diagnostics
+    from meshsieve.engine import load
+
+    engine = load(
+        options.policies,
+        strict=not options.lenient,
+        mode=options.mode,
+        chain=options.chain,
+        local_addresses=tuple(options.local),
+    )
+    show_diagnostics(engine.diagnostics)
+    return engine

@@ -1,0 +1,104 @@
+"""Where rows go: a format written to standard output or, whole or not at all, to a file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, Protocol
+
+from meshsieve.errors import UsageError
+from meshsieve.extras import require
+from meshsieve.output import Column
+from meshsieve.reports.rows import csv_header, csv_writer, json_writer, ndjson_writer
+
+
+class Sink(Protocol):
+    """Takes batches of columns, then what there is to say at the end."""
+
+    def write(self, columns: Sequence[Column]) -> None: ...
+    def end(self, summary: dict[str, Any]) -> None: ...
+
+
+class LinesSink:
+    """NDJSON or CSV: rows only; the summary has no place there."""
+
+    def __init__(self, file: BinaryIO, kind: str, columns: Sequence[Column]) -> None:
+        self._file = file
+        if kind == "csv":
+            file.write(csv_header(columns))
+        self._writer = csv_writer(columns) if kind == "csv" else ndjson_writer(columns)
+
+    def write(self, columns: Sequence[Column]) -> None:
+        self._file.write(self._writer.rows(columns))
+
+    def end(self, summary: dict[str, Any]) -> None:
+        pass
+
+
+class JsonSink:
+    """One JSON document: {"rows": [...], "summary": {...}}."""
+
+    def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
+        self._file = file
+        self._writer = json_writer(columns)
+        self._first = True
+        file.write(b'{"rows":[')
+
+    def write(self, columns: Sequence[Column]) -> None:
+        rows = memoryview(self._writer.rows(columns))  # each row starts with a comma
+        self._file.write(rows[1:] if self._first and len(rows) else rows)
+        self._first = self._first and not len(rows)
+
+    def end(self, summary: dict[str, Any]) -> None:
+        self._file.write(b'\n],\n"summary":' + json.dumps(summary).encode() + b"}\n")
+
+
+class ParquetSink:
+    """Parquet with dictionary-encoded text; the summary is JSON in the file's metadata under "meshsieve.summary"."""
+
+    def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
+        from meshsieve.reports.arrow import record_batch
+
+        parquet = require("pyarrow.parquet", "arrow")
+        self._record_batch = record_batch
+        self._writer = parquet.ParquetWriter(file, record_batch(columns).schema, compression="zstd")
+
+    def write(self, columns: Sequence[Column]) -> None:
+        self._writer.write_batch(self._record_batch(columns))
+
+    def end(self, summary: dict[str, Any]) -> None:
+        self._writer.add_key_value_metadata({"meshsieve.summary": json.dumps(summary)})
+        self._writer.close()
+
+
+@contextlib.contextmanager
+def open_sink(options: argparse.Namespace, columns: Sequence[Column]) -> Iterator[Sink]:
+    """The sink that ``-o`` and ``--output`` ask for.
+
+    columns  of a batch without rows: names and types
+    """
+    with open_output(options) as file:
+        if options.format == "parquet":
+            if options.output is None and sys.stdout.isatty():
+                raise UsageError("Parquet is binary; name a file with --output, or send it into a pipe")
+            yield ParquetSink(file, columns)
+        elif options.format == "json":
+            yield JsonSink(file, columns)
+        else:
+            yield LinesSink(file, options.format, columns)
+
+
+@contextlib.contextmanager
+def open_output(options: argparse.Namespace) -> Iterator[BinaryIO]:
+    """Standard output, or the file of ``--output``, which appears only if the block ends well."""
+    if options.output is None or options.output == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    else:
+        from meshsieve.reports.files import atomic_file
+
+        with atomic_file(options.output) as file:
+            yield file

@@ -1,0 +1,266 @@
+"""Many packets through all layers: which rule decides each, by the compiled tables.
+
+What     Every point of every layer is one look-up in a compiled rule list. The answers are combined per packet: the
+         first denial decides; undecided beats allowed (fail closed); allowed means that every point allowed.
+         Among points that allow, the first whose *rule* matched is named, then the first default.
+Order    layers in the order of the configuration, points in the order of the layer
+Cost     one look-up a point for the packets that come to it; points with one and the same rule list share the table
+Limits   none on rules or points; memory is a few arrays of the batch's length a point
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve import _core, packets
+from meshsieve.bounds import resolve_unknown
+from meshsieve.columns import PacketColumns
+from meshsieve.inventory import NO_VNIC
+from meshsieve.model import FIELD_INDEX, Action, NameCodes
+from meshsieve.policy import ACTION_VERDICT, Layer, Point, Verdict
+from meshsieve.protocols import WITH_PORTS
+
+Mode = Literal["strict", "upper", "lower"]
+
+# In place of a rule index: nothing matched; the packet did not come to this point; its vNIC has no filter.
+NO_RULE, NOT_HERE, EXCLUDED = -1, -2, -3
+# Beside the values of Verdict: no layer judged the packet.
+NOT_JUDGED = 6
+ACTION_NAMES: tuple[str, ...] = (*(verdict.name for verdict in Verdict), "NONE")
+
+# How strongly a verdict speaks when points are combined; the first of the strongest decides. An ALLOW by default is
+# weaker than one by a rule only in which of them is named.
+_WEIGHT = np.zeros(NOT_JUDGED + 1, np.uint8)
+_WEIGHT[Verdict.ALLOW] = 2
+_WEIGHT[Verdict.NO_MATCH] = 3
+_WEIGHT[Verdict.PENDING] = 4
+_WEIGHT[Verdict.UNDECIDED] = 5
+_WEIGHT[[Verdict.DROP, Verdict.REJECT]] = 6
+_ALLOW_BY_DEFAULT = 1
+# A SKIP never ends a walk; were one reported, it would not be an allow.
+_VERDICT_OF_ACTION = np.array([ACTION_VERDICT.get(action, Verdict.UNDECIDED) for action in Action], np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class PointDecisions:
+    """One point's answers for n packets.
+
+    rule     int32 (n,): index into the point's rules, or NO_RULE, NOT_HERE, EXCLUDED; for an undecided packet the
+             rule that could not be decided
+    verdict  uint8 (n,): values of Verdict, the default where no rule matched; NOT_JUDGED where rule is NOT_HERE
+    """
+
+    rule: npt.NDArray[np.int32]
+    verdict: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """All layers' answers for n packets.
+
+    action   uint8 (n,): index into ACTION_NAMES
+    point    int16 (n,): the point that decided, by its position in ``DecisionTables.points``; -1 = none
+    rule     int32 (n,): as in that point's ``PointDecisions``
+    missing  uint32 (n,): fields (bits of FIELDS) that an undecided packet's rule names and the packet lacks
+    points   one a point
+    """
+
+    action: npt.NDArray[np.uint8]
+    point: npt.NDArray[np.int16]
+    rule: npt.NDArray[np.int32]
+    missing: npt.NDArray[np.uint32]
+    points: tuple[PointDecisions, ...]
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        """Every array, in a fixed order."""
+        return [
+            self.action,
+            self.point,
+            self.rule,
+            self.missing,
+            *(a for p in self.points for a in (p.rule, p.verdict)),
+        ]
+
+    @staticmethod
+    def of_arrays(arrays: Sequence[npt.NDArray[Any]]) -> Decisions:
+        """The inverse of ``arrays``."""
+        action, point, rule, missing, *rest = arrays
+        return Decisions(action, point, rule, missing, tuple(map(PointDecisions, rest[::2], rest[1::2])))
+
+
+class PointTable:
+    """One point, ready to be asked: its rules compiled, its constants as columns."""
+
+    def __init__(self, layer: Layer, point: Point, classifier: packets.PacketClassifier, mode: Mode) -> None:
+        self.layer = layer
+        self.point = point
+        self.mode = mode
+        self.classifier = classifier
+        self._excluded = np.array(sorted(point.excluded), np.int32)
+
+    @property
+    def title(self) -> str:
+        return f"{self.layer.name} {self.point.name}"
+
+    def decide(self, headers: PacketColumns, interfaces: Mapping[str, str]) -> PointDecisions:
+        """The point's answers for any packets, judged here or not. interfaces: {"iif": name, "oif": name}, if known."""
+        n = len(headers)
+        rule = np.full(n, NOT_HERE, np.int32)
+        verdict = np.full(n, NOT_JUDGED, np.uint8)
+        here, vnic = self.who_comes(headers)
+        if len(self._excluded) and vnic is not None:
+            excluded = here & np.isin(vnic, self._excluded)
+            rule[excluded] = EXCLUDED
+            verdict[excluded] = Verdict.ALLOW
+            here &= ~excluded
+        rows = np.flatnonzero(here)
+        if len(rows):
+            asked = self.at_point(headers.take(rows) if len(rows) < n else headers, interfaces, vnic, rows)
+            rule[rows], verdict[rows] = self._judge(asked, self.classifier.classify_batch(asked))
+        return PointDecisions(rule, verdict)
+
+    def who_comes(self, headers: PacketColumns) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32] | None]:
+        """Which packets come to this point, bool (n,), and where it sits at vNICs, whose, int32 (n,)."""
+        here = ip_versions_in(headers, self.layer.families)
+        if self.point.vnic_of is None:
+            return here, None
+        vnic = self.layer.inventory.owners(headers, f"{self.point.vnic_of}_ip")
+        return here & (vnic != NO_VNIC), vnic
+
+    def at_point(
+        self,
+        headers: PacketColumns,
+        interfaces: Mapping[str, str],
+        vnic: npt.NDArray[np.int32] | None,
+        rows: npt.NDArray[np.intp],
+    ) -> PacketColumns:
+        """``headers``, which are the packets ``rows`` of a batch, with the fields that belong to the point."""
+        fields: dict[str, npt.ArrayLike] = {name: [value] for name, value in self.point.constants.items()}
+        for name, interface in interfaces.items():
+            fields[name] = [self.point.rules.names.get(name, NameCodes()).code(interface)]
+        if vnic is not None:
+            fields["vnic"] = vnic[rows].astype(np.uint32)
+        return headers.with_fields(fields) if fields else headers
+
+    def _judge(
+        self, asked: PacketColumns, found: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+        undecided = found <= -2
+        rule = np.where(undecided, -(found + 2), found).astype(np.int32)
+        if len(self.point.rules):
+            verdict = _VERDICT_OF_ACTION[self.point.rules.actions[np.maximum(rule, 0)]]
+        else:
+            verdict = np.empty(len(found), np.uint8)
+        verdict[rule == NO_RULE] = self.point.default
+        verdict[undecided] = Verdict.UNDECIDED
+        if self.mode != "strict":
+            for i in np.flatnonzero(verdict == Verdict.UNDECIDED):
+                packet = asked.take(np.array([i]))
+                rule[i], verdict[i] = resolve_unknown(self.point, packet, int(rule[i]), accept=self.mode == "upper")
+        return rule, verdict
+
+    def missing_fields(self, headers: PacketColumns, rule: int) -> npt.NDArray[np.uint32]:
+        """uint32 (n,): bits of the fields that the rule names and that each packet could have but lacks."""
+        labels = self.point.rules[rule]
+        named = {name for match in (labels.match, *labels.alternatives) for name in match}
+        out = np.zeros(len(headers), np.uint32)
+        for name in named - set(self.point.constants) - {"vnic"}:
+            lacks = ~headers.has(name) & ~_cannot_have(headers, name)
+            out |= np.where(lacks, 1 << FIELD_INDEX[name], 0).astype(np.uint32)
+        return out
+
+
+class DecisionTables:
+    """All points of all layers, compiled."""
+
+    def __init__(self, layers: Sequence[Layer], *, mode: Mode = "strict", engine: str = "auto") -> None:
+        self.layers = tuple(layers)
+        compiled: dict[int, packets.PacketClassifier] = {}
+        points = []
+        for layer in self.layers:
+            for point in layer.points:
+                key = id(point.rules)
+                if key not in compiled:
+                    compiled[key] = packets.compile(point.rules, engine=engine)
+                points.append(PointTable(layer, point, compiled[key], mode))
+        self.points: tuple[PointTable, ...] = tuple(points)
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """A name for each point that serves as a column prefix: ``nsx_out``."""
+        names: list[str] = []
+        for table in self.points:
+            words = " ".join(word.rsplit("/", 1)[-1] for word in table.title.lower().split())  # files without folders
+            base = re.sub(r"[^0-9a-z]+", "_", words).strip("_")
+            same = sum(1 for name in names if name == base or re.fullmatch(re.escape(base) + r"_\d+", name))
+            names.append(f"{base}_{same + 1}" if same else base)
+        return tuple(names)
+
+    def decide(self, headers: PacketColumns, interfaces: Mapping[str, str] | None = None) -> Decisions:
+        """Answers for every packet of ``headers``; see the head of this file for how points combine."""
+        n = len(headers)
+        action = np.full(n, NOT_JUDGED, np.uint8)
+        decider = np.full(n, -1, np.int16)
+        rule = np.full(n, NOT_HERE, np.int32)
+        weight = np.zeros(n, np.uint8)
+        answers = tuple(table.decide(headers, interfaces or {}) for table in self.points)
+        for number, answer in enumerate(answers):
+            own = _WEIGHT[answer.verdict]
+            own[(answer.verdict == Verdict.ALLOW) & (answer.rule < 0)] = _ALLOW_BY_DEFAULT
+            stronger = own > weight
+            action[stronger] = answer.verdict[stronger]
+            decider[stronger] = number
+            rule[stronger] = answer.rule[stronger]
+            weight[stronger] = own[stronger]
+        # A packet whose IP version could not be read might be anything: fail closed.
+        if "ip_ver" in headers:
+            action[~headers.has("ip_ver") & (decider < 0)] = Verdict.UNDECIDED
+        missing = np.zeros(n, np.uint32)
+        rows = np.flatnonzero((action == Verdict.UNDECIDED) & (rule >= 0))
+        pairs = decider[rows].astype(np.int64) << 32 | rule[rows]
+        for pair in np.unique(pairs):
+            these = rows[pairs == pair]
+            table = self.points[int(pair) >> 32]
+            missing[these] = table.missing_fields(headers.take(these), int(pair) & 0xFFFFFFFF)
+        return Decisions(action, decider, rule, missing, answers)
+
+
+def ip_versions_in(headers: PacketColumns, families: Iterable[int]) -> npt.NDArray[np.bool_]:
+    """bool (n,): packets whose IP version is one of ``families``; version 0 is a frame without IP."""
+    n = len(headers)
+    if "ip_ver" not in headers:
+        wide = any(headers[name].ndim == 2 for name in ("src_ip", "dst_ip") if name in headers)
+        return np.full(n, (6 if wide else 4) in set(families), np.bool_)
+    version = np.broadcast_to(headers["ip_ver"], (n,))
+    return np.isin(version, np.array(sorted(families), np.uint8)) & headers.has("ip_ver")
+
+
+def _cannot_have(headers: PacketColumns, name: str) -> npt.NDArray[np.bool_]:
+    """bool (n,): packets known to have no such field, so that a rule naming it is false, not unknown (fields.h)."""
+    n = len(headers)
+    requires = _core.FIELDS[FIELD_INDEX[name]].requires
+    if requires in ("nothing", "vlan_tag"):
+        return np.full(n, requires == "vlan_tag", np.bool_)
+    cannot = np.zeros(n, np.bool_)
+    if "ip_ver" in headers:
+        cannot |= headers.has("ip_ver") & (np.broadcast_to(headers["ip_ver"], (n,)) == 0)
+    carriers = {"ports": WITH_PORTS, "tcp": {6}, "icmp": {1, 58}}.get(requires)
+    if carriers is not None and "proto" in headers:
+        carries = np.isin(np.broadcast_to(headers["proto"], (n,)), np.array(sorted(carriers), np.uint8))
+        cannot |= headers.has("proto") & ~carries
+    return cannot
+
+
+def field_names(bits: int) -> list[str]:
+    """Names of the fields whose bits are set, in the order of FIELDS."""
+    return [info.name for i, info in enumerate(_core.FIELDS) if bits >> i & 1]

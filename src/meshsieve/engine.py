@@ -1,0 +1,138 @@
+"""All layers in one walk: configuration in, verdicts for packets, flows and whole captures out.
+
+>>> engine = meshsieve.load(["nsx.json", "host.rules"])                # doctest: +SKIP
+>>> for batch in engine.classify_pcap("traffic.pcap"):                 # doctest: +SKIP
+...     print(batch["action"], batch["rule"])
+>>> print(engine.explain("tcp 10.0.0.1:4242 > 10.0.0.2:443"))          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from meshsieve.classification import NEW, Classification, ClassifiedBatch, classified_packets
+from meshsieve.columns import PacketColumns
+from meshsieve.decision import DecisionTables, Mode
+from meshsieve.explanation import Explanation, explain
+from meshsieve.importers.registry import load_policy
+from meshsieve.packet_text import parse_packet
+from meshsieve.policy import Diagnostic, ImportOptions, Layer
+
+Path = str | os.PathLike[str]
+
+
+class Engine:
+    """Compiled layers, ready to be asked. Made by ``load``; ``Engine(layers)`` takes layers of your own.
+
+    Threads: any number may ask at once; nothing is changed after the first call.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], *, mode: Mode = "strict", diagnostics: Sequence[Diagnostic] = ()
+    ) -> None:
+        self.layers = tuple(layers)
+        self.mode = mode
+        self.diagnostics = tuple(diagnostics)
+
+    @cached_property
+    def tables(self) -> DecisionTables:
+        """The layers' rule lists, compiled (when first needed)."""
+        return DecisionTables(self.layers, mode=self.mode)
+
+    @property
+    def rule_count(self) -> int:
+        """Number of rules over all points, a list that two points share counted once."""
+        return sum(
+            len(rules) for rules in {id(p.rules): p.rules for layer in self.layers for p in layer.points}.values()
+        )
+
+    def classify(self, headers: Any, *, iif: str | None = None, oif: str | None = None) -> ClassifiedBatch:
+        """Judge every packet of ``headers`` by itself, each as the first of its connection unless it says otherwise.
+
+        headers   PacketColumns, a dict of arrays, or Arrow data (``PacketColumns.of``)
+        iif, oif  names of the incoming and outgoing interface of every packet, for rules that name interfaces
+        """
+        columns = PacketColumns.of(headers)
+        if "ct_state" not in columns:
+            columns = columns.with_fields({"ct_state": [NEW]})
+        return classified_packets(self.tables, columns, _interfaces(iif, oif))
+
+    def classify_pcap(
+        self,
+        path: Path | Sequence[Path],
+        *,
+        by: Literal["flow", "packet"] = "flow",
+        filter: str | None = None,
+        count: int | None = None,
+        strict: bool = False,
+        iif: str | None = None,
+        oif: str | None = None,
+        progress: Callable[[Any], None] | None = None,
+    ) -> Classification:
+        """The verdicts of a capture, as a stream of batches in bounded memory; nothing is read before it is iterated.
+
+        path      pcap or pcapng files, also compressed; "-" = standard input
+        by        "flow": one row a conversation; "packet": one row a packet, with its flow's verdict
+        filter    tcpdump expression; only packets that pass it are seen
+        count     stop after so many packets
+        strict    a capture that breaks off raises CaptureError after the rows that could be read; otherwise the rows
+                  end and ``problem`` of the result says why
+        iif, oif  as in ``classify``
+        progress  called with the CaptureReader after every batch
+
+        A flow is judged once, by its first packet as its initiator sent it; the verdict holds for all its packets in
+        both directions. Packets without a flow (no IP, undecodable) have no rows by flow; ``summary()`` counts them.
+
+        raises    CaptureError, FilterError when the iteration starts
+        """
+        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        return Classification(
+            self.tables,
+            paths,
+            by=by,
+            filter=filter,
+            count=count,
+            strict=strict,
+            interfaces=_interfaces(iif, oif),
+            progress=progress,
+        )
+
+    def explain(
+        self, packet: str | Mapping[str, Any], *, iif: str | None = None, oif: str | None = None
+    ) -> Explanation:
+        """Every rule that the packet meets at every point, tested by the linear reference.
+
+        packet  text such as ``tcp 10.0.0.1:4242 > 10.0.0.2:443`` (meshsieve.packet_text), or a mapping from field
+                names to values, addresses as text
+
+        raises  ModelError if the text or a value cannot be read
+        """
+        headers = parse_packet(packet) if isinstance(packet, str) else PacketColumns.of(packet)
+        return explain(self.tables, headers, _interfaces(iif, oif))
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{t.title} ({len(t.point.rules)} rules)" for t in self.tables.points)
+        return f"<Engine: {names}>"
+
+
+def _interfaces(iif: str | None, oif: str | None) -> dict[str, str]:
+    return {field: name for field, name in (("iif", iif), ("oif", oif)) if name is not None}
+
+
+def load(paths: Path | Iterable[Path], options: ImportOptions | None = None, **settings: Any) -> Engine:
+    """Read configuration files and folders of any mix of supported formats, and compile them.
+
+    paths     files, folders, "-" for standard input
+    options   how to read; or give its fields as keywords: ``load("rules.v4", strict=False, chain="INPUT")``
+
+    raises    PolicyError naming file, line, object and what to do
+    """
+    if settings:
+        options = ImportOptions(**settings) if options is None else dataclasses.replace(options, **settings)
+    options = options or ImportOptions()
+    result = load_policy([paths] if isinstance(paths, str | os.PathLike) else paths, options)
+    return Engine(result.layers, mode=options.mode, diagnostics=result.diagnostics)

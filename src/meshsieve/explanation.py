@@ -1,0 +1,230 @@
+"""Why a packet gets its verdict: every rule that it meets at every point, tested by the linear reference.
+
+tcp 10.0.0.1:4242 > 10.0.0.2:443
+DROP by rule 'no-db' (nsx.json:41 /infra/.../no-db)
+|- nsx out: ALLOW
+|  |- x  1 'quarantine'  src_ip 10.0.0.1 is not in {10.0.9.0/24}
+|  `- =  2 'web-out'     nsx.json:17 ...
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from meshsieve import _core
+from meshsieve.bounds import packet_words
+from meshsieve.columns import PacketColumns
+from meshsieve.decision import ACTION_NAMES, EXCLUDED, NOT_HERE, DecisionTables, PointTable
+from meshsieve.labels import Labels
+from meshsieve.model import FIELD_INDEX, Rule, ValueSet
+from meshsieve.policy import Verdict
+from meshsieve.protocols import PROTOCOL_NAMES, WITH_PORTS
+
+_FIELDS = tuple(FIELD_INDEX)
+_TRUTHS: tuple[Literal["no", "unknown", "yes"], ...] = ("no", "unknown", "yes")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One rule against the packet.
+
+    truth  no, unknown or yes
+    why    for "no" the clauses that fail, for "unknown" what is not known, in words; empty for "yes"
+    """
+
+    index: int
+    name: str
+    source: str
+    action: str
+    truth: Literal["no", "unknown", "yes"]
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PointExplanation:
+    """The walk at one point. verdict is None where the packet does not come there; reason says why not."""
+
+    title: str
+    verdict: str | None
+    reason: str
+    trials: tuple[Trial, ...]
+
+
+class Explanation:
+    """What ``Engine.explain`` found; ``str()`` is a tree, ``to_dict()`` plain values for JSON."""
+
+    def __init__(
+        self,
+        packet: str,
+        action: str,
+        rule: str | None,
+        source: str | None,
+        reason: str,
+        points: tuple[PointExplanation, ...],
+    ) -> None:
+        self.packet = packet
+        self.action = action
+        self.rule = rule
+        self.source = source
+        self.reason = reason
+        self.points = points
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "packet": self.packet,
+            "action": self.action,
+            "rule": self.rule,
+            "source": self.source,
+            "reason": self.reason,
+            "points": [
+                {
+                    "point": point.title,
+                    "verdict": point.verdict,
+                    "reason": point.reason,
+                    "rules_tested": [
+                        {
+                            "index": t.index,
+                            "rule": t.name,
+                            "source": t.source,
+                            "action": t.action,
+                            "matches": t.truth,
+                            "why": list(t.why),
+                        }
+                        for t in point.trials
+                    ],
+                }
+                for point in self.points
+            ],
+        }
+
+    def __str__(self) -> str:
+        from meshsieve.reports.text import explanation_text
+
+        return explanation_text(self)
+
+    def _repr_html_(self) -> str:
+        from meshsieve.reports.html import explanation_html
+
+        return explanation_html(self)
+
+
+def explain(tables: DecisionTables, headers: PacketColumns, interfaces: Mapping[str, str]) -> Explanation:
+    """The one packet of ``headers`` through all points."""
+    labels = Labels(tables)
+    decisions = tables.decide(headers, interfaces)
+    deciders = labels.deciders_of(decisions)
+    reason = labels.reasons.texts[int(labels.reasons_of(headers, decisions, deciders)[0])]
+    decider = int(deciders[0])
+    points = tuple(
+        _explain_point(table, headers, interfaces, int(answer.rule[0]), int(answer.verdict[0]))
+        for table, answer in zip(tables.points, decisions.points, strict=True)
+    )
+    return Explanation(
+        _packet_text(headers),
+        ACTION_NAMES[int(decisions.action[0])],
+        labels.rules.texts[decider],
+        labels.sources.texts[decider],
+        str(reason),
+        points,
+    )
+
+
+def _explain_point(
+    table: PointTable, headers: PacketColumns, interfaces: Mapping[str, str], rule: int, verdict: int
+) -> PointExplanation:
+    if rule == NOT_HERE:
+        return PointExplanation(table.title, None, _why_not_here(table, headers), ())
+    if rule == EXCLUDED:
+        return PointExplanation(table.title, Verdict.ALLOW.name, "the vNIC is excluded from filtering", ())
+    _, vnic = table.who_comes(headers)
+    asked = table.at_point(headers, interfaces, vnic, np.array([0]))
+    words = packet_words(asked, 0)
+    values = {_FIELDS[field]: high << 64 | low for field, high, low in words}
+    trials = tuple(
+        _trial(table, values, int(index), int(truth), int(failed), int(unknown))
+        for index, truth, failed, unknown in _core.trace(table.point.rules.native, words)
+    )
+    name = ACTION_NAMES[verdict]
+    if rule < 0:
+        return PointExplanation(table.title, name, f"no rule matched, default {name}", trials)
+    return PointExplanation(table.title, name, f"rule '{_name(table.point.rules[rule], rule)}'", trials)
+
+
+def _why_not_here(table: PointTable, headers: PacketColumns) -> str:
+    if table.point.vnic_of is None:
+        return "the layer does not judge this IP version"
+    end = {"src": "source", "dst": "destination"}[table.point.vnic_of]
+    return f"no known interface owns the {end}"
+
+
+def _trial(table: PointTable, values: Mapping[str, int], index: int, truth: int, failed: int, unknown: int) -> Trial:
+    rule: Rule = table.point.rules[index]
+    kind = _TRUTHS[truth]
+    why: tuple[str, ...] = ()
+    if kind == "no":
+        why = _failures(table, rule, values, failed)
+    elif kind == "unknown":
+        missing = tuple(f"the packet lacks {name}" for i, name in enumerate(_FIELDS) if unknown >> i & 1)
+        why = missing + tuple(f"'{text}' cannot be known offline" for text in rule.unknown)
+    return Trial(index, _name(rule, index), str(rule.source), rule.action.name, kind, why)
+
+
+def _failures(table: PointTable, rule: Rule, values: Mapping[str, int], failed: int) -> tuple[str, ...]:
+    names = [name for i, name in enumerate(_FIELDS) if failed >> i & 1]
+    common = [name for name in names if name in rule.match]
+    if common:
+        return tuple(_difference(table, name, rule.match[name], values) for name in common[:2])
+    sets = {name: [a[name] for a in rule.alternatives if name in a] for name in names}
+    return tuple(_difference(table, name, of[0].union(*of[1:]), values) for name, of in sets.items() if of)[:2]
+
+
+def _difference(table: PointTable, name: str, wanted: ValueSet, values: Mapping[str, int]) -> str:
+    if name == "vnic":
+        return "the rule is not applied to this vNIC"
+    if name not in values:
+        return f"the packet has no {name}"
+    return f"{name} {_value(name, values[name], values)} is not in {_set(name, wanted)}"
+
+
+def _value(name: str, value: int, values: Mapping[str, int]) -> str:
+    if _core.FIELDS[FIELD_INDEX[name]].kind == "address":
+        make = ipaddress.IPv6Address if values.get("ip_ver") == 6 else ipaddress.IPv4Address
+        return str(make(value))
+    if name == "proto":
+        return PROTOCOL_NAMES[value]
+    if name == "direction":
+        return {1: "OUT", 2: "IN"}.get(value, str(value))
+    return str(value)
+
+
+def _set(name: str, wanted: ValueSet) -> str:
+    if not wanted:
+        return "{} (the empty set: matches nothing)"
+    if name in ("proto", "direction"):
+        shown = [_value(name, v, {}) for lo, hi in wanted.v4[:4] for v in range(lo, min(hi, lo + 3) + 1)][:6]
+        return "{" + ", ".join(shown) + (", ..." if len(wanted.v4) > 4 else "") + "}"
+    return repr(wanted).removeprefix("ValueSet(").removesuffix(")").join("{}")
+
+
+def _name(rule: Rule, index: int) -> str:
+    return rule.name or f"#{index}"
+
+
+def _packet_text(headers: PacketColumns) -> str:
+    from meshsieve.bounds import packet_words as words_of
+
+    values = {_FIELDS[field]: high << 64 | low for field, high, low in words_of(headers, 0)}
+    proto = values.get("proto")
+    ends = []
+    for address, port in (("src_ip", "sport"), ("dst_ip", "dport")):
+        text = _value(address, values[address], values) if address in values else "?"
+        if port in values and (proto is None or proto in WITH_PORTS):
+            text = f"[{text}]:{values[port]}" if ":" in text else f"{text}:{values[port]}"
+        ends.append(text)
+    name = PROTOCOL_NAMES[proto] if proto is not None else "ip"
+    return f"{name} {ends[0]} > {ends[1]}"

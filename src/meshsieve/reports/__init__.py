@@ -1,0 +1,1 @@
+"""Results in the forms that people and programs want: tables, NDJSON, CSV, Arrow and Parquet, HTML. Pure functions."""

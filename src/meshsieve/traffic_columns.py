@@ -1,0 +1,67 @@
+"""The columns that say what traffic a row is about: for flows, for packets, for bare headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve.columns import PacketColumns
+from meshsieve.labels import TextTable
+from meshsieve.output import Column
+from meshsieve.protocols import PROTOCOL_NAMES
+
+_PROTOCOLS = TextTable(list(PROTOCOL_NAMES))
+_APPLICATIONS = TextTable()
+
+
+def endpoint_columns(headers: PacketColumns) -> list[Column]:
+    """src, dst, sport, dport (0 where there is none), proto."""
+    n = len(headers)
+    version = np.broadcast_to(headers["ip_ver"] if "ip_ver" in headers else np.uint8(4), (n,))
+    columns = []
+    for name, field in (("src", "src_ip"), ("dst", "dst_ip")):
+        if field in headers:
+            address = np.broadcast_to(headers[field], (n, *headers[field].shape[1:]))
+            columns.append(Column.address(name, address, version, headers.has(field)))
+    for name in ("sport", "dport"):
+        port = headers[name] if name in headers else np.zeros(1, np.uint16)
+        columns.append(Column.number(name, np.where(headers.has(name), port, np.uint16(0))))
+    proto = np.broadcast_to(headers["proto"] if "proto" in headers else np.uint8(0), (n,)).astype(np.int32)
+    return [*columns, Column.text("proto", np.where(headers.has("proto"), proto, -1), _PROTOCOLS)]
+
+
+def flow_columns(flows: PacketColumns) -> list[Column]:
+    """A flow's columns; packets and bytes are those of both directions together."""
+    extra = flows.extra
+    packets, octets = flow_volume(flows)
+    return [
+        *endpoint_columns(flows),
+        Column.number("packets", packets),
+        Column.number("bytes", octets),
+        Column.number("packets_reply", extra["packets_reply"]),
+        Column.number("bytes_reply", extra["bytes_reply"]),
+        Column.number("first_ns", extra["first_ns"]),
+        Column.number("last_ns", extra["last_ns"]),
+        Column.text("app", np.full(len(flows), -1), _APPLICATIONS),
+        Column.number("vlan", flows["vlan"], valid=flows.has("vlan")),
+        Column.number("vni", extra["vni"], valid=extra["tunnel"] != 0),
+    ]
+
+
+def flow_volume(flows: PacketColumns) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Packets and bytes of both directions together."""
+    extra = flows.extra
+    return extra["packets"] + extra["packets_reply"], extra["bytes"] + extra["bytes_reply"]
+
+
+def packet_columns(packets: PacketColumns) -> list[Column]:
+    """A packet's columns: number and time in the capture, endpoints, length on the wire."""
+    extra = packets.extra
+    return [
+        Column.number("number", extra["number"]),
+        Column.number("time_ns", extra["time_ns"]),
+        *endpoint_columns(packets),
+        Column.number("length", extra["length"]),
+    ]
