@@ -11,7 +11,7 @@ import sys
 
 from benches import options, report
 
-SUBJECTS = ["packets"]
+SUBJECTS = ["packets", "captures"]
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ def tables(result: dict[str, Any]) -> str:
         _against_peers([row for row in rows if row["suite"] == "prefixes"]),
         _own_engines(rows),
         _calls(rows),
-        _notes(rows),
+        notes(rows),
         _summary(result["summary"]),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -30,9 +30,9 @@ def _against_peers(rows: list[Row]) -> str:
                 "rules": row["rules"],
                 "ours ns": row["ours_ns"],
                 "engine": row["engine"],
-                **{f"{name} ns": _time(row["peers"].get(name)) for name in peers},
+                **{f"{name} ns": time_of(row["peers"].get(name)) for name in peers},
                 "ratio": row["ratio"],
-                "": _mark(row),
+                "": mark(row),
                 "wrong": row["wrong"],
                 "build s": row["build_seconds"],
                 "B/rule": row["bytes_per_rule"],
@@ -43,7 +43,7 @@ def _against_peers(rows: list[Row]) -> str:
     )
 
 
-def _mark(row: Row) -> str:
+def mark(row: Row) -> str:
     if row["wrong"]:
         return "WRONG"
     if row["ours_ns"] is None:
@@ -51,7 +51,7 @@ def _mark(row: Row) -> str:
     return "LOSES" if row["ratio"] is not None and row["ratio"] < 1 else ""
 
 
-def _time(entry: Entry | None) -> Any:
+def time_of(entry: Entry | None) -> Any:
     if entry is None:
         return "not run"
     if "unavailable" in entry:
@@ -62,7 +62,7 @@ def _time(entry: Entry | None) -> Any:
 def _own_engines(rows: list[Row]) -> str:
     names = dict.fromkeys(name for row in rows for name in row["own_engines"])
     lines = [
-        {"case": row["case"], **{name: _time(row["own_engines"].get(name)) for name in names}}
+        {"case": row["case"], **{name: time_of(row["own_engines"].get(name)) for name in names}}
         for row in rows
         if row["own_engines"]
     ]
@@ -86,11 +86,11 @@ def _calls(rows: list[Row]) -> str:
     )
 
 
-def _notes(rows: list[Row]) -> str:
+def notes(rows: list[Row]) -> str:
     """Whatever did not run, with the reason, and how those peers that ran were set; once each."""
     notes: dict[str, list[str]] = {}
     for row in rows:
-        own = {f"ours_{name}": entry for name, entry in row["own_engines"].items()}
+        own = {f"ours_{name}": entry for name, entry in row.get("own_engines", {}).items()}
         for name, entry in {"ours": row["ours"], **own, **row["peers"]}.items():
             if "unavailable" in entry:
                 notes.setdefault(f"{name} not available: {entry['unavailable']}", []).append(row["case"])

@@ -63,14 +63,20 @@ class Running:
     def __init__(self, peer: Peer, folder: Path, *, cache: Path, patience: float, environment: dict[str, str]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         core = machine.bench_core()
-        paths = os.pathsep.join([str(machine.REPOSITORY / "src"), str(machine.REPOSITORY)])
+        paths = [machine.REPOSITORY / "src", machine.REPOSITORY, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [*peer.command(cache), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             cwd=machine.REPOSITORY,
-            env={**os.environ, "PYTHONPATH": paths, "BENCH_CORE": str(core), **environment, **peer.environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(str, paths)),
+                "BENCH_CORE": str(core),
+                **environment,
+                **peer.environment,
+            },
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
         self.about = self._answer(patience)

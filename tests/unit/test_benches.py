@@ -12,10 +12,26 @@ import sys
 import numpy as np
 import pytest
 
-from benches import boxes, classbench, data, duel, groups, hard_sets, prefixes, report, traces
+from benches import (
+    boxes,
+    captures,
+    chart,
+    classbench,
+    data,
+    duel,
+    groups,
+    hard_sets,
+    options,
+    packets_tables,
+    prefixes,
+    report,
+    traces,
+    traffic,
+)
+from benches import packets as bench_packets
 from benches.families import FAMILIES
 from benches.process import Peer, Unavailable, compiled
-from meshsieve import packets
+from meshsieve import capture, packets
 
 NEEDS_GCC = pytest.mark.skipif(shutil.which("gcc") is None, reason="the judge is a C program; gcc is not installed")
 
@@ -179,6 +195,37 @@ def test_most_routed_addresses_hit_and_prefixes_nest():
     assert len(np.unique(material.files["lengths.i64"])) > 8
 
 
+# --- captures -----------------------------------------------------------------------------------------------------
+
+
+def test_a_made_up_capture_is_read_back_as_it_was_meant(tmp_path):
+    made = traffic.capture(3000)
+    path = tmp_path / "made.pcap"
+    path.write_bytes(made.pcap.tobytes())
+    reader = capture.read(path)
+    batches = list(reader)
+    assert reader.problem is None
+    assert reader.status_counts == {"ok": 3000}
+    judged = made.judged
+    assert 0.5 < judged.mean() < 1
+    for column, name in enumerate(("src_ip", "dst_ip", "sport", "dport", "proto")):
+        values = np.concatenate([batch[name] if batch[name].ndim == 1 else batch[name][:, 1] for batch in batches])
+        assert np.array_equal(values[judged].astype(np.uint32), made.headers[judged, column]), name
+    assert sum(map(len, capture.read(path, filter=traffic.FILTER))) == made.facts["matching"] > 0
+    assert len(made.pcap) == made.facts["bytes"]
+
+
+@NEEDS_GCC
+def test_captures_are_counted_by_a_peer(tmp_path):
+    made = data.Case("made", "captures", {"family": "made up"}, lambda: captures._made_up(2000))
+    folder = data.materialise(made, tmp_path)
+    row = captures._row(made, "read", folder, tmp_path, options.parse(["captures"], ["captures", "--quick"]))
+    assert row["wrong"] == 0
+    assert row["ours_ns"] > 0
+    for peer in row["peers"].values():
+        assert peer.get("wrong") == 0 or "not installed" in peer["unavailable"] or "No module" in peer["unavailable"]
+
+
 # --- processes ----------------------------------------------------------------------------------------------------
 
 
@@ -244,7 +291,43 @@ def test_the_command_gives_the_promised_json(tmp_path):
     assert row["ratio"] == (pytest.approx(scan_ns / row["ours_ns"]) if scan_ns else None)
 
 
-# --- figures ------------------------------------------------------------------------------------------------------
+# --- figures ----
+
+ROW = {
+    "case": "acl1_1k", "suite": "families", "family": "acl1", "trace": "uniform", "asked": 1000, "rules": 990,
+    "ours_ns": 10.0, "engine": "linear", "backend": "scalar", "ratio": 2.0, "ratio_avx2": 2.0, "wrong": 0,
+    "build_seconds": 0.1, "bytes_per_rule": 8.0, "build_peak_bytes": 4096, "peers_ns": {"rte_acl": 20.0},
+    "ours": {}, "own_engines": {}, "peers": {"rte_acl": {"ns": 20.0, "wrong": 0, "note": "kernel x"}},
+}  # fmt: skip
+MARKS = [
+    ("a row that is won", {}, ""),
+    ("a row that is lost stays and says so", {"ratio": 0.5}, "LOSES"),
+    ("a wrong answer is louder than a time", {"wrong": 3, "ratio": 0.5}, "WRONG"),
+    ("no time of ours", {"ours_ns": None, "ratio": None}, "FAILED"),
+]
+
+
+@pytest.mark.parametrize(("_", "change", "expected"), MARKS, ids=[m[0] for m in MARKS])
+def test_marks(_, change, expected):
+    assert packets_tables.mark({**ROW, **change}) == expected
+
+
+def test_what_is_printed_names_every_missing_peer():
+    row = {**ROW, "peers": {"rte_acl": {"unavailable": "libdpdk is not installed"}}, "peers_ns": {"rte_acl": None}}
+    shown = packets_tables.tables({"rows": [row], "summary": bench_packets._summaries([row])})
+    assert "rte_acl not available: libdpdk is not installed [acl1_1k]" in shown
+    assert "n/a" in shown
+
+
+def test_charts_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [ROW, {**ROW, "case": "acl1_10k", "asked": 10_000, "rules": 9_900, "ratio": 0.7}]
+    drawn = chart.draw({"rows": rows, "machine": {"cpu": "some", "commit": "abc"}}, tmp_path)
+    assert [path.name for path in drawn] == ["packets-growth.svg", "packets-ratios.svg"]
+    assert all(path.stat().st_size > 1000 for path in drawn)
+
+
+# --- ratios ------------------------------------------------------------------------------------------------------
 
 RATIOS = [
     ("the best peer counts", {"a": 30.0, "b": 20.0}, 10.0, 2.0),

@@ -1,0 +1,137 @@
+"""Programs and libraries that read captures: ``python -m benches.peers.capture_tools TOOL FOLDER``.
+
+TOOL  tcpdump  ``tcpdump --count`` with the filter
+      tshark   ``tshark -T fields`` with eight fields, on the first packets only (it takes microseconds a packet)
+      dpkt, scapy   every packet parsed into objects and its 5-tuple taken, on the first packets only
+A pass of an outside program counts its CPU time from start to end, start-up included. What is checked is the number of
+packets.
+"""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benches import data
+from benches.peers.serve import Answers
+
+SLICE = {"tshark": 20_000, "dpkt": 50_000, "scapy": 5_000}
+TSHARK_FIELDS = ("frame.time_epoch", "ip.src", "ip.dst", "ip.proto", "tcp.srcport", "tcp.dstport", "udp.srcport")
+
+Pass = Callable[[], tuple[float, int]]  # CPU seconds, packets counted
+
+
+def main() -> None:
+    answers = Answers()
+    tool, folder = sys.argv[1], Path(sys.argv[2])
+    facts = data.about(folder)
+    path = str(folder / "capture.pcap")
+    packets = min(facts["packets"], SLICE.get(tool, facts["packets"]))
+    try:
+        once, note = TOOLS[tool](path, packets, facts)
+    except (ImportError, FileNotFoundError) as error:
+        answers.give_up(str(error))
+    expected = facts["matching"] if tool == "tcpdump" else packets
+    once()
+
+    def passes(count: int) -> dict[str, Any]:
+        return {"ns": [round(once()[0] / packets * 1e9, 3) for _ in range(count)]}
+
+    answers.say({"headers": packets, "note": note})
+    answers.serve({"pass": passes, "wrong": lambda _: {"wrong": abs(once()[1] - expected), "checked": packets}})
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed")
+    return found
+
+
+def _run(command: list[str]) -> tuple[float, str]:
+    """CPU seconds of the program, children included, and its stdout."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+def _tcpdump(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
+    command = [_program("tcpdump"), "--count", "-nn", "-r", path, facts["filter"]]
+
+    def once() -> tuple[float, int]:
+        seconds, out = _run(command)
+        return seconds, int(out.split()[0])
+
+    return once, f"--count, '{facts['filter']}'"
+
+
+def _tshark(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
+    fields = [argument for name in TSHARK_FIELDS for argument in ("-e", name)]
+    command = [_program("tshark"), "-n", "-r", path, "-c", str(packets), "-T", "fields", *fields]
+
+    def once() -> tuple[float, int]:
+        seconds, out = _run(command)
+        return seconds, out.count("\n")
+
+    return once, f"-T fields, first {packets:,} packets, start-up included"
+
+
+def _dpkt(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
+    dpkt = importlib.import_module("dpkt")
+
+    def parse() -> int:
+        seen, count = set(), 0
+        with open(path, "rb") as file:
+            for count, (_, frame) in enumerate(dpkt.pcap.Reader(file), 1):
+                ip = dpkt.ethernet.Ethernet(frame).data
+                seen.add(
+                    (ip.src, ip.dst, ip.data.__class__, getattr(ip.data, "sport", 0), getattr(ip.data, "dport", 0))
+                )
+                if count == packets:
+                    break
+        return count
+
+    return _timed(parse), f"{dpkt.__version__}, parsed to 5-tuples, first {packets:,} packets"
+
+
+def _scapy(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
+    scapy = importlib.import_module("scapy.all")
+
+    def parse() -> int:
+        count = 0
+        with scapy.PcapReader(path) as reader:
+            for count, packet in enumerate(reader, 1):
+                _ = packet.payload.src, packet.payload.dst, getattr(packet.payload.payload, "sport", 0)
+                if count == packets:
+                    break
+        return count
+
+    return _timed(parse), f"{scapy.conf.version}, PcapReader, first {packets:,} packets"
+
+
+def _timed(parse: Callable[[], int]) -> Pass:
+    def once() -> tuple[float, int]:
+        start = time.process_time()
+        count = parse()
+        return time.process_time() - start, count
+
+    return once
+
+
+TOOLS: dict[str, Callable[[str, int, dict[str, Any]], tuple[Pass, str]]] = {
+    "tcpdump": _tcpdump,
+    "tshark": _tshark,
+    "dpkt": _dpkt,
+    "scapy": _scapy,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""meshsieve reading a capture: ``python -m benches.peers.own_capture STEP FOLDER``.
+
+STEP  read      records read and decoded into columns
+      filter    the same with the tcpdump filter of the case
+      flows     read, and the flow table
+      classify  read, flow table, and the rule that decides each packet (rules of the case)
+The time is the CPU time of the whole process, helper threads included.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benches import data
+from benches.peers.serve import Answers, peak_rss, reset_peak_rss
+from meshsieve import capture, packets
+
+
+def main() -> None:
+    answers = Answers()
+    step, folder = sys.argv[1], Path(sys.argv[2])
+    facts = data.about(folder)
+    path = folder / "capture.pcap"
+    verdicts: list[Any] = []
+    if step == "classify":
+        if not (folder / "rules.u32").exists():
+            answers.give_up("no rules come with this capture")
+        classifier = packets.compile(data.load_rules(folder))
+
+    def read() -> int:
+        return sum(map(len, capture.read(path)))
+
+    def filtered() -> int:
+        return sum(map(len, capture.read(path, filter=facts["filter"])))
+
+    def flows() -> int:
+        return sum(map(len, _with_flows(path)))
+
+    def classify() -> int:
+        verdicts.clear()
+        for batch in _with_flows(path):
+            verdicts.append(classifier.classify_batch(batch))
+        return sum(map(len, verdicts))
+
+    steps: dict[str, Callable[[], int]] = {"read": read, "filter": filtered, "flows": flows, "classify": classify}
+    once = steps[step]
+    reset_peak_rss()
+    before = peak_rss()
+    try:
+        once()
+    except ImportError as error:
+        answers.give_up(str(error))
+
+    def passes(count: int) -> dict[str, Any]:
+        ns = []
+        for _ in range(count):
+            start = time.process_time_ns()
+            once()
+            ns.append(round((time.process_time_ns() - start) / facts["packets"], 3))
+        return {"ns": ns}
+
+    def wrong(_: int) -> dict[str, Any]:
+        expected = facts["matching"] if step == "filter" else facts["packets"]
+        found = abs(once() - expected)
+        if step == "classify":
+            judged = np.fromfile(folder / "judged.u8", np.bool_)
+            found += int((np.concatenate(verdicts) != data.load_expected(folder))[judged].sum())
+        return {"wrong": found, "checked": facts["packets"]}
+
+    answers.say(
+        {"headers": facts["packets"], "peak_bytes": peak_rss(), "grown_bytes": peak_rss() - before, "note": step}
+    )
+    answers.serve({"pass": passes, "wrong": wrong})
+
+
+def _with_flows(path: Path) -> Iterator[Any]:
+    flows = importlib.import_module("meshsieve.flows")
+    table = flows.FlowTable()
+    for batch in capture.read(path):
+        yield table.update(batch)
+        table.take_finished()
+
+
+if __name__ == "__main__":
+    main()
