@@ -5,6 +5,7 @@
 #include <map>
 
 #include "meshsieve/errors.h"
+#include "simd/backends.h"
 
 namespace meshsieve {
 namespace {
@@ -34,7 +35,7 @@ std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const Rule
   auto classifier = std::make_shared<Classifier>();
   classifier->rules_ = rules;
   classifier->stats_.engine = engine.name;
-  classifier->stats_.backend = "scalar";
+  classifier->stats_.backend = simd::backend_named(options.backend).name;
   classifier->stats_.rules = rules->common.size();
   for (size_t i = 0; i + 1 < cuts.size(); ++i) {
     Segment segment{cuts[i], cuts[i + 1], engine.build(rules, cuts[i], cuts[i + 1], options)};

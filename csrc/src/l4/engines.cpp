@@ -1,4 +1,5 @@
 // The registry of engines, in the order in which "auto" prefers them.
+#include "l4/bitmap_table.h"
 #include "meshsieve/classifier.h"
 
 namespace meshsieve {
@@ -30,6 +31,7 @@ const std::vector<EngineInfo>& engines() {
           const CompileOptions&) -> std::unique_ptr<EngineTable> {
          return std::make_unique<LinearTable>(std::move(rules), begin, end);
        }},
+      {"bitmap", "one bit a rule and class: small or changing sets, large groups, overlapping ranges", build_bitmap},
   };
   return kEngines;
 }

@@ -6,6 +6,7 @@
 #include "l4/reference.h"
 #include "meshsieve/classifier.h"
 #include "meshsieve/errors.h"
+#include "simd/backends.h"
 
 namespace py = pybind11;
 using namespace meshsieve;
@@ -98,4 +99,14 @@ void bind_classifier(py::module_& module) {
     for (const EngineInfo& engine : engines()) out.emplace_back(engine.name, engine.summary);
     return out;
   });
+
+  module.def(
+      "backends",
+      [] {
+        std::vector<std::string> out;
+        for (const simd::Backend* backend : simd::backends())
+          if (backend->supported()) out.emplace_back(backend->name);
+        return out;
+      },
+      "SIMD backends that this CPU runs, best first; the last is \"scalar\".");
 }

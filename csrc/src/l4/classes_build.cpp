@@ -1,0 +1,397 @@
+// Building the class front end: which fields are swept, which are joined, and which rules each class leaves standing.
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <string>
+#include <unordered_map>
+
+#include "l4/classes_table.h"
+#include "meshsieve/errors.h"
+
+namespace meshsieve::classes {
+namespace {
+
+constexpr size_t kMaxJoinEntries = size_t{1} << 21;  // 4 MB of 16-bit classes
+constexpr size_t kMaxJoinWork = size_t{1} << 27;     // 64-bit words of row bitmaps read while joining, about 0.1 s
+constexpr size_t kOneJoinEntries = size_t{1} << 15;  // several fields share one table up to 64 KB, else joins are chained
+
+// A field, the distinct sets that the segment's rules use on it, and their classes.
+struct UsedField {
+  int field;
+  std::vector<const ValueSet*> sets;
+  std::unordered_map<SetId, uint32_t> position;  // in `sets`
+  FieldSweep sweep;
+
+  // 0 for "any", else 1 + the set's position.
+  uint32_t code(const Match& match) const {
+    return match[field] == kAnySet ? 0 : position.at(match[field]) + 1;
+  }
+};
+
+// Bitmaps of equal length, equal ones stored once.
+class BitmapInterner {
+ public:
+  explicit BitmapInterner(size_t words) : words_(words) {}
+  uint32_t id_of(const uint64_t* bits) {
+    uint64_t hash = 0;
+    for (size_t w = 0; w < words_; ++w) hash = (hash ^ bits[w]) * 0x9e3779b97f4a7c15 ^ (hash >> 29);
+    const auto [first, last] = by_hash_.equal_range(hash);
+    for (auto it = first; it != last; ++it)
+      if (std::memcmp(at(it->second), bits, words_ * 8) == 0) return it->second;
+    const auto id = static_cast<uint32_t>(size());
+    by_hash_.emplace(hash, id);
+    bits_.insert(bits_.end(), bits, bits + words_);
+    return id;
+  }
+  const uint64_t* at(uint32_t id) const { return bits_.data() + id * words_; }
+  size_t size() const { return bits_.size() / words_; }
+
+ private:
+  size_t words_;
+  std::vector<uint64_t> bits_;
+  std::unordered_multimap<uint64_t, uint32_t> by_hash_;
+};
+
+Lists lists_of(std::vector<std::vector<uint32_t>>&& keyed) {
+  Lists lists;
+  for (const auto& items : keyed) {
+    lists.items.insert(lists.items.end(), items.begin(), items.end());
+    lists.close();
+  }
+  return lists;
+}
+
+class FrontBuilder {
+ public:
+  FrontBuilder(const RuleSet& rules, int32_t begin, int32_t end) : rules_(rules), begin_(begin), end_(end) {
+    std::array<UsedField, kFieldCount> found;
+    for (int f = 0; f < kFieldCount; ++f) found[f].field = f;
+    const auto note = [&](const Match& match) {
+      uint32_t mask = 0;
+      for (int f = 0; f < kFieldCount; ++f) {
+        if (match[f] == kAnySet) continue;
+        mask |= uint32_t{1} << f;
+        if (found[f].position.try_emplace(match[f], static_cast<uint32_t>(found[f].sets.size())).second)
+          found[f].sets.push_back(&rules.sets[match[f]]);
+      }
+      return mask;
+    };
+    for (int32_t r = begin; r < end; ++r) {
+      used_ |= note(rules.common[r]);
+      for (uint32_t a = rules.alternative_begin[r]; a < rules.alternative_begin[r + 1]; ++a)
+        alternative_fields_ |= note(rules.alternatives[a]);
+    }
+    used_ |= alternative_fields_;
+    for (UsedField& field : found)
+      if (used_ >> field.field & 1) fields_.push_back(std::move(field));
+    for (UsedField& field : fields_) field.sweep = sweep(field.sets, kFields[field.field]);
+  }
+
+  uint32_t used() const { return used_; }
+
+  std::vector<FieldMap> maps() const {
+    std::vector<FieldMap> maps;
+    for (const UsedField& used : fields_) {
+      FieldMap map;
+      map.field = used.field;
+      map.unknown = used.sweep.unknown;
+      if (map.is_small()) {
+        map.small = PagedMap(used.sweep.v4);
+      } else {
+        map.v4 = Map32(used.sweep.v4);
+        if (map.is_address()) map.v6 = Map128(used.sweep.v6);
+      }
+      maps.push_back(std::move(map));
+    }
+    return maps;
+  }
+
+  std::vector<Dimension> dimensions() {
+    std::vector<Dimension> out;
+    std::vector<int> joined;
+    for (const int m : join_order()) {
+      const bool required = alternative_fields_ >> fields_[m].field & 1;
+      if (required || kFields[fields_[m].field].kind != FieldKind::address) {
+        joined.push_back(m);
+      } else {
+        out.push_back(alone(m));
+      }
+    }
+    std::vector<int> left_alone;
+    if (!joined.empty()) {
+      Dimension dimension = join(joined, left_alone);
+      if (!dimension.joins.empty()) out.push_back(std::move(dimension));
+    }
+    for (const int m : left_alone) out.push_back(alone(m));
+    return out;
+  }
+
+ private:
+  // What alternatives name comes first, because it must be joined; then as services name fields, from coarse to fine.
+  std::vector<int> join_order() const {
+    static constexpr Field kOrder[] = {Field::ip_ver, Field::proto, Field::dport, Field::icmp_type, Field::icmp_code,
+                                       Field::tcp_flags, Field::sport};
+    std::vector<int> order(fields_.size());
+    for (size_t m = 0; m < order.size(); ++m) order[m] = static_cast<int>(m);
+    const auto rank = [this](int m) {
+      const int f = fields_[m].field;
+      int place = static_cast<int>(std::size(kOrder));
+      for (size_t i = 0; i < std::size(kOrder); ++i)
+        if (index_of(kOrder[i]) == f) place = static_cast<int>(i);
+      const bool address = kFields[f].kind == FieldKind::address;
+      return std::tuple((alternative_fields_ >> f & 1) == 0, address, place, f);
+    };
+    std::sort(order.begin(), order.end(), [&](int x, int y) { return rank(x) < rank(y); });
+    return order;
+  }
+
+  Dimension alone(int m) const {
+    const UsedField& used = fields_[m];
+    Dimension dimension;
+    dimension.map = m;
+    dimension.n_classes = used.sweep.n_classes();
+    for (uint32_t c = 0; c < dimension.n_classes; ++c) {
+      dimension.rows.items.push_back(0);
+      for (const uint32_t* s = used.sweep.members.from(c); s != used.sweep.members.to(c); ++s)
+        dimension.rows.items.push_back(*s + 1);
+      dimension.rows.close();
+    }
+    std::vector<std::vector<uint32_t>> by_row(used.sets.size() + 1);
+    for (int32_t r = begin_; r < end_; ++r)
+      by_row[used.code(rules_.common[r])].push_back(static_cast<uint32_t>(r - begin_));
+    dimension.rules_by_common = lists_of(std::move(by_row));
+    return dimension;
+  }
+
+  // --- Joining ---
+
+  struct Rows {
+    std::map<std::vector<uint32_t>, uint32_t> id;  // codes of the joined fields -> row
+    std::vector<std::vector<uint32_t>> codes;
+    uint32_t of(const std::vector<uint32_t>& key) {
+      const auto [found, is_new] = id.try_emplace(key, static_cast<uint32_t>(codes.size()));
+      if (is_new) codes.push_back(key);
+      return found->second;
+    }
+  };
+
+  // Joins the given fields in order; an optional field that does not fit goes to `left_alone`.
+  Dimension join(const std::vector<int>& joined, std::vector<int>& left_alone) {
+    Dimension dimension;
+    Rows rows = collect_rows(joined, dimension);
+    const size_t words = (rows.codes.size() + 63) / 64;
+    std::vector<uint64_t> all(words, ~uint64_t{0});
+    BitmapInterner current(words);  // the classes joined so far
+    current.id_of(all.data());
+
+    std::vector<BitmapInterner> axes;
+    for (size_t j = 0; j < joined.size(); ++j) axes.push_back(row_bits(rows, j, fields_[joined[j]], words));
+
+    std::vector<size_t> open;  // positions in `joined` of the join being collected
+    const auto try_join = [&](const std::vector<size_t>& inputs) {
+      Join made;
+      if (!make_join(joined, inputs, axes, current, words, made)) return false;
+      dimension.joins.push_back(std::move(made));
+      return true;
+    };
+    const auto close_join = [&] {
+      if (!open.empty()) try_join(open);  // at most kOneJoinEntries classes, so it cannot fail
+      open.clear();
+    };
+    size_t entries = 1;  // of the table that joins `current` and `open`
+    for (size_t j = 0; j < joined.size(); ++j) {
+      const size_t n = axes[j].size();
+      if (!open.empty() && entries * n > kOneJoinEntries) close_join();
+      if (open.empty()) entries = current.size();
+      entries *= n;
+      if (entries <= kOneJoinEntries && entries * words <= kMaxJoinWork) {
+        open.push_back(j);
+        continue;
+      }
+      if (entries <= kMaxJoinEntries && entries * words <= kMaxJoinWork && try_join({j})) continue;
+      const FieldInfo& info = kFields[fields_[joined[j]].field];
+      if (alternative_fields_ >> fields_[joined[j]].field & 1)
+        throw CompileError(std::string("field ") + info.name + " in alternatives: joining its " + std::to_string(n) +
+                           " classes takes " + std::to_string(entries) + " entries, the limits are " +
+                           std::to_string(kMaxJoinEntries) + " entries and 65,536 classes");
+      left_alone.push_back(joined[j]);
+    }
+    close_join();
+    dimension.n_classes = static_cast<uint32_t>(current.size());
+    for (uint32_t c = 0; c < dimension.n_classes; ++c) {
+      for (size_t w = 0; w < words; ++w)
+        for (uint64_t bits = current.at(c)[w]; bits != 0; bits &= bits - 1) {
+          const size_t row = w * 64 + static_cast<size_t>(__builtin_ctzll(bits));
+          if (row < rows.codes.size()) dimension.rows.items.push_back(static_cast<uint32_t>(row));
+        }
+      dimension.rows.close();
+    }
+    return dimension;
+  }
+
+  // The distinct conjunctions over the joined fields, and which rules name each.
+  Rows collect_rows(const std::vector<int>& joined, Dimension& dimension) const {
+    Rows rows;
+    std::vector<uint32_t> key(joined.size(), 0);
+    rows.of(key);
+    std::vector<std::vector<uint32_t>> common, alternative;
+    const auto add = [&](const Match& match, int32_t r, std::vector<std::vector<uint32_t>>& by_row) {
+      for (size_t j = 0; j < joined.size(); ++j) key[j] = fields_[joined[j]].code(match);
+      const uint32_t row = rows.of(key);
+      if (by_row.size() <= row) by_row.resize(row + 1);
+      const auto rule = static_cast<uint32_t>(r - begin_);
+      if (by_row[row].empty() || by_row[row].back() != rule) by_row[row].push_back(rule);
+    };
+    for (int32_t r = begin_; r < end_; ++r) {
+      add(rules_.common[r], r, common);
+      const uint32_t from = rules_.alternative_begin[r], to = rules_.alternative_begin[r + 1];
+      for (uint32_t a = from; a < to; ++a) add(rules_.alternatives[a], r, alternative);
+      if (from != to) dimension.rules_with_alternatives.push_back(static_cast<uint32_t>(r - begin_));
+    }
+    common.resize(rows.codes.size());
+    alternative.resize(rows.codes.size());
+    dimension.rules_by_common = lists_of(std::move(common));
+    dimension.rules_by_alternative = lists_of(std::move(alternative));
+    return rows;
+  }
+
+  // Class of one field -> bitmap of the rows that do not fail on it. Classes are distinct sets of sets, and every set
+  // is in some row by itself or with others, so two classes may share a bitmap only if rows repeat: they are kept apart.
+  BitmapInterner row_bits(const Rows& rows, size_t j, const UsedField& used, size_t words) const {
+    std::vector<std::vector<uint32_t>> rows_of_code(used.sets.size() + 1);
+    for (uint32_t row = 0; row < rows.codes.size(); ++row) rows_of_code[rows.codes[row][j]].push_back(row);
+    BitmapInterner out(words);
+    std::vector<uint64_t> bits(words);
+    const auto set = [&](uint32_t code) {
+      for (const uint32_t row : rows_of_code[code]) bits[row / 64] |= uint64_t{1} << row % 64;
+    };
+    for (uint32_t c = 0; c < used.sweep.n_classes(); ++c) {
+      std::fill(bits.begin(), bits.end(), 0);
+      set(0);
+      for (const uint32_t* s = used.sweep.members.from(c); s != used.sweep.members.to(c); ++s) set(*s + 1);
+      if (out.id_of(bits.data()) != c) throw std::logic_error("field classes must differ in their rows");
+    }
+    return out;
+  }
+
+  // False if that makes more than 65,536 classes; `current` is then as before.
+  bool make_join(const std::vector<int>& joined, const std::vector<size_t>& open,
+                 const std::vector<BitmapInterner>& axes, BitmapInterner& current, size_t words, Join& join) const {
+    std::vector<const BitmapInterner*> inputs;
+    if (current.size() > 1) {
+      join.maps.push_back(-1);
+      inputs.push_back(&current);
+    }
+    for (const size_t j : open) {
+      join.maps.push_back(joined[j]);
+      inputs.push_back(&axes[j]);
+    }
+    size_t entries = 1;
+    join.stride.resize(inputs.size());
+    for (size_t k = inputs.size(); k-- > 0;) {
+      join.stride[k] = static_cast<uint32_t>(entries);
+      entries *= inputs[k]->size();
+    }
+    join.table = TableArray<uint16_t>(entries);
+    BitmapInterner next(words);
+    std::vector<uint64_t> bits(words * (inputs.size() + 1), ~uint64_t{0});
+    if (!enumerate(join, inputs, 0, 0, bits.data(), words, next)) return false;
+    current = std::move(next);
+    return true;
+  }
+
+  // Fills the part of the table where inputs before `k` are fixed; bits[0..words) are the rows they leave.
+  bool enumerate(Join& join, const std::vector<const BitmapInterner*>& inputs, size_t k, size_t index, uint64_t* bits,
+                 size_t words, BitmapInterner& next) const {
+    if (k == inputs.size()) {
+      const uint32_t id = next.id_of(bits);
+      join.table[index] = static_cast<uint16_t>(id);
+      return id <= 0xffff;
+    }
+    uint64_t* narrowed = bits + words;
+    for (uint32_t c = 0; c < inputs[k]->size(); ++c) {
+      const uint64_t* rows = inputs[k]->at(c);
+      for (size_t w = 0; w < words; ++w) narrowed[w] = bits[w] & rows[w];
+      if (!enumerate(join, inputs, k + 1, index + size_t{c} * join.stride[k], narrowed, words, next)) return false;
+    }
+    return true;
+  }
+
+  const RuleSet& rules_;
+  int32_t begin_, end_;
+  uint32_t used_ = 0, alternative_fields_ = 0;
+  std::vector<UsedField> fields_;
+};
+
+}  // namespace
+
+ClassFront::ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const simd::Backend& backend)
+    : backend_(&backend) {
+  FrontBuilder builder(rules, begin, end);
+  fields_used_ = builder.used();
+  maps_ = builder.maps();
+  dimensions_ = builder.dimensions();
+}
+
+void ClassFront::forget_lists() {
+  for (Dimension& dimension : dimensions_) {
+    dimension.rows = {};
+    dimension.rules_by_common = {};
+    dimension.rules_by_alternative = {};
+    dimension.rules_with_alternatives = {};
+  }
+}
+
+size_t ClassFront::bytes() const {
+  size_t bytes = 0;
+  for (const FieldMap& map : maps_) bytes += map.bytes();
+  for (const Dimension& dimension : dimensions_)
+    for (const Join& join : dimension.joins) bytes += join.table.bytes();
+  return bytes;
+}
+
+uint64_t ClassFront::worst_case_steps() const {
+  uint64_t steps = 0;
+  for (const FieldMap& map : maps_) steps += map.levels();
+  for (const Dimension& dimension : dimensions_) steps += dimension.joins.size();
+  return steps;
+}
+
+void fill_rule_bits(const Dimension& dimension, uint32_t words, uint64_t* out) {
+  const auto set_bits = [](const Lists& rules, uint32_t row, uint64_t* bits) {
+    for (const uint32_t* r = rules.from(row); r != rules.to(row); ++r) bits[*r / 64] |= uint64_t{1} << *r % 64;
+  };
+  // Rows that name many rules are set as whole bitmaps, the others bit by bit.
+  const auto bitmap_of_rows = [&](const Lists& rules) {
+    std::unordered_map<uint32_t, std::vector<uint64_t>> dense;
+    for (uint32_t row = 0; row < rules.size(); ++row)
+      if (static_cast<size_t>(rules.to(row) - rules.from(row)) > 2 * words)
+        set_bits(rules, row, dense.emplace(row, std::vector<uint64_t>(words)).first->second.data());
+    return dense;
+  };
+  const auto dense_common = bitmap_of_rows(dimension.rules_by_common);
+  const auto dense_alternative = bitmap_of_rows(dimension.rules_by_alternative);
+  const auto add = [&](const Lists& rules, const auto& dense, uint32_t row, uint64_t* bits) {
+    const auto found = dense.find(row);
+    if (found == dense.end()) return set_bits(rules, row, bits);
+    for (uint32_t w = 0; w < words; ++w) bits[w] |= found->second[w];
+  };
+
+  std::vector<uint64_t> unrestricted(words, ~uint64_t{0});
+  for (const uint32_t r : dimension.rules_with_alternatives) unrestricted[r / 64] &= ~(uint64_t{1} << r % 64);
+  const bool has_alternatives = !dimension.rules_with_alternatives.empty();
+  std::vector<uint64_t> alternative(words);
+  for (uint32_t c = 0; c < dimension.n_classes; ++c) {
+    uint64_t* bits = out + size_t{c} * words;
+    for (const uint32_t* row = dimension.rows.from(c); row != dimension.rows.to(c); ++row)
+      add(dimension.rules_by_common, dense_common, *row, bits);
+    if (!has_alternatives) continue;
+    alternative = unrestricted;
+    for (const uint32_t* row = dimension.rows.from(c); row != dimension.rows.to(c); ++row)
+      add(dimension.rules_by_alternative, dense_alternative, *row, alternative.data());
+    for (uint32_t w = 0; w < words; ++w) bits[w] &= alternative[w];
+  }
+
+}
+
+}  // namespace meshsieve::classes

@@ -1,0 +1,79 @@
+// Kernels of the class front end: field value -> class, many values in flight. Included once a backend (simd/).
+//
+// Every value takes the same steps whatever it is: a value that is already terminal re-reads node 0 and keeps its
+// entry. So there are no mispredicted branches, and the out-of-order core overlaps the independent values.
+
+// How many keys of the node are below the value.
+static inline unsigned keys_below32(const classes::Node32& node, uint32_t value) {
+  const int32_t biased = static_cast<int32_t>(value ^ 0x80000000u);
+#if MESHSIEVE_LANES == 512
+  const __m256i keys = _mm256_load_si256(reinterpret_cast<const __m256i*>(node.key));
+  return static_cast<unsigned>(__builtin_popcount(_mm256_cmpgt_epi32_mask(_mm256_set1_epi32(biased), keys)));
+#elif MESHSIEVE_LANES == 256
+  const __m256i keys = _mm256_load_si256(reinterpret_cast<const __m256i*>(node.key));
+  const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(biased), keys);
+  return static_cast<unsigned>(
+      __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(below)))));
+#else
+  unsigned n = 0;
+  for (int k = 0; k < 7; ++k) n += biased > node.key[k];
+  return n;
+#endif
+}
+
+static inline unsigned keys_below64(const classes::Node64& node, uint64_t value) {
+  const int64_t biased = static_cast<int64_t>(value ^ (uint64_t{1} << 63));
+#if MESHSIEVE_LANES == 512
+  const __m512i keys = _mm512_load_si512(node.key);
+  return static_cast<unsigned>(__builtin_popcount(_mm512_cmpgt_epi64_mask(_mm512_set1_epi64(biased), keys)));
+#elif MESHSIEVE_LANES == 256
+  const __m256i wanted = _mm256_set1_epi64x(biased);
+  const __m256i first = _mm256_cmpgt_epi64(wanted, _mm256_load_si256(reinterpret_cast<const __m256i*>(node.key)));
+  const __m256i last = _mm256_cmpgt_epi64(wanted, _mm256_load_si256(reinterpret_cast<const __m256i*>(node.key + 4)));
+  const unsigned mask = static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(first))) |
+                        static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(last))) << 4;
+  return static_cast<unsigned>(__builtin_popcount(mask));
+#else
+  unsigned n = 0;
+  for (int k = 0; k < 7; ++k) n += biased > node.key[k];
+  return n;
+#endif
+}
+
+static void search32(const classes::Search32View& map, const uint32_t* values, size_t n, uint32_t* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = map.root[values[i] >> map.shift];
+  for (uint32_t level = 0; level < map.levels; ++level) {
+    for (size_t i = 0; i < n; ++i) {
+      const uint32_t entry = out[i];
+      const bool terminal = (entry & classes::kTerminal) != 0;
+      const classes::Node32& node = map.nodes[terminal ? 0 : entry];
+      const uint32_t child = node.child[keys_below32(node, values[i])];
+      out[i] = terminal ? entry : child;
+    }
+  }
+  for (size_t i = 0; i < n; ++i) out[i] &= ~classes::kTerminal;
+}
+
+static void search128(const classes::Search128View& map, const U128* values, size_t n, uint32_t* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = map.root;
+  for (uint32_t level = 0; level < map.high_levels; ++level) {
+    for (size_t i = 0; i < n; ++i) {
+      const uint32_t entry = out[i];
+      const bool done = entry >= classes::kLowWord;  // terminal, or decided by the low word
+      const classes::Node64& node = map.nodes[done ? 0 : entry];
+      const uint32_t child = node.child[keys_below64(node, values[i].hi)];
+      out[i] = done ? entry : child;
+    }
+  }
+  for (size_t i = 0; i < n; ++i) out[i] &= ~classes::kLowWord;
+  for (uint32_t level = 0; level < map.low_levels; ++level) {
+    for (size_t i = 0; i < n; ++i) {
+      const uint32_t entry = out[i];
+      const bool terminal = (entry & classes::kTerminal) != 0;
+      const classes::Node64& node = map.nodes[terminal ? 0 : entry];
+      const uint32_t child = node.child[keys_below64(node, values[i].lo)];
+      out[i] = terminal ? entry : child;
+    }
+  }
+  for (size_t i = 0; i < n; ++i) out[i] &= ~classes::kTerminal;
+}

@@ -1,0 +1,171 @@
+// The class front end at work: a chunk of packets, field by field, into class ids.
+#include "l4/classes_table.h"
+#include "meshsieve/classifier.h"
+
+namespace meshsieve::classes {
+namespace {
+
+// Numbers [first, first + n) of a column: in place where they already are contiguous 32-bit, else widened into `buffer`.
+const uint32_t* load32(const Column& column, size_t first, size_t n, uint32_t* buffer) {
+  const uint8_t* data = column.at(first);
+  if (column.width == 4 && column.stride == 4) return reinterpret_cast<const uint32_t*>(data);
+  if (column.width == 2 && column.stride == 2) {
+    for (size_t i = 0; i < n; ++i) {
+      uint16_t value;
+      std::memcpy(&value, data + 2 * i, 2);
+      buffer[i] = value;
+    }
+  } else if (column.width == 1 && column.stride == 1) {
+    for (size_t i = 0; i < n; ++i) buffer[i] = data[i];
+  } else {
+    for (size_t i = 0; i < n; ++i) buffer[i] = column.number(first + i);
+  }
+  return buffer;
+}
+
+bool derives_ipv4(const KeyColumns& keys) {
+  return keys[Field::ip_ver].data == nullptr && (keys[Field::src_ip].width == 4 || keys[Field::dst_ip].width == 4);
+}
+
+uint32_t columns_given(const KeyColumns& keys) {
+  uint32_t given = derives_ipv4(keys) ? bit_of(Field::ip_ver) : 0;
+  for (int f = 0; f < kFieldCount; ++f)
+    if (keys.column[f].data != nullptr) given |= uint32_t{1} << f;
+  return given;
+}
+
+void classify_small(const PagedMap& map, const Column& column, size_t first, size_t n, uint32_t* out) {
+  uint32_t buffer[kChunk];
+  const uint32_t* values = load32(column, first, n, buffer);
+  if (column.width <= 2) {
+    for (size_t i = 0; i < n; ++i) out[i] = map[values[i]];
+  } else {  // wider than the field: what does not fit is in no set
+    for (size_t i = 0; i < n; ++i) out[i] = values[i] <= 0xffff ? map[values[i]] : kNoSet;
+  }
+}
+
+void classify_address(const FieldMap& map, const simd::Backend& backend, const KeyColumns& keys, size_t first, size_t n,
+                      uint32_t* out) {
+  const Column& column = keys.column[map.field];
+  const Column& version = keys[Field::ip_ver];
+  uint32_t buffer[kChunk];
+  if (column.width == 4 && version.data == nullptr)
+    return backend.search32(map.v4.view(), load32(column, first, n, buffer), n, out);
+
+  U128 wide[kChunk];
+  bool is_v6[kChunk];
+  size_t n_v6 = 0;
+  for (size_t i = 0; i < n; ++i) {
+    wide[i] = column.address(first + i);
+    is_v6[i] = version.data != nullptr && version.number(first + i) == 6;
+    n_v6 += is_v6[i];
+  }
+  if (n_v6 != n) {
+    for (size_t i = 0; i < n; ++i) buffer[i] = static_cast<uint32_t>(wide[i].lo);
+    backend.search32(map.v4.view(), buffer, n, out);
+  }
+  if (n_v6 != 0) {
+    uint32_t v6[kChunk];
+    backend.search128(map.v6.view(), wide, n, v6);
+    for (size_t i = 0; i < n; ++i) out[i] = is_v6[i] ? v6[i] : out[i];
+  }
+  // An IPv4 address beyond 32 bits is none: in no set.
+  for (size_t i = 0; i < n; ++i)
+    if (!is_v6[i] && U128{0, 0xffffffffu} < wide[i]) out[i] = kNoSet;
+}
+
+}  // namespace
+
+void ClassFront::classify(const KeyColumns& keys, size_t first, size_t n, ClassChunk& chunk) const {
+  for (size_t m = 0; m < maps_.size(); ++m) classify_field(maps_[m], keys, first, n, chunk.field[m]);
+  chunk.unknown = 0;
+  uint32_t needed = fields_used_;
+  if (needed & (bit_of(Field::src_ip) | bit_of(Field::dst_ip))) needed |= bit_of(Field::ip_ver);
+  if (keys.present != nullptr || (needed & ~columns_given(keys)) != 0) mark_missing(keys, first, n, chunk);
+
+  for (size_t d = 0; d < dimensions_.size(); ++d) {
+    const Dimension& dimension = dimensions_[d];
+    uint32_t* out = chunk.joined[d];
+    chunk.dimension[d] = dimension.joins.empty() ? chunk.field[dimension.map] : out;
+    for (const Join& join : dimension.joins) {
+      const auto input = [&](size_t k) { return join.maps[k] < 0 ? out : chunk.field[join.maps[k]]; };
+      const uint16_t* table = join.table.data();
+      uint32_t index[kChunk];
+      for (size_t i = 0; i < n; ++i) index[i] = input(0)[i] * join.stride[0];
+      for (size_t k = 1; k < join.maps.size(); ++k) {
+        const uint32_t* classes = input(k);
+        const uint32_t stride = join.stride[k];
+        for (size_t i = 0; i < n; ++i) index[i] += classes[i] * stride;
+      }
+      for (size_t i = 0; i < n; ++i) out[i] = table[index[i]];
+    }
+  }
+}
+
+void ClassFront::classify_field(const FieldMap& map, const KeyColumns& keys, size_t first, size_t n,
+                                uint32_t* out) const {
+  const Column& column = keys.column[map.field];
+  if (column.data == nullptr) {
+    const bool is_four = map.field == index_of(Field::ip_ver) && derives_ipv4(keys);
+    for (size_t i = 0; i < n; ++i) out[i] = is_four ? map.small[4] : kNoSet;
+  } else if (map.is_small()) {
+    classify_small(map.small, column, first, n, out);
+  } else if (map.is_address()) {
+    classify_address(map, *backend_, keys, first, n, out);
+  } else {
+    uint32_t buffer[kChunk];
+    backend_->search32(map.v4.view(), load32(column, first, n, buffer), n, out);
+  }
+}
+
+// Puts packets that lack a field into class 0 or `unknown` of that field.
+void ClassFront::mark_missing(const KeyColumns& keys, size_t first, size_t n, ClassChunk& chunk) const {
+  const uint32_t given = columns_given(keys);
+  const bool derived = derives_ipv4(keys);
+  const Column& version = keys[Field::ip_ver];
+  const Column& proto = keys[Field::proto];
+  PacketKey known;  // the fields that `requirement_fails` looks at
+  for (size_t i = 0; i < n; ++i) {
+    uint32_t present = given;
+    if (keys.present != nullptr) present &= keys.present[first + i] | (derived ? bit_of(Field::ip_ver) : 0);
+    known.present = present;
+    known.value[index_of(Field::ip_ver)] = derived ? 4 : version.data != nullptr ? version.number(first + i) : 0;
+    known.value[index_of(Field::proto)] = proto.data != nullptr ? proto.number(first + i) : 0;
+    for (size_t m = 0; m < maps_.size(); ++m) {
+      const FieldMap& map = maps_[m];
+      const bool has = present >> map.field & 1;
+      if (has && (!map.is_address() || known.has(Field::ip_ver))) continue;
+      const bool not_applicable = !has && requirement_fails(kFields[map.field].requires_, known);
+      chunk.field[m][i] = not_applicable ? kNoSet : map.unknown;
+      if (!not_applicable) chunk.unknown |= uint64_t{1} << i;
+    }
+  }
+}
+
+KeyColumns columns_of(const PacketKey& key) {
+  KeyColumns keys;
+  keys.n = 1;
+  for (int f = 0; f < kFieldCount; ++f) {
+    if ((key.present >> f & 1) == 0) continue;
+    const bool address = kFields[f].kind == FieldKind::address;
+    keys.column[f] = {address ? static_cast<const void*>(&key.address[f]) : &key.value[f], address ? 16u : 4u, 0};
+  }
+  return keys;
+}
+
+Verdicts::Verdicts(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end)
+    : rules_(std::move(rules)), result_(static_cast<size_t>(end - begin) + 1) {
+  result_[0] = kNoMatch;
+  for (int32_t r = begin; r < end; ++r)
+    result_[static_cast<size_t>(r - begin) + 1] = rules_->certain[r] ? r : undecided_at(r);
+}
+
+void Verdicts::finish(const KeyColumns& keys, size_t first, size_t n, uint64_t unknown, RuleResult* results) const {
+  for (size_t i = 0; i < n; ++i) results[i] = result_[static_cast<size_t>(results[i] + 1)];
+  for (; unknown != 0; unknown &= unknown - 1) {
+    const auto i = static_cast<size_t>(__builtin_ctzll(unknown));
+    if (results[i] >= 0) results[i] = reference_first_match(*rules_, keys.key(first + i), results[i], results[i] + 1);
+  }
+}
+
+}  // namespace meshsieve::classes

@@ -1,0 +1,187 @@
+// The class front end: turns the fields of a packet into a few small class ids, for the engines that index by class.
+//
+// What    Two values of a field are equivalent when the same sets of the policy contain them; a *class* is one such
+//         equivalence. A FieldMap finds the class of a value. Fields whose rules need them together (protocol, ports,
+//         whatever services name) are joined by tables: (class, class, ...) -> class. What is left is a few *dimensions*,
+//         each with one class id a packet; per dimension and class the engine knows which rules do not fail there.
+// Why     Classes depend on sets, not on rules: a group used by 500 rules is swept once, and nothing is multiplied out.
+// Cost    Build: sort of the interval bounds of the distinct sets, plus one list a class. Look-up: one cache line a level
+//         of an address tree (usually one or two levels), two loads a small field, one load a joint table; no branches.
+// Unknown A field that a packet lacks is in class 0, where only rules match that leave the field free, if it is not
+//         applicable; and in the class `unknown`, where no rule fails, if it is merely unseen. The latter packets are
+//         marked, and the first rule that does not fail is then judged exactly by the reference (rejudge).
+// Limits  65,535 classes a joint table and kMaxJointEntries entries; 2^30 nodes and classes elsewhere; membership lists
+//         of kMaxMembers entries in all. More is a CompileError that names the figures.
+// Source  Equivalence classes: Gupta and McKeown, Packet classification on multiple fields (RFC), SIGCOMM 1999.
+//         One-line search nodes: Zhou et al., FAST-style trees; measured against stride tries before it was chosen.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "l4/classes_views.h"
+#include "l4/table_memory.h"
+#include "meshsieve/fields.h"
+#include "meshsieve/rule_set.h"
+#include "simd/backends.h"
+
+namespace meshsieve::classes {
+
+// Class 0 of every field and dimension: no set contains the value, or the packet has no such field.
+inline constexpr uint32_t kNoSet = 0;
+
+// --- Building -------------------------------------------------------------------------------------------------------
+
+// One boundary of a swept axis: values from `start` up to the next boundary have class `id`.
+struct Boundary {
+  U128 start;
+  uint32_t id;
+};
+
+// Lists of numbers, one list a key, in two arrays.
+struct Lists {
+  std::vector<uint32_t> begin = {0};
+  std::vector<uint32_t> items;
+
+  uint32_t size() const { return static_cast<uint32_t>(begin.size() - 1); }
+  const uint32_t* from(uint32_t key) const { return items.data() + begin[key]; }
+  const uint32_t* to(uint32_t key) const { return items.data() + begin[key + 1]; }
+  void close() { begin.push_back(static_cast<uint32_t>(items.size())); }
+};
+
+// A field's sweep: the axis of each family cut into classes, and which of the swept sets contain each class.
+struct FieldSweep {
+  std::vector<Boundary> v4, v6;  // sorted; the first starts at 0. v6 only for addresses
+  Lists members;                 // class -> positions in the swept list of sets
+  uint32_t unknown = 0;          // the class that is in every set
+  uint32_t n_classes() const { return members.size(); }
+};
+FieldSweep sweep(const std::vector<const ValueSet*>& sets, const FieldInfo& field);
+
+// --- Look-up tables -------------------------------------------------------------------------------------------------
+
+// 32-bit values -> class: a root indexed by the top bits, then nodes.
+class Map32 {
+ public:
+  Map32() = default;
+  explicit Map32(const std::vector<Boundary>& boundaries);
+  Search32View view() const { return {root_.data(), nodes_.data(), shift_, levels_}; }
+  size_t bytes() const { return root_.bytes() + nodes_.bytes(); }
+  uint32_t levels() const { return levels_; }
+
+ private:
+  TableArray<uint32_t> root_;
+  TableArray<Node32> nodes_;
+  uint32_t shift_ = 31, levels_ = 0;
+};
+
+// 128-bit values -> class: nodes over the high word, then, where that does not decide, nodes over the low word.
+class Map128 {
+ public:
+  Map128() = default;
+  explicit Map128(const std::vector<Boundary>& boundaries);
+  Search128View view() const { return {nodes_.data(), root_, high_levels_, low_levels_}; }
+  size_t bytes() const { return nodes_.bytes(); }
+  uint32_t levels() const { return high_levels_ + low_levels_; }
+
+ private:
+  TableArray<Node64> nodes_;
+  uint32_t root_ = kTerminal, high_levels_ = 0, low_levels_ = 0;
+};
+
+// 16-bit values -> class: pages of 256 values, equal pages stored once.
+class PagedMap {
+ public:
+  PagedMap() = default;
+  explicit PagedMap(const std::vector<Boundary>& boundaries);
+  uint32_t operator[](uint32_t value) const { return pages_[page_[value >> 8] + (value & 255)]; }
+  size_t bytes() const { return sizeof page_ + pages_.bytes(); }
+
+ private:
+  std::array<uint32_t, 256> page_{};  // offset into pages_
+  TableArray<uint32_t> pages_;
+};
+
+struct FieldMap {
+  int field = 0;
+  uint32_t unknown = 0;
+  Map32 v4;  // addresses, and numbers of more than 16 bits
+  Map128 v6;
+  PagedMap small;  // numbers of at most 16 bits
+  bool is_address() const { return kFields[field].kind == FieldKind::address; }
+  bool is_small() const { return !is_address() && kFields[field].bits <= 16; }
+  size_t bytes() const;
+  uint32_t levels() const;  // table reads of the dearest value
+};
+
+// Joins classes: sum of class * stride over the inputs indexes `table`. Input -1 is the result of the previous join.
+struct Join {
+  std::vector<int> maps;  // positions in ClassFront's field maps; -1 only first
+  std::vector<uint32_t> stride;
+  TableArray<uint16_t> table;
+};
+
+struct Dimension {
+  std::vector<Join> joins;  // empty: the dimension is field map `map` alone
+  int map = -1;
+  uint32_t n_classes = 0;
+  Lists rows;            // class -> rows (below) that do not fail in it; rows count from 0, row 0 constrains nothing
+  Lists rules_by_common;  // row -> rules, relative to the segment, whose common part has this row
+  Lists rules_by_alternative;  // row -> rules that have an alternative with this row; only where joins use alternatives
+  std::vector<uint32_t> rules_with_alternatives;  // sorted
+};
+
+// The classes of up to kChunk packets.
+struct ClassChunk {
+  alignas(64) uint32_t field[kFieldCount][kChunk];
+  alignas(64) uint32_t joined[kFieldCount][kChunk];
+  const uint32_t* dimension[kFieldCount];
+  uint64_t unknown;  // bit i: packet i lacks a field that it may have
+};
+
+class ClassFront {
+ public:
+  // Rules [begin, end). Throws CompileError where a limit above is met.
+  ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const simd::Backend& backend);
+
+  const std::vector<Dimension>& dimensions() const { return dimensions_; }
+  // Drops what only building needs (row and rule lists).
+  void forget_lists();
+  // Classes of packets [first, first + n), n <= kChunk.
+  void classify(const KeyColumns& keys, size_t first, size_t n, ClassChunk& chunk) const;
+  size_t bytes() const;
+  uint64_t worst_case_steps() const;
+
+ private:
+  void classify_field(const FieldMap& map, const KeyColumns& keys, size_t first, size_t n, uint32_t* out) const;
+  void mark_missing(const KeyColumns& keys, size_t first, size_t n, ClassChunk& chunk) const;
+
+  const simd::Backend* backend_;
+  uint32_t fields_used_ = 0;
+  std::vector<FieldMap> maps_;
+  std::vector<Dimension> dimensions_;
+};
+
+// Rule bits of every class of a dimension: n_classes rows of `words` words, bit r set where rule r does not fail.
+void fill_rule_bits(const Dimension& dimension, uint32_t words, uint64_t* out);
+
+// The key as columns of one packet, so that scalar and batch look-ups are one piece of code.
+KeyColumns columns_of(const PacketKey& key);
+
+// From the first rule that does not certainly fail on a packet to what the look-up answers.
+class Verdicts {
+ public:
+  Verdicts(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end);
+  // results: n relative rule numbers or kNoMatch, of packets [first, first + n); rewritten in place.
+  void finish(const KeyColumns& keys, size_t first, size_t n, uint64_t unknown, RuleResult* results) const;
+  size_t n_rules() const { return result_.size() - 1; }
+  size_t bytes() const { return result_.bytes(); }
+
+ private:
+  std::shared_ptr<const RuleSet> rules_;
+  TableArray<RuleResult> result_;  // by relative rule + 1: the rule, undecided where it is not certain; [0] is kNoMatch
+};
+
+}  // namespace meshsieve::classes
