@@ -56,7 +56,9 @@ def test_the_answer_is_the_reference_s(
 @pytest.mark.parametrize("size", [0, 1, 7, 63, 64, 65, 200])
 def test_the_batch_size_changes_nothing(engine: str, backend: str, size: int) -> None:
     world = World(5, FIVE_TUPLE)
-    same(world.rules(40), world.packets(size) if size else world.packets(1).take(np.zeros(0, np.int64)), engine, backend)
+    same(
+        world.rules(40), world.packets(size) if size else world.packets(1).take(np.zeros(0, np.int64)), engine, backend
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -31,7 +31,11 @@ class World:
         """Prefixes, ranges and single values, near each other so that they nest and touch."""
         spans = []
         for _ in range(int(self.random.integers(1, 5))):
-            size = int(self.random.integers(0, bits + 1)) if self.random.random() < 0.3 else int(self.random.integers(0, min(bits, 12) + 1))
+            size = (
+                int(self.random.integers(0, bits + 1))
+                if self.random.random() < 0.3
+                else int(self.random.integers(0, min(bits, 12) + 1))
+            )
             base = int(self.random.integers(0, 1 << min(bits, 14)))
             if bits > 14 and self.random.random() < 0.8:  # a few shared high parts
                 base |= int(self.random.integers(0, 4)) << (bits - 3)
@@ -100,7 +104,7 @@ class World:
         columns = {name: self._column(name, n) for name in self.fields}
         if "proto" in columns:  # protocols that have ports, flags and ICMP fields
             columns["proto"] = np.where(
-                self.random.random(n) < 0.7, self.random.choice([6, 17, 1, 58], n), columns["proto"]
+                self.random.random(n) < 0.7, self.random.choice([6, 17, 1, 58], n).astype(np.uint64), columns["proto"]
             )
         if not self.v6:
             for name in ("src_ip", "dst_ip"):
