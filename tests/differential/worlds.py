@@ -1,4 +1,4 @@
-"""Random rule lists and packets that meet: every field, both families, absent fields, alternatives, skips, uncertainty."""
+"""Random rule lists and packets that meet: both families, absent fields, alternatives, skips, uncertain rules."""
 
 from __future__ import annotations
 
