@@ -12,6 +12,7 @@ namespace avx2 {
 #define MESHSIEVE_LANES 256
 #include "l4/bitmap_kernel-inl.h"
 #include "l4/classes_kernel-inl.h"
+#include "l4/forest_kernel-inl.h"
 #undef MESHSIEVE_LANES
 }  // namespace avx2
 #pragma GCC pop_options
@@ -24,7 +25,8 @@ bool supported() {
 }  // namespace
 
 extern const Backend kAvx2;
-const Backend kAvx2 = {"avx2", supported, avx2::search32, avx2::search128, avx2::first_common_bit};
+const Backend kAvx2 = {"avx2", supported, avx2::search32, avx2::search128, avx2::first_common_bit,
+                       avx2::forest_first_match};
 
 }  // namespace meshsieve::simd
 #endif

@@ -12,6 +12,7 @@ namespace avx512 {
 #define MESHSIEVE_LANES 512
 #include "l4/bitmap_kernel-inl.h"
 #include "l4/classes_kernel-inl.h"
+#include "l4/forest_kernel-inl.h"
 #undef MESHSIEVE_LANES
 }  // namespace avx512
 #pragma GCC pop_options
@@ -24,7 +25,8 @@ bool supported() {
 }  // namespace
 
 extern const Backend kAvx512;
-const Backend kAvx512 = {"avx512", supported, avx512::search32, avx512::search128, avx512::first_common_bit};
+const Backend kAvx512 = {"avx512", supported, avx512::search32, avx512::search128, avx512::first_common_bit,
+                         avx512::forest_first_match};
 
 }  // namespace meshsieve::simd
 #endif
