@@ -46,6 +46,28 @@ class RuleSet:
     def fields_used(self) -> int:
         """Bit mask, by position in FIELDS, of the fields that any rule constrains."""
 
+class Candidate:
+    """An engine that was built for rules [begin, end), and how it did on headers sampled from them."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def begin(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def build_seconds(self) -> float: ...
+    @property
+    def lookup_ns(self) -> float:
+        """A look-up in a batch; 0 where it was not measured."""
+    @property
+    def taken(self) -> bool: ...
+    @property
+    def declined(self) -> str:
+        """Why it could not be built, or ""."""
+
 class CompileStats:
     @property
     def engine(self) -> str: ...
@@ -61,6 +83,8 @@ class CompileStats:
     def bytes_per_rule(self) -> float: ...
     @property
     def build_seconds(self) -> float: ...
+    @property
+    def candidates(self) -> Sequence[Candidate]: ...
     @property
     def worst_case_steps(self) -> int:
         """Table reads and rule comparisons of the most expensive packet."""

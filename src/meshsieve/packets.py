@@ -140,8 +140,16 @@ class PacketClassifier:
     @property
     def stats(self) -> _core.CompileStats:
         """engine, backend, rules, segments, bytes, bytes_per_rule, build_seconds, worst_case_steps (table reads and
-        rule comparisons of the most expensive packet)."""
+        rule comparisons of the most expensive packet), candidates (what "auto" tried)."""
         return self._native.stats
+
+    def explain_compile(self) -> str:
+        """What the compiler built and why it took what it took, a line an engine and segment of the list.
+
+        >>> print(compile([Rule()], engine="forest").explain_compile())  # doctest: +ELLIPSIS
+        rules 0-0: forest, ... bytes, built in ... ms, taken
+        """
+        return "\n".join(_candidate_text(candidate) for candidate in self.stats.candidates)
 
     def explain(
         self,
@@ -181,6 +189,16 @@ class PacketClassifier:
 
     def __repr__(self) -> str:
         return f"<PacketClassifier of {len(self.rules)} rules: engine {self.stats.engine}, {self.stats.bytes} bytes>"
+
+
+def _candidate_text(candidate: _core.Candidate) -> str:
+    text = f"rules {candidate.begin}-{candidate.end - 1}: {candidate.engine}"
+    if candidate.declined:
+        return f"{text}: declined, {candidate.declined}"
+    text += f", {candidate.bytes} bytes, built in {candidate.build_seconds * 1e3:.1f} ms"
+    if candidate.lookup_ns:
+        text += f", {candidate.lookup_ns:.0f} ns a look-up"
+    return f"{text}, taken" if candidate.taken else text
 
 
 @dataclass(frozen=True, slots=True)

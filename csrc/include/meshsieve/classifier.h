@@ -53,14 +53,26 @@ struct EngineInfo {
 };
 const std::vector<EngineInfo>& engines();
 
-struct CompileStats {
+// One engine that was built for one segment, and how it did on headers sampled from the rules.
+struct Candidate {
   std::string engine;
+  int32_t begin = 0, end = 0;  // the segment's rules
+  size_t bytes = 0;
+  double build_seconds = 0;
+  double lookup_ns = 0;        // a look-up in a batch; 0 where it was not measured
+  bool taken = false;
+  std::string declined;        // why it could not be built
+};
+
+struct CompileStats {
+  std::string engine;  // of the largest segment
   std::string backend;
   size_t rules = 0;
   size_t segments = 0;
   size_t bytes = 0;
   double build_seconds = 0;
   uint64_t worst_case_steps = 0;
+  std::vector<Candidate> candidates;
 };
 
 class Classifier {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
 
+#include "l4/choose.h"
 #include "meshsieve/errors.h"
 #include "simd/backends.h"
 
@@ -18,13 +18,18 @@ const EngineInfo& engine_named(const std::string& name) {
   throw BackendError("no engine is called '" + name + "'; there are: auto, " + known);
 }
 
+double seconds_since(std::chrono::steady_clock::time_point started) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+}
+
 }  // namespace
 
 std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const RuleSet> rules,
                                                       const CompileOptions& options) {
   const auto started = std::chrono::steady_clock::now();
   rules->validate();
-  const EngineInfo& engine = engine_named(options.engine == "auto" ? engines().front().name : options.engine);
+  const bool choose = options.engine == "auto";
+  const EngineInfo& named = choose ? engines().front() : engine_named(options.engine);
 
   std::vector<int32_t> cuts = {0, rules->size()};
   for (int32_t r = 0; r < rules->size(); ++r)
@@ -34,19 +39,35 @@ std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const Rule
 
   auto classifier = std::make_shared<Classifier>();
   classifier->rules_ = rules;
-  classifier->stats_.engine = engine.name;
-  classifier->stats_.backend = simd::backend_named(options.backend).name;
-  classifier->stats_.rules = rules->common.size();
+  CompileStats& stats = classifier->stats_;
+  stats.engine = named.name;
+  stats.backend = simd::backend_named(options.backend).name;
+  stats.rules = rules->common.size();
+  int32_t largest = 0;
   for (size_t i = 0; i + 1 < cuts.size(); ++i) {
-    Segment segment{cuts[i], cuts[i + 1], engine.build(rules, cuts[i], cuts[i + 1], options)};
-    const EngineStats stats = segment.table->stats();
-    classifier->stats_.bytes += stats.bytes;
-    classifier->stats_.worst_case_steps += stats.worst_case_steps;
+    const int32_t begin = cuts[i], end = cuts[i + 1];
+    CompileOptions own = options;  // a segment's share of the budget is that of its rules
+    own.budget_bytes = static_cast<size_t>(static_cast<double>(options.budget_bytes) * (end - begin) / rules->size());
+    Segment segment{begin, end, nullptr};
+    if (choose) {
+      segment.table = choose_engine(rules, begin, end, own, stats.candidates);
+    } else {
+      const auto before = std::chrono::steady_clock::now();
+      segment.table = named.build(rules, begin, end, own);
+      stats.candidates.push_back({named.name, begin, end, segment.table->stats().bytes, seconds_since(before), 0, true});
+    }
+    if (end - begin > largest) {
+      largest = end - begin;
+      for (const Candidate& candidate : stats.candidates)
+        if (candidate.taken && candidate.begin == begin) stats.engine = candidate.engine;
+    }
+    const EngineStats table = segment.table->stats();
+    stats.bytes += table.bytes;
+    stats.worst_case_steps += table.worst_case_steps;
     classifier->segments_.push_back(std::move(segment));
   }
-  classifier->stats_.segments = classifier->segments_.size();
-  classifier->stats_.build_seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  stats.segments = classifier->segments_.size();
+  stats.build_seconds = seconds_since(started);
   return classifier;
 }
 

@@ -56,6 +56,16 @@ py::array_t<int64_t> trace(const RuleSet& rules, const FieldWords& fields) {
 }  // namespace
 
 void bind_classifier(py::module_& module) {
+  py::class_<Candidate>(module, "Candidate", "An engine that was built for rules [begin, end), and how it did.")
+      .def_readonly("engine", &Candidate::engine)
+      .def_readonly("begin", &Candidate::begin)
+      .def_readonly("end", &Candidate::end)
+      .def_readonly("bytes", &Candidate::bytes)
+      .def_readonly("build_seconds", &Candidate::build_seconds)
+      .def_readonly("lookup_ns", &Candidate::lookup_ns)
+      .def_readonly("taken", &Candidate::taken)
+      .def_readonly("declined", &Candidate::declined);
+
   py::class_<CompileStats>(module, "CompileStats")
       .def_readonly("engine", &CompileStats::engine)
       .def_readonly("backend", &CompileStats::backend)
@@ -67,6 +77,7 @@ void bind_classifier(py::module_& module) {
                                return s.rules == 0 ? 0.0 : static_cast<double>(s.bytes) / static_cast<double>(s.rules);
                              })
       .def_readonly("build_seconds", &CompileStats::build_seconds)
+      .def_readonly("candidates", &CompileStats::candidates)
       .def_readonly("worst_case_steps", &CompileStats::worst_case_steps);
 
   py::class_<Classifier, std::shared_ptr<Classifier>>(module, "Classifier")
