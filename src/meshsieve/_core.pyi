@@ -134,6 +134,7 @@ def format_addresses(
     data: npt.NDArray[np.uint64], version: npt.NDArray[np.uint8] | None, valid: npt.NDArray[np.bool_] | None
 ) -> tuple[bytes, npt.NDArray[np.int32]]:
     """Addresses as text end to end, and int32 (n + 1,) where each begins; nothing where valid is false."""
+
 def backends() -> Sequence[str]: ...
 def __getattr__(name: str) -> Any: ...
 
