@@ -90,7 +90,12 @@ class ImportOptions:
     strict           what cannot be expressed exactly raises PolicyError; else the rule stays in its place, undecided
     mode             how UNKNOWN ends (docs/semantics.md): strict, or upper/lower bounds of what is accepted
     chain            iptables: the chain asked for; "auto" chooses by local_addresses, else FORWARD
-    local_addresses  iptables: addresses of the host itself, as text
+    local_addresses  iptables: addresses of the host itself, as text; with a prefix length also their broadcast address
+    table            iptables: the table asked for
+    limits           iptables, nft: what a rate limit, which needs a clock, is taken for
+    unseen           iptables, nft: fields that no packet will carry (iif and oif in a capture); the bounds of the modes
+                     upper and lower then treat what depends on them as unknown
+    max_rules        iptables, nft: most rules that the chains of one walk may unfold to
     default_action   NSX: effective verdict where no rule matches
     recompute_groups NSX: evaluate group expressions even where the dump lists realized members
     document_bytes   NSX: largest JSON document
@@ -104,6 +109,10 @@ class ImportOptions:
     mode: Literal["strict", "upper", "lower"] = "strict"
     chain: str = "auto"
     local_addresses: tuple[str, ...] = ()
+    table: str = "filter"
+    limits: Literal["unknown", "always_match", "never_match"] = "unknown"
+    unseen: tuple[str, ...] = ()
+    max_rules: int = 1_000_000
     default_action: Verdict = Verdict.ALLOW
     recompute_groups: bool = False
     document_bytes: int = 16 * 2**20

@@ -7,13 +7,21 @@ from collections.abc import Iterable, Mapping
 
 from meshsieve.errors import PolicyError
 from meshsieve.importers.classbench import ClassBenchImporter
+from meshsieve.importers.iptables import IptablesImporter
 from meshsieve.importers.kubernetes.importer import KubernetesImporter
 from meshsieve.importers.nsx import NsxImporter
 from meshsieve.importers.sources import find_files, read_source
 from meshsieve.policy import Diagnostic, Importer, ImportOptions, ImportResult, Layer, SourceFile
 
+# Layers come in this order where files of several formats are loaded together.
 IMPORTERS: Mapping[str, Importer] = {
-    importer.name: importer for importer in (NsxImporter(), KubernetesImporter(), ClassBenchImporter())
+    importer.name: importer
+    for importer in (
+        NsxImporter(),
+        KubernetesImporter(),
+        IptablesImporter(),
+        ClassBenchImporter(),
+    )
 }
 
 

@@ -1,0 +1,289 @@
+"""From dumps to layers: one layer a file, with one point whose rule list is the unfolded walk of the chains asked for.
+
+Which chain judges a packet depends on who is local: INPUT for packets to the host, OUTPUT for its own, FORWARD for the
+rest. With ``local_addresses`` the rule list begins with a dispatch that says so; a packet of the host to itself passes
+OUTPUT and then INPUT. Without, one chain is judged and a diagnostic says which. In INPUT a packet has no outgoing
+interface, in OUTPUT no incoming one; the kernel compares with an empty name there, so ``! -o eth0`` holds in INPUT.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from meshsieve.errors import PolicyError
+from meshsieve.importers.chains import ChainRule, Jump, Program, check_calls, unfold
+from meshsieve.importers.conditions import TRUE, constraint, with_value
+from meshsieve.importers.iptables import ipset
+from meshsieve.importers.iptables.meaning import Context, interface_pattern
+from meshsieve.importers.iptables.rules import TableReader, reachable
+from meshsieve.importers.iptables.syntax import BUILT_IN_CHAINS, Chain, Dump, Table, looks_like_dump, parse
+from meshsieve.model import Action, NameCodes, RuleSet, Source, ValueSet
+from meshsieve.policy import Diagnostic, ImportOptions, ImportResult, Layer, Point, SourceFile, Verdict
+
+# The interface that packets of a chain do not have.
+_MISSING_INTERFACE = {"PREROUTING": "oif", "INPUT": "oif", "OUTPUT": "iif", "POSTROUTING": "iif"}
+_LOOPBACK = ("127.0.0.0/8", "::1")
+_MULTICAST = ValueSet.addresses(["224.0.0.0/4", "ff00::/8"])
+
+
+class IptablesImporter:
+    name = "iptables"
+    description = "iptables-save and ip6tables-save dumps, with ipset save files"
+
+    def sniff(self, source: SourceFile) -> bool:
+        return looks_like_dump(source.text) or ipset.looks_like_ipset(source.text)
+
+    def load(self, sources: Sequence[SourceFile], options: ImportOptions) -> ImportResult:
+        """One layer a dump that has the table asked for; ipset files are content for the rules that match sets.
+
+        raises  PolicyError naming file, line and column
+        """
+        sets = ipset.parse(s for s in sources if ipset.looks_like_ipset(s.text))
+        layers: list[Layer] = []
+        diagnostics: list[Diagnostic] = []
+        for source in sources:
+            if not ipset.looks_like_ipset(source.text):
+                judge = _DumpReader(parse(source), options, sets)
+                layers.extend(judge.layers())
+                diagnostics.extend(judge.diagnostics)
+        return ImportResult(tuple(layers), tuple(diagnostics))
+
+
+class _DumpReader:
+    def __init__(self, dump: Dump, options: ImportOptions, sets: Mapping[str, ipset.IpSet]) -> None:
+        self.dump, self.options, self.sets = dump, options, sets
+        self.diagnostics: list[Diagnostic] = []
+
+    def layers(self) -> list[Layer]:
+        if self.options.table not in BUILT_IN_CHAINS:
+            known = ", ".join(BUILT_IN_CHAINS)
+            raise PolicyError(f"no table is called '{self.options.table}'", hint=f"tables: {known}")
+        self._warn_of_other_tables()
+        table = self.dump.tables.get(self.options.table)
+        if table is None:
+            self._note("no-table", f"there is no table {self.options.table}; nothing is judged by this file")
+            return []
+        family = _family(self.dump)
+        local, broadcast = _own_addresses(self.options.local_addresses)
+        context = Context(
+            family,
+            _interface_codes(table),
+            local if self.options.local_addresses else None,
+            broadcast if self.options.local_addresses else None,
+            self.sets,
+            self.options.limits,
+        )
+        reader = TableReader(self.dump.file, table, context)
+        point = self._point(table, reader, context)
+        program = f"ip{6 if family == 6 else ''}tables"
+        return [Layer(f"{program} {table.name} {self.dump.file}", (point,), families=frozenset({family}))]
+
+    def _point(self, table: Table, reader: TableReader, context: Context) -> Point:
+        check_calls(reader.program, f"{self.dump.file}:{table.line}")
+        chains = self._chains_asked(table)
+        if len(chains) > 1:
+            program, start, name = _dispatch(chains, reader, context), "", "+".join(c.name for c in chains)
+        else:
+            chain = chains[0]
+            program, start, name = _hooked(reader.program, chain, context.interfaces), chain.name, chain.name
+            if chain.policy is not None:
+                program, start = {**program, **_with_policy(reader, chain, "")}, "policy"
+        roots = [chain.name for chain in chains]
+        self._report(reader, reachable(reader.program, roots))
+        rules = unfold(
+            program,
+            start,
+            mode=self.options.mode,
+            unseen=frozenset(self.options.unseen),
+            max_rules=self.options.max_rules,
+            where=f"{self.dump.file}:{table.line}",
+        )
+        names = {"iif": context.interfaces, "oif": context.interfaces}
+        return Point(name, RuleSet(rules, names=names), _default(chains))
+
+    def _chains_asked(self, table: Table) -> list[Chain]:
+        built_in = [table.chains[name] for name in BUILT_IN_CHAINS[table.name]]
+        if self.options.chain != "auto":
+            if self.options.chain not in table.chains:
+                known = ", ".join(table.chains)
+                raise PolicyError(
+                    f"table {table.name} has no chain '{self.options.chain}'",
+                    where=f"{self.dump.file}:{table.line}",
+                    hint=f"chains: {known}",
+                )
+            return [table.chains[self.options.chain]]
+        if self.options.local_addresses and {"INPUT", "FORWARD", "OUTPUT"} <= table.chains.keys():
+            return [table.chains[name] for name in ("INPUT", "FORWARD", "OUTPUT")]
+        candidates = [chain for chain in built_in if chain.declared] or built_in
+        chosen = next((c for c in candidates if c.name == "FORWARD"), candidates[0])
+        self._note(
+            "judged-chain",
+            f"chain {chosen.name} of table {table.name} judges every packet",
+            hint="ask for another with the option chain, or give local_addresses to choose by who is local",
+        )
+        return [chosen]
+
+    def _report(self, reader: TableReader, chains: frozenset[str]) -> None:
+        """Raise or list what could not be interpreted in these chains, and count the rules that decide nothing."""
+        for chain, error in reader.uninterpretable:
+            if chain not in chains:
+                continue
+            if self.options.strict and self.options.mode == "strict":
+                raise error
+            self.diagnostics.append(
+                Diagnostic("unsupported", error.message, error.where, error.obj, error.hint, level="warning")
+            )
+        for finding in reader.findings:
+            self.diagnostics.append(finding)
+        without = Counter(target for chain, target in reader.without_verdict if chain in chains)
+        if without:
+            listed = ", ".join(f"{target} {count}" for target, count in sorted(without.items()))
+            self._note("no-verdict", f"rules that only count, log or mark, and decide nothing: {listed}")
+
+    def _warn_of_other_tables(self) -> None:
+        for name, table in self.dump.tables.items():
+            dropping = [
+                chain.name
+                for chain in table.chains.values()
+                if chain.policy == "DROP" or any(rule.target in ("DROP", "REJECT") for rule in chain.rules)
+            ]
+            if name != self.options.table and dropping:
+                self.diagnostics.append(
+                    Diagnostic(
+                        "other-table-drops",
+                        f"table {name} also drops packets, in {', '.join(dropping)}; it is not judged",
+                        f"{self.dump.file}:{table.line}",
+                        hint="ask for it with the option table",
+                    )
+                )
+
+    def _note(self, code: str, message: str, hint: str = "") -> None:
+        self.diagnostics.append(Diagnostic(code, message, self.dump.file, hint=hint, level="note"))
+
+
+def _hooked(program: Program, chain: Chain, interfaces: NameCodes) -> Program:
+    """The program for packets that enter at a built-in chain: the interface that they lack has the empty name."""
+    missing = _MISSING_INTERFACE.get(chain.name) if chain.policy is not None else None
+    if missing is None:
+        return program
+    nameless = interfaces.code("")
+    return {
+        name: [replace(rule, condition=with_value(rule.condition, missing, nameless)) for rule in rules]
+        for name, rules in program.items()
+    }
+
+
+def _with_policy(reader: TableReader, chain: Chain, prefix: str) -> Program:
+    """A chain ``policy``: walk ``chain``; RETURN and the end of it lead to its policy."""
+    source = Source(reader.file, chain.line, f"{reader.table.name}/{chain.name} policy {chain.policy}")
+    verdict = Action.ALLOW if chain.policy == "ACCEPT" else Action.DROP
+    name = f"{chain.name} policy"
+    return {
+        f"{prefix}policy": [
+            ChainRule(TRUE, Jump(prefix + chain.name), name, source),
+            ChainRule(TRUE, verdict, name, source),
+        ]
+    }
+
+
+def _dispatch(chains: Sequence[Chain], reader: TableReader, context: Context) -> Program:
+    """The program that begins in chain "": it sends each packet where the kernel would."""
+    program: dict[str, Sequence[ChainRule]] = {}
+    for chain in chains:
+        hooked = _hooked(reader.program, chain, context.interfaces)
+        program |= _renamed({**hooked, **_with_policy(reader, chain, "")}, f"{chain.name}: ")
+        if chain.name == "OUTPUT":  # to the host itself: what OUTPUT accepts, INPUT still judges
+            looped = _renamed({**hooked, **_with_policy(reader, chain, "")}, "loopback: ")
+            program |= {
+                name: [
+                    replace(rule, verdict=Jump("INPUT: policy", goto=True)) if rule.verdict is Action.ALLOW else rule
+                    for rule in rules
+                ]
+                for name, rules in looped.items()
+            }
+    assert context.local is not None
+    assert context.broadcast is not None
+    own = context.local
+    to_host = own.union(context.broadcast, _MULTICAST)
+    not_own = own.complement("src_ip")
+    ways = (
+        (constraint(src_ip=own, dst_ip=own), "loopback"),
+        (constraint(src_ip=own), "OUTPUT"),
+        (constraint(src_ip=not_own, dst_ip=to_host), "INPUT"),
+        (TRUE, "FORWARD"),
+    )
+    source = Source(reader.file, reader.table.line, f"table {reader.table.name}")
+    program[""] = [
+        ChainRule(condition, Jump(f"{way}: policy", goto=True), f"to {way}", source) for condition, way in ways
+    ]
+    return program
+
+
+def _renamed(program: Program, prefix: str) -> Program:
+    def verdict_of(rule: ChainRule) -> ChainRule:
+        if not isinstance(rule.verdict, Jump):
+            return rule
+        return replace(rule, verdict=replace(rule.verdict, chain=prefix + rule.verdict.chain))
+
+    return {prefix + name: [verdict_of(rule) for rule in rules] for name, rules in program.items()}
+
+
+def _default(chains: Sequence[Chain]) -> Verdict:
+    """Only a chain that users made can be left without a verdict: built-in ones end with their policy."""
+    policies = {"ACCEPT": Verdict.ALLOW, "DROP": Verdict.DROP, None: Verdict.NO_MATCH}
+    return policies[chains[0].policy] if len(chains) == 1 else Verdict.DROP
+
+
+def _interface_codes(table: Table) -> NameCodes:
+    patterns = [
+        interface_pattern(option)
+        for chain in table.chains.values()
+        for rule in chain.rules
+        for option in rule.options
+        if option.name in ("in-interface", "out-interface")
+    ]
+    # The empty name is what the kernel compares with where a packet has no such interface.
+    return NameCodes.of(
+        exact=["", *(name for name, is_prefix in patterns if not is_prefix)],
+        prefixes=(name for name, is_prefix in patterns if is_prefix and name),
+    )
+
+
+def _own_addresses(texts: Sequence[str]) -> tuple[ValueSet, ValueSet]:
+    """(the host's own addresses with loopback, its broadcast addresses)"""
+    own, broadcast = list(_LOOPBACK), ["255.255.255.255"]
+    for text in texts:
+        try:
+            interface = ipaddress.ip_interface(text)
+        except ValueError:
+            raise PolicyError(f"local address '{text}' is not an address") from None
+        own.append(str(interface.ip))
+        if interface.version == 4 and interface.network.prefixlen < 31:
+            broadcast.append(str(interface.network.broadcast_address))
+    return ValueSet.addresses(own), ValueSet.addresses(broadcast)
+
+
+def _family(dump: Dump) -> int:
+    """The family that the header names; else that of the addresses; else 6 if only matches of ip6tables appear."""
+    if dump.generator_family is not None:
+        return dump.generator_family
+    found: dict[int, int] = {}
+    hints_of_6 = False
+    for table in dump.tables.values():
+        for chain in table.chains.values():
+            for rule in chain.rules:
+                hints_of_6 |= rule.extra.startswith("--reject-with icmp6-")
+                for option in rule.options:
+                    hints_of_6 |= option.name == "icmpv6-type"
+                    if option.name in ("source", "destination", "src-range", "dst-range"):
+                        found.setdefault(6 if ":" in option.arguments[0] else 4, rule.line)
+    if len(found) == 2:
+        raise PolicyError(
+            f"holds IPv4 addresses (line {found[4]}) and IPv6 addresses (line {found[6]})",
+            where=dump.file,
+            hint="a dump is of iptables or of ip6tables; split the file",
+        )
+    return next(iter(found), 6 if hints_of_6 else 4)
