@@ -10,7 +10,7 @@ receiver of the SYN+ACK if that comes first, else the sender of the first packet
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,8 @@ class FlowOptions:
 
     def _native(self) -> dict[str, Any]:
         options: dict[str, Any] = {}
-        for name, value in asdict(self).items():
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
             if name.endswith("_s"):
                 if not 0 <= value <= 9e9:
                     raise ValueError(f"{name} is {value}; a timeout lies between 0 (never) and 9e9 seconds")
@@ -202,7 +203,7 @@ class FlowTable:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts: flows (ever started), live, evicted, packets_without_flow, fragments_waiting (later fragments before
+        """Counts: packets (seen), flows (ever started), live, evicted, packets_without_flow, fragments_waiting (later fragments before
         their first one), fragments_unmatched, fragmented_evicted, bytes (memory)."""
         stats: dict[str, int] = self._native.stats
         return stats

@@ -93,6 +93,7 @@ class FlowBatch {
 };
 
 struct FlowStats {
+  uint64_t packets = 0;                // ever seen
   uint64_t flows = 0;                  // ever started
   uint64_t evicted = 0;                // ended because the table was full
   uint64_t packets_without_flow = 0;   // no IP, or headers that cannot be read

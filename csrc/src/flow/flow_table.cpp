@@ -113,7 +113,6 @@ class FlowTable::Impl {
   std::array<uint32_t, kTimeoutClasses> head_, tail_;
   std::array<int64_t, kTimeoutClasses> due_ns_;  // when the head of the list is to be looked at
   int64_t next_due_ns_ = kNever;
-  uint64_t packets_ = 0;
   std::shared_ptr<FlowBatch> finished_;
 };
 
@@ -154,8 +153,8 @@ void FlowTable::Impl::update(const Packet* packets, const Record* records, size_
   }
   for (size_t i = 0; i < n; ++i) {
     const int64_t now_ns = records[i].time_ns;
-    ++packets_;
-    if (now_ns >= next_due_ns_) expire(now_ns);
+    ++stats_.packets;
+    if (now_ns >= next_due_ns_ && next_due_ns_ != kNever) expire(now_ns);
     const uint32_t at = row + static_cast<uint32_t>(i);
     if (!pending[i].has_flow) {
       ++stats_.packets_without_flow;
@@ -206,7 +205,7 @@ bool FlowTable::Impl::is_related(const Packet& packet) {
 uint32_t FlowTable::Impl::start(const Packet& packet, const Record& record, const DirectedKey& key, uint32_t tag,
                                 bool related) {
   if (slots_.live() >= options_.max_flows) make_room();
-  const uint32_t slot = slots_.take(packets_);
+  const uint32_t slot = slots_.take(stats_.packets);
   HotFlow& flow = slots_.hot(slot) = HotFlow{};
   ColdFlow& cold = slots_.cold(slot) = ColdFlow{};
   flow.key = key.key;
@@ -344,7 +343,7 @@ void FlowTable::Impl::end(uint32_t slot, FlowEnd why) {
   write(slot, why);
   unlist(slot);
   index_.erase(slots_.hot(slot).tag, slot);
-  slots_.give_back(slot, packets_);
+  slots_.give_back(slot, stats_.packets);
 }
 
 // ---- lists
@@ -394,7 +393,8 @@ void FlowTable::Impl::look_at_head(uint8_t timeout_class) {
 void FlowTable::Impl::expire(int64_t now_ns) {
   constexpr int kAtOnce = 8;  // bounds the work of one packet after a jump in time
   for (uint8_t timeout_class = 0; timeout_class < kTimeoutClasses; ++timeout_class) {
-    for (int i = 0; i < kAtOnce && now_ns >= due_ns_[timeout_class]; ++i) {
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (due_ns_[timeout_class] == kNever || now_ns < due_ns_[timeout_class]) break;
       const uint32_t slot = head_[timeout_class];
       if (has_passed(timeout_ns_[timeout_class], slots_.hot(slot).last_ns, now_ns)) {
         end(slot, FlowEnd::idle);

@@ -12,6 +12,7 @@ constexpr uint32_t kIpFields = bit_of(Field::src_ip) | bit_of(Field::dst_ip) | b
                                bit_of(Field::ip_length) | bit_of(Field::eth_type);
 
 constexpr uint32_t kLinkTypeEthernet = 1;
+constexpr uint32_t kLargestPlainFrame = 1518;  // 1,500 bytes, Ethernet header, check sequence
 
 bool is_extension(uint8_t next) {
   return next == ipproto::kHopByHop || next == ipproto::kRouting || next == ipproto::kFragment ||
@@ -142,7 +143,7 @@ FrameDecoder::Next FrameDecoder::ipv4() {
   const uint8_t first = c_.u8(0);
   if (first >> 4 != 4) return fail_ip(DecodeStatus::bad_ip_version);
   const uint32_t header = (first & 15u) * 4;
-  const uint32_t total = c_.u16(2);
+  uint32_t total = c_.u16(2);
   if (header < 20) return fail_ip(DecodeStatus::bad_ip_header);
   if (!c_.has(header)) return fail_ip(cut_ ? DecodeStatus::truncated_ip : DecodeStatus::bad_ip_header);
   if (header > total && total >= 20) return fail_ip(DecodeStatus::bad_ip_header);
@@ -161,8 +162,14 @@ FrameDecoder::Next FrameDecoder::ipv4() {
   p_.fragment = fragment_offset != 0;
   p_.eth_type = ethertype::kIpv4;
   p_.present = (p_.present & kFrameFields) | kIpFields | bit_of(Field::proto);
+  if (tunnels_ != 0) forget_transport();
   const uint32_t id = c_.u16(4);
   c_.skip(header);
+  if (total == 0 && wire_length_ > kLargestPlainFrame && tunnels_ == 0) {
+    note(DecodeStatus::offloaded_length);
+    total = header + wire_length_ - c_.offset();
+    p_.ip_length = static_cast<uint16_t>(total < 65535 ? total : 65535);
+  }
   if (total < header) {
     note(DecodeStatus::bad_ip_length);
     p_.payload_length = 0;
@@ -207,6 +214,7 @@ FrameDecoder::Next FrameDecoder::ipv6() {
   p_.fragment = 0;
   p_.eth_type = ethertype::kIpv6;
   p_.present = (p_.present & kFrameFields) | kIpFields;
+  if (tunnels_ != 0) forget_transport();
   c_.skip(40);
   if (length == 0 && next == ipproto::kHopByHop) return ipv6_extension(next, true);  // perhaps a jumbogram
   if (!c_.has(length)) {

@@ -169,10 +169,14 @@ FrameDecoder::Next FrameDecoder::mpls() {
 FrameDecoder::Next FrameDecoder::null(bool network_order) {
   if (!c_.has(4)) return fail_link(DecodeStatus::truncated_link);
   uint32_t family = c_.u32(0);
+  const auto type = static_cast<uint16_t>(family);
   if (!network_order && family > 0xffff) family = __builtin_bswap32(family);
   c_.skip(4);
   if (family == 2) return Next::ipv4;
   if (is_family_ipv6(family)) return Next::ipv6;
+  // Some drivers put an EtherType into the last two bytes; Wireshark reads it so too.
+  if (type == ethertype::kIpv4) return Next::ipv4;
+  if (type == ethertype::kIpv6) return Next::ipv6;
   return not_ip(0);
 }
 

@@ -25,7 +25,10 @@ inline constexpr uint8_t kHopByHop = 0, kIcmp = 1, kIpv4 = 4, kTcp = 6, kUdp = 1
 class FrameDecoder {
  public:
   FrameDecoder(const Record& record, Packet& packet)
-      : c_(record.data, record.captured), p_(packet), cut_(record.captured < record.length) {}
+      : c_(record.data, record.captured),
+        p_(packet),
+        wire_length_(record.length),
+        cut_(record.captured < record.length) {}
 
   void run(uint32_t link_type);
 
@@ -86,6 +89,12 @@ class FrameDecoder {
   Next fail_link(DecodeStatus status);
   Next fail_ip(DecodeStatus status);
   Next not_ip(uint16_t type);
+  // The transport of the header around an inner IP header: its values must not stand beside the inner addresses.
+  void forget_transport() {
+    p_.sport = p_.dport = 0;
+    p_.tcp_flags = p_.icmp_type = p_.icmp_code = 0;
+    p_.tcp_seq = p_.payload_offset = p_.payload_length = 0;
+  }
   void payload() {
     p_.payload_offset = c_.offset();
     p_.payload_length = c_.left();
@@ -101,6 +110,7 @@ class FrameDecoder {
 
   Cursor c_;
   Packet& p_;
+  uint32_t wire_length_;
   bool cut_;  // the capture holds fewer bytes than the wire did
   int layers_ = 0;
   int vlan_tags_ = 0;

@@ -7,6 +7,7 @@
 // header has 8 more bytes (interface index, protocol, packet type, padding). The snapshot length is not believed.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "meshsieve/errors.h"
 #include "packet/record_reader.h"
@@ -31,11 +32,11 @@ class PcapReader final : public RecordReader {
     const uint32_t version = word(4);
     const uint32_t major = swapped_ ? version >> 16 : version & 0xffff;
     const uint32_t minor = swapped_ ? version & 0xffff : version >> 16;
-    // 2.4 since 1998; 2.3 and older swap the lengths on some systems, and nobody knows a later one.
-    if (major != 2 || minor > 4 || minor < 2) {
+    if (major != 2 || minor > 4) {
       throw CaptureError("pcap version " + std::to_string(major) + "." + std::to_string(minor) +
-                         " is not known; 2.2 to 2.4 are");
+                         " is not known; 2.0 to 2.4 are");
     }
+    minor_ = minor;
     link_type_ = word(20) & 0x03ffffff;  // above: length of the frame check sequence
     buffer_->skip(kFileHeader);
   }
@@ -43,7 +44,10 @@ class PcapReader final : public RecordReader {
  private:
   Step take(Record& record) override {
     if (buffer_->available() < header_) return want(header_, "a record header");
-    const uint32_t captured = word(8);
+    uint32_t captured = word(8);
+    uint32_t length = word(12);
+    // Versions before 2.3 wrote the lengths in the other order, and 2.3 sometimes.
+    if (minor_ < 3 || (minor_ == 3 && captured > length)) std::swap(captured, length);
     if (captured > kMaxPacketBytes) {
       return fail("a record claims " + std::to_string(captured) + " captured bytes, over the limit of " +
                   std::to_string(kMaxPacketBytes));
@@ -51,7 +55,7 @@ class PcapReader final : public RecordReader {
     if (buffer_->available() < header_ + captured) return want(header_ + captured, "a packet");
     record.time_ns = static_cast<int64_t>(word(0)) * 1'000'000'000 + static_cast<int64_t>(word(4)) * unit_ns_;
     record.captured = captured;
-    record.length = std::max(captured, word(12));
+    record.length = std::max(captured, length);
     record.link_type = link_type_;
     record.data = buffer_->data() + header_;
     buffer_->skip(header_ + captured);
@@ -65,6 +69,7 @@ class PcapReader final : public RecordReader {
   }
 
   bool swapped_;
+  uint32_t minor_;
   uint32_t unit_ns_;
   uint32_t header_;
   uint32_t link_type_;

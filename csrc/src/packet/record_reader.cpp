@@ -11,15 +11,20 @@ bool BlockBuffer::fill(size_t n) {
   while (available() < n) {
     if (ended_) return false;
     if (begin_ != 0) {
-      std::memmove(bytes_.data(), bytes_.data() + begin_, available());
+      std::memmove(bytes_.get(), bytes_.get() + begin_, available());
       consumed_before_ += begin_;
       end_ -= begin_;
       begin_ = 0;
     }
-    if (end_ == bytes_.size()) bytes_.resize(bytes_.size() * 2);
+    if (end_ == size_) {
+      auto larger = std::make_unique_for_overwrite<uint8_t[]>(2 * size_);
+      std::memcpy(larger.get(), bytes_.get(), end_);
+      bytes_ = std::move(larger);
+      size_ *= 2;
+    }
     size_t got = 0;
     try {
-      got = source_->read(bytes_.data() + end_, std::min(bytes_.size() - end_, block_bytes_));
+      got = source_->read(bytes_.get() + end_, std::min(size_ - end_, block_bytes_));
     } catch (const CaptureError& error) {
       error_ = error.what();
     }

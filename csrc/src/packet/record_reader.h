@@ -27,9 +27,12 @@ inline constexpr size_t kMaxRun = 32;
 class BlockBuffer {
  public:
   BlockBuffer(std::unique_ptr<Source> source, size_t block_bytes)
-      : source_(std::move(source)), block_bytes_(block_bytes), bytes_(block_bytes) {}
+      : source_(std::move(source)),
+        block_bytes_(block_bytes),
+        bytes_(std::make_unique_for_overwrite<uint8_t[]>(block_bytes)),
+        size_(block_bytes) {}
 
-  const uint8_t* data() const { return bytes_.data() + begin_; }
+  const uint8_t* data() const { return bytes_.get() + begin_; }
   size_t available() const { return end_ - begin_; }
   void skip(size_t n) { begin_ += n; }  // n <= available()
   // Position of data() in the stream.
@@ -42,7 +45,8 @@ class BlockBuffer {
  private:
   std::unique_ptr<Source> source_;
   size_t block_bytes_;
-  std::vector<uint8_t> bytes_;
+  std::unique_ptr<uint8_t[]> bytes_;  // never cleared: most captures fill little of it
+  size_t size_;
   size_t begin_ = 0, end_ = 0;
   uint64_t consumed_before_ = 0;
   bool ended_ = false;

@@ -45,6 +45,7 @@ std::shared_ptr<FlowHandle> make_table(const py::dict& options) {
 py::dict stats(const FlowHandle& handle) {
   const FlowStats& stats = handle.table.stats();
   py::dict out;
+  out["packets"] = stats.packets;
   out["flows"] = stats.flows;
   out["live"] = handle.table.live();
   out["evicted"] = stats.evicted;
