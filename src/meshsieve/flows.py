@@ -203,8 +203,8 @@ class FlowTable:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts: packets (seen), flows (ever started), live, evicted, packets_without_flow, fragments_waiting (later fragments before
-        their first one), fragments_unmatched, fragmented_evicted, bytes (memory)."""
+        """Counts: packets (seen), flows (ever started), live, evicted, packets_without_flow, fragments_waiting (later
+        fragments before their first one), fragments_unmatched, fragmented_evicted, bytes (memory)."""
         stats: dict[str, int] = self._native.stats
         return stats
 
