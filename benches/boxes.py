@@ -38,20 +38,44 @@ class NumberedLabels(Sequence[tuple[str, Source, tuple[str, ...], bool]]):
         return (self[i] for i in range(self._count))
 
 
-def to_rule_set(boxes: Boxes) -> RuleSet:
-    """The boxes as a ``RuleSet``: rule i is box i, equal sets are stored once, every action is ALLOW."""
+def to_rule_set(boxes: Boxes, version: int = 4) -> RuleSet:
+    """The boxes as a ``RuleSet``: rule i is box i, equal sets are stored once, every action is ALLOW.
+
+    ``version`` 6 embeds the addresses in IPv6 (see ``widen``); which headers match which rules stays the same.
+    """
     sets = [ValueSet()]
     common = np.zeros((len(boxes), len(_core.FIELDS)), np.int32)
     for f, name in enumerate(FIELDS):
         spans, which = np.unique(boxes[:, 2 * f : 2 * f + 2], axis=0, return_inverse=True)
         ids = np.arange(len(sets), len(sets) + len(spans), dtype=np.int32)
         ids[(spans[:, 0] == 0) & (spans[:, 1] == LARGEST[f])] = 0
-        sets += [ValueSet(((lo, hi),)) for lo, hi in spans.tolist()]
+        if version == 6 and name.endswith("_ip"):
+            sets += [ValueSet((), ((widen(lo), widen(hi) | HOST_BITS),)) for lo, hi in spans.tolist()]
+        else:
+            sets += [ValueSet(((lo, hi),)) for lo, hi in spans.tolist()]
         common[:, FIELD_INDEX[name]] = ids[which.ravel()]
     action = np.full(len(boxes), Action.ALLOW, np.uint8)
     return RuleSet.from_columns(sets, common, action, NumberedLabels(len(boxes)))
 
 
-def to_columns(headers: Headers) -> PacketColumns:
-    """The headers as columns of the dtypes that captures deliver."""
-    return PacketColumns({name: headers[:, f] for f, name in enumerate(FIELDS)})
+def to_columns(headers: Headers, version: int = 4) -> PacketColumns:
+    """The headers as columns of the dtypes that captures deliver; ``version`` 6 as in ``to_rule_set``."""
+    columns = {name: headers[:, f] for f, name in enumerate(FIELDS)}
+    if version == 6:
+        rng = np.random.default_rng(17)
+        for name in ("src_ip", "dst_ip"):
+            address = columns[name].astype(np.uint64)
+            host = rng.integers(0, HOST_BITS, len(headers), dtype=np.uint64, endpoint=True)
+            high = np.uint64(NETWORK >> 64) | address >> np.uint64(16)
+            columns[name] = np.stack([high, (address & np.uint64(0xFFFF)) << np.uint64(48) | host], axis=1)
+        columns["ip_ver"] = np.full(len(headers), 6, np.uint8)
+    return PacketColumns(columns)
+
+
+NETWORK = 0x2001_0DB8 << 96
+HOST_BITS = (1 << 48) - 1
+
+
+def widen(address: int) -> int:
+    """An IPv4 address as 32 bits in the middle of an IPv6 address, astride its two words: a /L becomes a /(48 + L)."""
+    return NETWORK | address << 48

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def load_rules(folder: Path) -> RuleSet:
     facts = about(folder)
     if facts.get("family") == "groups":
         return groups.Policy(facts["rules"], facts["seed"]).rule_set
-    return boxes.to_rule_set(np.fromfile(folder / "rules.u32", np.uint32).reshape(-1, 10))
+    return boxes.to_rule_set(np.fromfile(folder / "rules.u32", np.uint32).reshape(-1, 10), facts.get("version", 4))
 
 
 def load_headers(folder: Path) -> Headers:
@@ -115,7 +115,7 @@ def load_headers(folder: Path) -> Headers:
 
 
 def load_columns(folder: Path) -> PacketColumns:
-    return boxes.to_columns(load_headers(folder))
+    return boxes.to_columns(load_headers(folder), about(folder).get("version", 4))
 
 
 def load_expected(folder: Path) -> Verdicts:
@@ -137,6 +137,14 @@ def skewed(sizes: list[int], headers: int) -> Iterator[Case]:
         for family in ("acl1", "fw1", "ipc1"):
             for trace in ("zipf1.0", "zipf1.1", "mixed"):
                 yield _generated("traces", family, n, headers, trace)
+
+
+def ipv6(sizes: list[int], headers: int) -> Iterator[Case]:
+    """The uniform cases of one family of each kind with their addresses embedded in IPv6: same verdicts, wider keys."""
+    for n in sizes:
+        for family in ("acl1", "fw1", "ipc1"):
+            case = _generated("ipv6", family, n, headers, "uniform")
+            yield replace(case, name=f"{case.name}_ipv6", about={**case.about, "version": 6})
 
 
 def growth(sizes: list[int], headers: int) -> Iterator[Case]:

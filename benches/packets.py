@@ -44,6 +44,7 @@ def cases(options: Options) -> Iterator[Case]:
     yield from data.families(sizes, headers, names)
     if not options.quick:
         yield from data.skewed(sizes, headers)
+        yield from data.ipv6(sizes, headers)
     yield from data.hard(headers)
     yield from data.group_policies([2_000] if options.quick else [2_000, 10_000], headers)
     yield from prefixes.cases([10_000] if options.quick else [1_000, 10_000, 100_000, 1_000_000], headers)
@@ -86,13 +87,13 @@ def _row(case: Case, options: Options, cache: Path, huge: bool) -> Row:
     folder = data.materialise(case, cache)
     facts = data.about(folder)
     peers = sides(options)
-    boxes = (folder / "rules.u32").exists()
+    why_not = _beyond_the_peers(facts)
 
     def extras(peer: Peer, running: Running) -> dict[str, Any]:
         return _calls_and_updates(peer, running, options) if peer.name == "ours" else {}
 
     entries = duel.run(
-        [peer for peer in peers if boxes or peer.module],
+        [peer for peer in peers if peer.module or not why_not],
         folder,
         cache=cache,
         rounds=3 if options.quick else 9,
@@ -101,10 +102,15 @@ def _row(case: Case, options: Options, cache: Path, huge: bool) -> Row:
         extras=extras,
     )
     for peer in peers:
-        if peer.name not in entries:
-            why = f"takes five-tuples, and this policy written out is {facts['five_tuples']:,} of them"
-            entries[peer.name] = {"unavailable": why}
+        entries.setdefault(peer.name, {"unavailable": why_not})
     return _finished(case, facts, entries)
+
+
+def _beyond_the_peers(facts: dict[str, Any]) -> str:
+    """Why programs that take lists of IPv4 five-tuples cannot take part in a case; empty where they can."""
+    if "five_tuples" in facts:
+        return f"takes five-tuples, and this policy written out is {facts['five_tuples']:,} of them"
+    return "its driver takes IPv4 five-tuples" if facts.get("version") == 6 else ""
 
 
 def _prefix_rows(case: Case, options: Options, cache: Path) -> Iterator[Row]:

@@ -134,6 +134,13 @@ def test_judge_engine_and_numpy_agree(tmp_path, trace):
     assert np.array_equal(expected, engine_verdicts(data.load_rules(folder), headers))
 
 
+def test_embedding_in_ipv6_keeps_every_verdict():
+    rules = classbench.rules("fw1", 200)
+    headers = traces.mixed(rules, 1500)
+    wide = packets.compile(boxes.to_rule_set(rules, 6), engine="linear").classify_batch(boxes.to_columns(headers, 6))
+    assert np.array_equal(wide, scan(rules, headers))
+
+
 def test_a_policy_of_groups_has_the_verdicts_of_its_rules():
     policy = groups.Policy(60)
     headers = policy.headers(1500)
@@ -291,7 +298,7 @@ def test_the_command_gives_the_promised_json(tmp_path):
     assert row["ratio"] == (pytest.approx(scan_ns / row["ours_ns"]) if scan_ns else None)
 
 
-# --- figures ----
+# --- figures ------------------------------------------------------------------------------------------------------
 
 ROW = {
     "case": "acl1_1k", "suite": "families", "family": "acl1", "trace": "uniform", "asked": 1000, "rules": 990,
@@ -326,8 +333,6 @@ def test_charts_are_drawn(tmp_path):
     assert [path.name for path in drawn] == ["packets-growth.svg", "packets-ratios.svg"]
     assert all(path.stat().st_size > 1000 for path in drawn)
 
-
-# --- ratios ------------------------------------------------------------------------------------------------------
 
 RATIOS = [
     ("the best peer counts", {"a": 30.0, "b": 20.0}, 10.0, 2.0),
