@@ -17,7 +17,7 @@ NATIVE := $(shell find csrc src/meshsieve/_bindings -name '*.cpp' -o -name '*.h'
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/built
-	@$(BIN)/meshsieve doctor
+	@$(BIN)/meshsieve classify -r examples/demo/demo.pcap -p examples/demo/nsx.json examples/demo/edge.rules
 
 test: $(VENV)/built $(VENV)/dev
 	$(BIN)/python -m pytest -n auto tests

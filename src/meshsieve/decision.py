@@ -110,7 +110,9 @@ class PointTable:
 
     @property
     def title(self) -> str:
-        return f"{self.layer.name} {self.point.name}"
+        """Layer and point for people; files without their folders."""
+        words = f"{self.layer.name} {self.point.name}".split()
+        return " ".join(word.rsplit("/", 1)[-1] for word in words)
 
     def decide(self, headers: PacketColumns, interfaces: Mapping[str, str]) -> PointDecisions:
         """The point's answers for any packets, judged here or not. interfaces: {"iif": name, "oif": name}, if known."""
@@ -200,8 +202,7 @@ class DecisionTables:
         """A name for each point that serves as a column prefix: ``nsx_out``."""
         names: list[str] = []
         for table in self.points:
-            words = " ".join(word.rsplit("/", 1)[-1] for word in table.title.lower().split())  # files without folders
-            base = re.sub(r"[^0-9a-z]+", "_", words).strip("_")
+            base = re.sub(r"[^0-9a-z]+", "_", table.title.lower()).strip("_")
             same = sum(1 for name in names if name == base or re.fullmatch(re.escape(base) + r"_\d+", name))
             names.append(f"{base}_{same + 1}" if same else base)
         return tuple(names)

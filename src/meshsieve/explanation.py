@@ -9,7 +9,6 @@ DROP by rule 'no-db' (nsx.json:41 /infra/.../no-db)
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,8 +23,10 @@ from meshsieve.labels import Labels
 from meshsieve.model import FIELD_INDEX, Rule, ValueSet
 from meshsieve.policy import Verdict
 from meshsieve.protocols import PROTOCOL_NAMES, WITH_PORTS
+from meshsieve.set_text import address_text, interval_texts, number_texts
 
 _FIELDS = tuple(FIELD_INDEX)
+_SHOWN_INTERVALS = 3
 _TRUTHS: tuple[Literal["no", "unknown", "yes"], ...] = ("no", "unknown", "yes")
 
 
@@ -178,9 +179,10 @@ def _failures(table: PointTable, rule: Rule, values: Mapping[str, int], failed: 
     names = [name for i, name in enumerate(_FIELDS) if failed >> i & 1]
     common = [name for name in names if name in rule.match]
     if common:
-        return tuple(_difference(table, name, rule.match[name], values) for name in common[:2])
-    sets = {name: [a[name] for a in rule.alternatives if name in a] for name in names}
-    return tuple(_difference(table, name, of[0].union(*of[1:]), values) for name, of in sets.items() if of)[:2]
+        return (_difference(table, common[0], rule.match[common[0]], values),)
+    if len(rule.alternatives) > 1:
+        return (f"none of {len(rule.alternatives)} alternatives has its {' and '.join(names)}",)
+    return tuple(_difference(table, name, rule.alternatives[0][name], values) for name in names[:1])
 
 
 def _difference(table: PointTable, name: str, wanted: ValueSet, values: Mapping[str, int]) -> str:
@@ -193,8 +195,7 @@ def _difference(table: PointTable, name: str, wanted: ValueSet, values: Mapping[
 
 def _value(name: str, value: int, values: Mapping[str, int]) -> str:
     if _core.FIELDS[FIELD_INDEX[name]].kind == "address":
-        make = ipaddress.IPv6Address if values.get("ip_ver") == 6 else ipaddress.IPv4Address
-        return str(make(value))
+        return address_text(values.get("ip_ver", 4), value)
     if name == "proto":
         return PROTOCOL_NAMES[value]
     if name == "direction":
@@ -205,10 +206,15 @@ def _value(name: str, value: int, values: Mapping[str, int]) -> str:
 def _set(name: str, wanted: ValueSet) -> str:
     if not wanted:
         return "{} (the empty set: matches nothing)"
-    if name in ("proto", "direction"):
-        shown = [_value(name, v, {}) for lo, hi in wanted.v4[:4] for v in range(lo, min(hi, lo + 3) + 1)][:6]
-        return "{" + ", ".join(shown) + (", ..." if len(wanted.v4) > 4 else "") + "}"
-    return repr(wanted).removeprefix("ValueSet(").removesuffix(")").join("{}")
+    shown = _SHOWN_INTERVALS
+    if _core.FIELDS[FIELD_INDEX[name]].kind == "address":
+        texts = interval_texts(wanted, shown)
+    elif name in ("proto", "direction") and all(lo == hi for lo, hi in wanted.v4[:shown]):
+        texts = [_value(name, lo, {}) for lo, _ in wanted.v4[:shown]]
+    else:
+        texts = number_texts(wanted, shown)
+    more = len(wanted.v4) + len(wanted.v6) - len(texts)
+    return "{" + ", ".join(texts) + (f", and {more} more" if more else "") + "}"
 
 
 def _name(rule: Rule, index: int) -> str:
@@ -216,9 +222,7 @@ def _name(rule: Rule, index: int) -> str:
 
 
 def _packet_text(headers: PacketColumns) -> str:
-    from meshsieve.bounds import packet_words as words_of
-
-    values = {_FIELDS[field]: high << 64 | low for field, high, low in words_of(headers, 0)}
+    values = {_FIELDS[field]: high << 64 | low for field, high, low in packet_words(headers, 0)}
     proto = values.get("proto")
     ends = []
     for address, port in (("src_ip", "sport"), ("dst_ip", "dport")):

@@ -183,6 +183,12 @@ class Source:
         place = f"{self.file}:{self.line}" if self.line is not None else self.file
         return f"{place} {self.obj}".strip()
 
+    @property
+    def place(self) -> str:
+        """``file:line`` without folders, for tables."""
+        file = self.file.rsplit("/", 1)[-1]
+        return f"{file}:{self.line}" if self.line is not None else file
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

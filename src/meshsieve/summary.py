@@ -32,11 +32,12 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class RuleCount:
-    """Traffic that one rule (or a point's default: rule None) decided."""
+    """Traffic that one rule (or a point's default: rule None) decided. place is the short form of source."""
 
     point: str
     rule: str | None
     source: str | None
+    place: str
     action: str
     count: Count
 
@@ -135,11 +136,12 @@ class Tally:
             name = ACTION_NAMES[action]
             total += count
             verdicts[name] = verdicts.get(name, Count()) + count
-            number, _ = self._labels.deciders[decider]
+            number, index = self._labels.deciders[decider]
             if number >= 0:
-                point = self._labels.tables.points[number].title
+                table = self._labels.tables.points[number]
                 rule, source = self._labels.rules.texts[decider], self._labels.sources.texts[decider]
-                rules.append(RuleCount(point, rule, source, name, count))
+                place = table.point.rules.label(index)[1].place if index >= 0 else ""
+                rules.append(RuleCount(table.title, rule, source, place, name, count))
         open_ = {str(self._labels.reasons.texts[reason]): count for reason, count in self._by_reason.items()}
         return Summary(
             total,

@@ -14,15 +14,14 @@ import numpy as np
 
 from meshsieve.classification import ClassifiedBatch
 from meshsieve.columns import PacketColumns
-from meshsieve.decision import ACTION_NAMES, DecisionTables
-from meshsieve.model import Source
+from meshsieve.decision import ACTION_NAMES, NOT_JUDGED, DecisionTables
 from meshsieve.policy import Verdict
 from meshsieve.reports.text import bold, byte_text, summary_text, table_text
 from meshsieve.summary import Summary
 from meshsieve.traffic_columns import flow_columns
 
-# What people look for first.
-_ORDER = (Verdict.DROP, Verdict.REJECT, Verdict.UNDECIDED, Verdict.PENDING, Verdict.ALLOW, Verdict.NO_MATCH, 6)
+# What people look for first; what nobody judged comes last and only where there is room.
+_JUDGED = (Verdict.DROP, Verdict.REJECT, Verdict.UNDECIDED, Verdict.PENDING, Verdict.ALLOW, Verdict.NO_MATCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +83,17 @@ class RowsTable:
 
     def _fair_share(self) -> list[_Row]:
         """At most ``limit`` rows: every verdict gets the same room, and what one does not need goes to the others."""
-        share = dict.fromkeys(self._rows, 0)
+        share: dict[int, int] = dict.fromkeys(self._rows, 0)
         room = self._limit
-        while room:
-            hungry = [action for action, rows in self._rows.items() if share[action] < len(rows)]
-            if not hungry:
-                break
-            for action in hungry[:room]:
-                share[action] += 1
-                room -= 1
-        return [row for action in _ORDER for row in self._rows.get(int(action), [])[: share.get(int(action), 0)]]
+        for actions in (tuple(map(int, _JUDGED)), (NOT_JUDGED,)):
+            while room:
+                hungry = [a for a in actions if share.get(a, 0) < len(self._rows.get(a, []))]
+                if not hungry:
+                    break
+                for action in hungry[:room]:
+                    share[action] += 1
+                    room -= 1
+        return [row for action in (*_JUDGED, NOT_JUDGED) for row in self._rows.get(action, [])[: share.get(action, 0)]]
 
     def _row(self, batch: ClassifiedBatch, i: int) -> _Row:
         one = batch.row(i)
@@ -101,7 +101,7 @@ class RowsTable:
         rule, place = str(one["rule"] or f"({one['reason']})"), ""
         if decisions.rule[i] >= 0:
             rules = self._tables.points[int(decisions.point[i])].point.rules
-            place = _place(rules.label(int(decisions.rule[i]))[1])
+            place = rules.label(int(decisions.rule[i]))[1].place
         if decisions.action[i] in (Verdict.UNDECIDED, Verdict.PENDING) and one["rule"]:
             rule = f"{rule} ({str(one['reason']).partition(': ')[2]})"
         ends = tuple(_end(one["src" if s == "sport" else "dst"], one[s]) for s in ("sport", "dport"))
@@ -143,8 +143,3 @@ def _end(address: object, port: object) -> str:
     if not port:
         return str(address)
     return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
-
-
-def _place(source: Source) -> str:
-    file = source.file.rsplit("/", 1)[-1]
-    return f"{file}:{source.line}" if source.line is not None else file

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
 from meshsieve import _core
 from meshsieve.model import FIELD_INDEX, Match, Rule, Source, Span, ValueSet
 from meshsieve.policy import Diagnostic, Layer, Point
+from meshsieve.set_text import address_text, interval_texts
 
 SCHEMA = "meshsieve.rules/1"
 
@@ -25,7 +25,7 @@ class _Sets:
         key = (is_address, values)
         if key not in self._numbers:
             self._numbers[key] = len(self.texts)
-            self.texts.append(_addresses(values) if is_address else _numbers(values.v4))
+            self.texts.append(interval_texts(values) if is_address else _numbers(values.v4))
         return self._numbers[key]
 
 
@@ -42,7 +42,7 @@ def rules_document(layers: Sequence[Layer], diagnostics: Sequence[Diagnostic]) -
                     {
                         "id": vnic.id,
                         "machine": vnic.machine,
-                        "addresses": [_address(version, number) for version, number in vnic.addresses],
+                        "addresses": [address_text(version, number) for version, number in vnic.addresses],
                     }
                     for vnic in layer.inventory.vnics
                 ],
@@ -94,20 +94,3 @@ def _source(source: Source) -> dict[str, Any]:
 
 def _numbers(span: Span) -> list[Any]:
     return [lo if lo == hi else [lo, hi] for lo, hi in span]
-
-
-def _addresses(values: ValueSet) -> list[str]:
-    """Prefixes where an interval is one, else ``low-high``."""
-    return [_interval(4, lo, hi) for lo, hi in values.v4] + [_interval(6, lo, hi) for lo, hi in values.v6]
-
-
-def _interval(version: int, lo: int, hi: int) -> str:
-    size = hi - lo + 1
-    if size & (size - 1) == 0 and lo % size == 0:
-        bits = 32 if version == 4 else 128
-        return f"{_address(version, lo)}/{bits - size.bit_length() + 1}"
-    return f"{_address(version, lo)}-{_address(version, hi)}"
-
-
-def _address(version: int, number: int) -> str:
-    return str(ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number))

@@ -125,12 +125,12 @@ def summary_text(summary: Summary, *, columns: int | None = None, colours: bool 
     parts = []
     if summary.rules:
         rules = [
-            [rule.action, *counts(rule.count), rule.point, rule.rule or "(default)", rule.source or ""]
+            [rule.action, *counts(rule.count), rule.point, rule.rule or "(default)", rule.place]
             for rule in summary.rules
         ]
         parts.append(
             table_text(
-                ["BY RULE", "FLOWS", "PACKETS", "BYTES", "POINT", "RULE", "SOURCE"],
+                ["BY RULE", "FLOWS", "PACKETS", "BYTES", "POINT", "RULE", "WRITTEN AT"],
                 rules,
                 right=frozenset({1, 2, 3}),
                 actions={i: rule.action for i, rule in enumerate(summary.rules)},
