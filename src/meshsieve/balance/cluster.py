@@ -82,7 +82,6 @@ class ClusterSettings:
     locality_weights: Mapping[tuple[int, Locality], int] | None = None
     use_hostname: bool = False
     hash_balance_factor: int = 0
-    fail_on_panic: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.panic_threshold <= 100:
@@ -160,7 +159,7 @@ class Cluster(HashBalancer):
     def usable(self, level: int, *, degraded: bool = False) -> list[int]:
         """Indices of the hosts that a request to this priority may get."""
         if self.loads.panic[level]:
-            return [] if self.settings.fail_on_panic else self._members[level]
+            return self._members[level]
         wanted = Health.DEGRADED if degraded else Health.HEALTHY
         return [i for i in self._members[level] if self.hosts[i].health is wanted]
 

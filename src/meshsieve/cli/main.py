@@ -23,6 +23,7 @@ VERBS = {
     "flows": "the flows of a capture, with their counters",
     "explain": "every rule that one packet meets, and why it does or does not match",
     "convert": "policies as meshsieve reads them, as one JSON document",
+    "balance": "which backend gets a key, and what a change of weights or hosts moves",
     "doctor": "versions, SIMD backend and extras, for a bug report",
 }
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141
