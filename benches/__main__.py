@@ -11,7 +11,7 @@ import sys
 
 from benches import options, report
 
-SUBJECTS = ["packets", "captures"]
+SUBJECTS = ["balance", "captures", "packets"]
 
 
 def main() -> int:

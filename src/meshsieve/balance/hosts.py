@@ -52,6 +52,7 @@ class Host:
     priority    0 is used first
     hash_key    what consistent hashing hashes instead of ``address:port`` (Envoy's ``envoy.lb`` metadata)
     labels      subset labels
+    name        ``address:port``, ``[v6]:port``, or the address alone where there is no port
     """
 
     address: str
@@ -64,22 +65,16 @@ class Host:
     hash_key: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     node: str = ""
+    name: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _name(self.address, self.port))
         if not 1 <= self.weight <= MAX_WEIGHT:
             raise BalanceError(f"host {self.name} has weight {self.weight}; a weight is 1 to {MAX_WEIGHT}")
         if not 0 <= self.port <= 65535:
             raise BalanceError(f"host {self.address} has port {self.port}; a port is 0 to 65535")
         if not 0 <= self.priority <= 127:
             raise BalanceError(f"host {self.name} has priority {self.priority}; a priority is 0 to 127")
-
-    @property
-    def name(self) -> str:
-        """``address:port``, ``[v6]:port``, or the address alone where there is no port."""
-        if not self.port:
-            return self.address
-        address = canonical_address(self.address)
-        return f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
 
     def key(self, *, use_hostname: bool = False) -> str:
         """The text that Maglev and ring hash hash: hash_key, else the hostname if asked for, else the name."""
@@ -101,6 +96,14 @@ class Host:
             if ":" not in head:
                 return Host(head, int(tail))
         return Host(value)
+
+
+def _name(address: str, port: int) -> str:
+    if not port:
+        return address
+    if ":" in address:
+        return f"[{canonical_address(address)}]:{port}"
+    return f"{address}:{port}"
 
 
 HostLike = Host | str | tuple[str, int]
