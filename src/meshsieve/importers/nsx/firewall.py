@@ -52,6 +52,7 @@ class Firewall:
         self.services = Services(catalogue)
         self.diagnostics: list[Diagnostic] = []
         self._seen: set[tuple[str, str, str]] = set()
+        self._scopes_without_vnic: set[str] = set()
         self._unions: dict[tuple[bool, tuple[str, ...]], ValueSet] = {}
         self._scopes: dict[tuple[str, ...], ValueSet] = {}
         self._alternatives: dict[tuple[bool, bool, tuple[str, ...]], tuple[Match, ...]] = {}
@@ -192,6 +193,13 @@ class Firewall:
         return None if _is_any(rule.scope) else self._vnics(rule.scope, rule, rule.label)
 
     def _preference_scope(self, policy: Policy) -> ValueSet | None:
+        if policy.category == "Ethernet":
+            raise PolicyError(
+                "connectivity_preference is for L3 policies, not for Ethernet",
+                where=policy.obj.where(),
+                obj=policy.label,
+                hint="set the preference to NONE",
+            )
         if _is_any(policy.scope):
             if any(rule.is_default for rule in policy.rules):
                 return _NOTHING  # the default rule, which is listed, stands for the preference
@@ -222,7 +230,8 @@ class Firewall:
             if other is None:
                 raise _dangling(path, holder, label, "scope", index)
             found = other
-        if not found:
+        if not found and path not in self._scopes_without_vnic:
+            self._scopes_without_vnic.add(path)
             self._note(
                 Diagnostic(
                     "scope-without-vnic",

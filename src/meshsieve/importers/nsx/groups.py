@@ -17,9 +17,10 @@ from functools import cached_property
 from meshsieve.errors import ModelError, PolicyError
 from meshsieve.importers.nsx.addresses import address_set, parse_range
 from meshsieve.importers.nsx.catalogue import Catalogue
+from meshsieve.importers.nsx.conditions import KEYS, OPERATORS, Population, populations
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
 from meshsieve.importers.nsx.json_source import Object
-from meshsieve.importers.nsx.objects import Group, Tag
+from meshsieve.importers.nsx.objects import Group
 from meshsieve.inventory import Inventory, Vnic
 from meshsieve.model import ValueSet
 from meshsieve.policy import Diagnostic
@@ -355,13 +356,13 @@ class Groups:
     def _condition(self, f: Fields, group: Group) -> Members | None:
         kind = f.text("member_type")
         key = f.text("key")
-        operator = f.choice("operator", _OPERATORS, "EQUALS") or "EQUALS"
+        operator = f.choice("operator", OPERATORS, "EQUALS") or "EQUALS"
         scope_operator = f.choice("scope_operator", ("EQUALS", "NOTEQUALS"), "EQUALS") or "EQUALS"
         value = f.text("value")
-        if kind not in _SUBJECTS or key not in _SUBJECTS[kind]:
+        if kind not in KEYS or key not in KEYS[kind]:
             f.fail(
                 f"a condition on {key} of {kind} cannot be evaluated; known are "
-                + "; ".join(f"{k}: {', '.join(keys)}" for k, keys in _SUBJECTS.items()),
+                + "; ".join(f"{k}: {', '.join(keys)}" for k, keys in KEYS.items()),
                 hint="export the realized members of the group, or import with --lenient",
             )
         if operator == "MATCHES":
@@ -377,26 +378,20 @@ class Groups:
                 obj=group.label,
                 hint=_NO_INVENTORY_HINT,
             )
-        test = _test_of(key, operator, scope_operator, value)
-        if test is None:
+        identities = self._populations[kind].select(key, operator, scope_operator, value)
+        if identities is None:
             return None
-        vnics: set[int] = set()
-        for numbers, subject in self._subjects(kind):
-            if test(subject):
-                vnics |= numbers
-        return Members(frozenset(vnics))
+        known = self._vnics_by_kind[kind]
+        return Members(frozenset().union(*(known[identity] for identity in identities)))
 
-    def _subjects(self, kind: str) -> Iterable[tuple[set[int], _Subject]]:
-        if kind == "VirtualMachine":
-            for identity, machine in self.catalogue.machines.items():
-                names = {"Name": machine.name, "ComputerName": machine.computer_name, "OSName": machine.os_name}
-                yield self.machines.of_machine[identity], _Subject(machine.tags, names)
-        elif kind in ("Segment", "LogicalSwitch"):
-            for path, segment in self.catalogue.segments.items():
-                yield self.machines.of_segment[path], _Subject(segment.tags, {"Name": segment.name})
-        else:
-            for path, port in self.catalogue.ports.items():
-                yield self.machines.of_port[path], _Subject(port.tags, {"Name": port.name})
+    @cached_property
+    def _populations(self) -> dict[str, Population]:
+        return populations(self.catalogue)
+
+    @cached_property
+    def _vnics_by_kind(self) -> dict[str, dict[str, set[int]]]:
+        machines, segments, ports = self.machines.of_machine, self.machines.of_segment, self.machines.of_port
+        return dict(zip(KEYS, (machines, segments, segments, ports, ports), strict=True))
 
     def _parse_addresses(self, texts: list[str], holder: Object, key: str | None, label: str) -> ValueSet:
         ranges = []
@@ -426,64 +421,7 @@ _EXPRESSIONS: dict[str, Callable[[Groups, Fields, Group], Members | None]] = {
     "ExternalIDExpression": Groups._external_ids,
     "PathExpression": Groups._paths,
 }
-_OPERATORS = ("EQUALS", "NOTEQUALS", "CONTAINS", "STARTSWITH", "ENDSWITH", "IN", "NOTIN", "MATCHES")
-_SUBJECTS: dict[str, tuple[str, ...]] = {
-    "VirtualMachine": ("Tag", "Name", "ComputerName", "OSName", "ALL"),
-    "Segment": ("Tag", "Name", "ALL"),
-    "LogicalSwitch": ("Tag", "Name", "ALL"),
-    "SegmentPort": ("Tag", "Name", "ALL"),
-    "LogicalPort": ("Tag", "Name", "ALL"),
-}
 
 
 def _may_hold_addresses(part: Object) -> bool:
     return part.get("resource_type") not in ("Condition", "ConjunctionOperator", "ExternalIDExpression")
-
-
-# Conditions
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """What a condition can ask of a machine, segment or port."""
-
-    tags: list[Tag]
-    names: dict[str, str]
-
-
-_COMPARE: dict[str, Callable[[str, str], bool]] = {
-    "EQUALS": lambda text, value: text == value,
-    "CONTAINS": lambda text, value: value in text,
-    "STARTSWITH": lambda text, value: text.startswith(value),
-    "ENDSWITH": lambda text, value: text.endswith(value),
-}
-_NEGATED = {"NOTEQUALS": "EQUALS", "NOTIN": "IN"}
-
-
-def _test_of(key: str, operator: str, scope_operator: str, value: str) -> Callable[[_Subject], bool] | None:
-    """The condition as a function; None for an empty value, with which NSX does not evaluate it."""
-    if key == "ALL":
-        return lambda subject: True
-    if value in ("", "|"):
-        return None
-    values = [v.strip() for v in value.split(",")] if operator in ("IN", "NOTIN") else [value]
-    negated = operator in _NEGATED
-    compare = _COMPARE[{"IN": "EQUALS"}.get(plain := _NEGATED.get(operator, operator), plain)]
-    if key == "Tag":
-        wanted = [_tag_test(v, compare, scope_operator) for v in values]
-        return lambda subject: any(test(tag) for test in wanted for tag in subject.tags) != negated
-    return lambda subject: any(compare(subject.names[key], v) for v in values) != negated
-
-
-def _tag_test(value: str, compare: Callable[[str, str], bool], scope_operator: str) -> Callable[[Tag], bool]:
-    """``scope|tag``, ``tag`` or ``|tag`` (any scope), ``scope|`` (any tag); case does not count."""
-    scope, separator, tag = value.casefold().rpartition("|")
-    equal_scope = scope_operator == "EQUALS"
-
-    def test(candidate: Tag) -> bool:
-        own_scope, own_tag = candidate[0].casefold(), candidate[1].casefold()
-        if separator and scope and (own_scope == scope) != equal_scope:
-            return False
-        return not tag or compare(own_tag, tag)
-
-    return test
