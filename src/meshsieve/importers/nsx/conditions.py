@@ -2,9 +2,9 @@
 
 What    The objects of one member type are indexed by tag and by name, so that a condition costs as much as there are
         distinct values, and EQUALS and IN a look-up; not a pass over all machines for each of thousands of groups.
-Tags    ``scope|tag``; ``tag`` and ``|tag`` leave the scope free, ``scope|`` the tag. Case does not count in tags, and
-        does in names. An object satisfies a tag condition if one of its tags does; NOTEQUALS and NOTIN hold if none
-        does.
+Tags    ``scope|tag``, parted at the first bar; ``tag`` and ``|tag`` leave the scope free, ``scope|`` the tag. Case does
+        not count in tags, and does in names. An object satisfies a tag condition if one of its tags does; NOTEQUALS and
+        NOTIN hold if none does. MATCHES is a regular expression (RE2, linear time) over the whole tag or name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from meshsieve import _core
 from meshsieve.importers.nsx.catalogue import Catalogue
 from meshsieve.importers.nsx.objects import Tag
 
@@ -51,7 +52,10 @@ class Population:
             self.by_name.setdefault(key, {}).setdefault(name, set()).add(identity)
 
     def select(self, key: str, operator: str, scope_operator: str, value: str) -> set[str] | None:
-        """Identities for which the condition holds; None for an empty value, with which NSX does not evaluate it."""
+        """Identities for which the condition holds; None for an empty value, with which NSX does not evaluate it.
+
+        raises  ModelError for a regular expression that is none
+        """
         if key == "ALL":
             return self.everyone
         if value in ("", "|"):
@@ -67,7 +71,10 @@ class Population:
         return found if plain == operator else self.everyone - found
 
     def _tagged(self, value: str, operator: str, same_scope: bool) -> set[str]:
-        scope, _, tag = value.casefold().rpartition("|")
+        scope, bar, tag = value.partition("|")
+        if not bar:
+            scope, tag = "", value
+        scope, tag = scope.casefold(), f"(?i){tag}" if operator == "MATCHES" and tag else tag.casefold()
         found: set[str] = set()
         for scopes in _chosen(self.by_tag, tag, operator) if tag else self.by_tag.values():
             for own_scope, identities in scopes.items():
@@ -77,9 +84,12 @@ class Population:
 
 
 def _chosen(index: Mapping[str, T], value: str, operator: str) -> Iterable[T]:
-    compare = _COMPARE.get(operator)
-    if compare is None:  # EQUALS, IN
+    if operator in ("EQUALS", "IN"):
         return [index[value]] if value in index else []
+    if operator == "MATCHES":
+        regex = _core.Regex(value.encode())
+        return [held for text, held in index.items() if regex.full_match(text.encode())]
+    compare = _COMPARE[operator]
     return [held for text, held in index.items() if compare(text, value)]
 
 

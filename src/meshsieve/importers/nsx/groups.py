@@ -365,12 +365,6 @@ class Groups:
                 + "; ".join(f"{k}: {', '.join(keys)}" for k, keys in KEYS.items()),
                 hint="export the realized members of the group, or import with --lenient",
             )
-        if operator == "MATCHES":
-            f.fail(
-                "the operator MATCHES (a regular expression) cannot be evaluated",
-                "operator",
-                hint="export the realized members of the group, or import with --lenient",
-            )
         if not (self.catalogue.has_machines if kind == "VirtualMachine" else self.has_inventory):
             raise PolicyError(
                 f"the condition selects objects of kind {kind}, but no inventory was given",
@@ -378,7 +372,12 @@ class Groups:
                 obj=group.label,
                 hint=_NO_INVENTORY_HINT,
             )
-        identities = self._populations[kind].select(key, operator, scope_operator, value)
+        try:
+            identities = self._populations[kind].select(key, operator, scope_operator, value)
+        except ModelError as error:
+            raise PolicyError(
+                str(error), where=f.obj.where("value"), obj=group.label, hint="correct the regular expression"
+            ) from None
         if identities is None:
             return None
         known = self._vnics_by_kind[kind]
