@@ -89,10 +89,12 @@ class Catalogue:
         self.lenient = not options.strict
         self.limits = Limits(document_bytes=options.document_bytes, nodes=options.document_nodes)
         self.policies: list[objects.Policy] = []
+        self._policies_by_path: dict[str, objects.Policy] = {}
         self.groups: dict[str, objects.Group] = {}
         self.services: dict[str, objects.Service] = {}
         self.machines: dict[str, objects.Machine] = {}
         self.interfaces: list[objects.Interface] = []
+        self._interfaces_by_id: dict[str, objects.Interface] = {}
         self.segments: dict[str, objects.Segment] = {}
         self.ports: dict[str, objects.Port] = {}
         self.excluded: list[tuple[Object, str]] = []
@@ -144,7 +146,7 @@ class Catalogue:
         elif kind == "VirtualMachine":
             self._add_machine(obj)
         elif kind == "VirtualNetworkInterface":
-            self.interfaces.append(objects.read_interface(obj, len(self.interfaces)))
+            self._add_interface(obj)
         elif kind == "PolicyExcludeList":
             self._add_exclude_list(obj)
         elif kind in ELSEWHERE:
@@ -253,16 +255,20 @@ class Catalogue:
         rules = [
             objects.read_rule(rule, objects.label_of(rule, label, "rules"), self.lenient, gone) for rule, gone in found
         ]
-        known = next((p for p in self.policies if p.label == label and p.obj == obj), None) if "path" in obj else None
-        if known is None:  # the same policy may come in several answers
-            self.policies.append(objects.read_policy(obj, label, rules, self.lenient, deleted))
+        policy = objects.read_policy(obj, label, rules, self.lenient, deleted)
+        known = self._policies_by_path.setdefault(label, policy) if "path" in obj or "id" in obj else policy
+        if known is policy:
+            self.policies.append(policy)
+        elif _without_rules(known.obj) != _without_rules(obj) or (known.rules and rules and known.obj != obj):
+            self._refuse_second(obj, known.obj, f"policy '{label}'")
+        elif not known.rules:  # a list of policies came first, without their rules
+            known.rules.extend(rules)
 
     def _attach_loose_rules(self) -> None:
         """Rules that came by themselves (an answer of .../rules) join the policy that their path names."""
-        by_path = {policy.label: policy for policy in self.policies}
         for obj, rule in self._loose_rules:
             parent = obj.get("parent_path") or rule.label.rpartition("/rules/")[0]
-            policy = by_path.get(parent) if isinstance(parent, str) else None
+            policy = self._policies_by_path.get(parent) if isinstance(parent, str) else None
             if policy is None:
                 raise PolicyError(
                     f"the policy '{parent}' of this rule is in no file",
@@ -279,6 +285,14 @@ class Catalogue:
         known = self.machines.setdefault(machine.id, machine)
         if known.obj != obj:
             self._refuse_second(obj, known.obj, f"virtual machine '{machine.id}'")
+
+    def _add_interface(self, obj: Object) -> None:
+        interface = objects.read_interface(obj, len(self.interfaces))
+        known = self._interfaces_by_id.setdefault(interface.id, interface)
+        if known is interface:
+            self.interfaces.append(interface)
+        elif known.obj != obj:
+            self._refuse_second(obj, known.obj, f"interface '{interface.id}'")
 
     def _add_segment(self, obj: Object, parent: str) -> None:
         path = objects.label_of(obj, parent or "/infra", "segments")
@@ -341,7 +355,9 @@ class Catalogue:
 
 def unsupported(error: PolicyError) -> Diagnostic:
     """A clause that cannot be expressed exactly, kept as undecided."""
-    hint = "" if error.hint == LENIENT_HINT else error.hint
+    hint = "" if error.hint == LENIENT_HINT else error.hint.removesuffix(", or import with --lenient")
+    if hint.startswith("import with --lenient"):
+        hint = ""
     return Diagnostic("unsupported", error.message, where=error.where, obj=error.obj, hint=hint)
 
 
@@ -357,6 +373,11 @@ def _kind_of(obj: Object) -> str:
         where=obj.where(),
         hint="give it a resource_type, such as SecurityPolicy, Group or Service",
     )
+
+
+def _without_rules(policy: Object) -> dict[str, Any]:
+    """What two answers about one policy have in common: one may leave out the rules."""
+    return {key: value for key, value in policy.items() if key not in ("rules", "children", "rule_count", "_links")}
 
 
 def _lists_machines(results: list[Object]) -> bool:

@@ -22,7 +22,7 @@ from meshsieve.importers.nsx.groups import Groups
 from meshsieve.importers.nsx.objects import Policy, Rule
 from meshsieve.importers.nsx.order import Placed, ambiguous, placed
 from meshsieve.importers.nsx.services import TCP, Services, merged
-from meshsieve.model import Action, Match, RuleSet, Source, ValueSet
+from meshsieve.model import Action, Match, RuleSet, Source, ValueSet, range_text
 from meshsieve.model import Rule as ModelRule
 from meshsieve.policy import Diagnostic, ImportOptions, ImportResult, Layer, Point
 
@@ -40,6 +40,7 @@ _ACTIONS = {
 SYN, ACK = 2, 16
 SYN_WITHOUT_ACK = ValueSet.numbers(*(flags for flags in range(256) if flags & SYN and not flags & ACK))
 _NOTHING = ValueSet()
+MAX_CONFLICTS = 100  # findings about addresses that two interfaces share
 
 
 class Firewall:
@@ -402,6 +403,15 @@ class Firewall:
                             level="note",
                         )
                     )
+        for (version, address), first, second in self.groups.machines.inventory.conflicts[:MAX_CONFLICTS]:
+            self._note(
+                Diagnostic(
+                    "duplicate-address",
+                    f"{range_text(address, address, version)} belongs to {first} and {second}; its packets count as "
+                    f"those of {first}",
+                    hint="load networks that reuse addresses by themselves",
+                )
+            )
         silent = [v.machine for v in self.groups.machines.inventory.vnics if not v.addresses]
         if silent:
             more = ", ..." if len(silent) > 10 else ""

@@ -182,6 +182,8 @@ class Groups:
             ("segment_members", listed.segments, self.machines.of_segment, "segment"),
             ("segment_port_members", listed.ports, self.machines.of_port, "segment port"),
         ):
+            if key != "vm_members" and listed.machines is not None:
+                break  # the list of machines is complete; the others say how they come to be members
             for index, identity in enumerate(identities or []):
                 if identity not in known or not self.has_inventory:
                     raise self._absent(group.obj, group.label, key, index, what, identity)
@@ -289,15 +291,15 @@ class Groups:
 
     def _member(self, part: Object, group: Group) -> Members | None:
         kind = part.get("resource_type")
-        if kind not in _EXPRESSIONS:
+        if not isinstance(kind, str) or kind not in _EXPRESSIONS:
             raise PolicyError(
                 f"an expression of type {kind!r} is not known; known are {', '.join(_EXPRESSIONS)}",
                 where=part.where("resource_type"),
                 obj=group.label,
                 hint=LENIENT_HINT,
             )
-        f = Fields(part, str(kind), group.label)
-        members = _EXPRESSIONS[str(kind)](self, f, group)
+        f = Fields(part, kind, group.label)
+        members = _EXPRESSIONS[kind](self, f, group)
         f.finish()
         return members
 
@@ -307,8 +309,6 @@ class Groups:
     def _ip_addresses(self, f: Fields, group: Group) -> Members:
         texts = f.texts("ip_addresses")
         addresses = self._parse_addresses(texts, f.obj, "ip_addresses", group.label)
-        if addresses.v4 and addresses.v6:
-            f.fail("an IPAddressExpression mixes IPv4 and IPv6", "ip_addresses", hint="use one expression for each")
         return Members(addresses=addresses)
 
     def _mac_addresses(self, f: Fields, group: Group) -> Members:

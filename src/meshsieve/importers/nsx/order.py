@@ -73,7 +73,7 @@ def ambiguous(places: Sequence[Placed], rules: Sequence[ModelRule]) -> Iterator[
                     "ambiguous-order",
                     f"'{rules[first].name}' and '{rules[second].name}' overlap, differ in action and have equal rank; "
                     "NSX does not define which comes first, here the order of the file counts",
-                    where=str(rules[second].source),
+                    where=f"{rules[second].source.file}:{rules[second].source.line}",
                     obj=rules[second].source.obj,
                     hint=f"give them different sequence numbers; the other one is at {rules[first].source}",
                 )
