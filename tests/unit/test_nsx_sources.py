@@ -346,7 +346,7 @@ def test_damage_never_gives_anything_but_an_answer_or_a_policy_error(r: random.R
         if r.random() < 0.3:
             del container[key]
         else:
-            container[key] = r.choice(JUNK)
+            container[key] = copy.deepcopy(r.choice(JUNK))
     text = json.dumps(damaged)
     if r.random() < 0.2:
         at = r.randrange(len(text))

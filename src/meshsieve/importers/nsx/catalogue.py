@@ -288,7 +288,8 @@ class Catalogue:
 
     def _add_interface(self, obj: Object) -> None:
         interface = objects.read_interface(obj, len(self.interfaces))
-        known = self._interfaces_by_id.setdefault(interface.id, interface)
+        external_id = obj.get("external_id")  # sparse dumps have none, and repeat attachments
+        known = self._interfaces_by_id.setdefault(external_id, interface) if external_id else interface
         if known is interface:
             self.interfaces.append(interface)
         elif known.obj != obj:

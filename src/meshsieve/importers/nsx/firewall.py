@@ -12,6 +12,7 @@ Undecided  Each clause that cannot be expressed (a profile, a schedule, a group 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from meshsieve.errors import ModelError, PolicyError
@@ -19,6 +20,7 @@ from meshsieve.importers.nsx.addresses import address_set, looks_like_address, p
 from meshsieve.importers.nsx.catalogue import Catalogue, unsupported
 from meshsieve.importers.nsx.fields import LENIENT_HINT
 from meshsieve.importers.nsx.groups import Groups
+from meshsieve.importers.nsx.json_source import Object
 from meshsieve.importers.nsx.objects import Policy, Rule
 from meshsieve.importers.nsx.order import Placed, ambiguous, placed
 from meshsieve.importers.nsx.services import TCP, Services, merged
@@ -114,7 +116,7 @@ class Firewall:
             ("src_ip", "source_groups", rule.sources, rule.sources_excluded),
             ("dst_ip", "destination_groups", rule.destinations, rule.destinations_excluded),
         ):
-            constrain(field, lambda k=key, e=elements, x=excluded: self._end(rule, k, e, x, ethernet))  # type: ignore[misc]
+            constrain(field, partial(self._end, rule, key, elements, excluded, ethernet))
         any_service: tuple[Match, ...] | None = ()
         alternatives = self._clause(lambda: self._services(policy, rule), unknown, any_service)
         if alternatives is None:
@@ -317,7 +319,7 @@ class Firewall:
         for index, name in enumerate(names):
             if _means_any(name):
                 raise _any_not_alone(rule, rule.label, "services", index)
-            found += self.services.alternatives(name, lambda i=index: rule.obj.where("services", i), rule.label)  # type: ignore[misc]
+            found += self.services.alternatives(name, partial(rule.obj.where, "services", index), rule.label)
         for entry in rule.service_entries:
             found += self.services.entry(entry, rule.label)
         ethernet = policy.category == "Ethernet"
@@ -360,21 +362,20 @@ class Firewall:
         """vNICs on the exclusion list."""
         out: set[int] = set()
         for holder, path in self.catalogue.excluded:
-            vnics = self._clause(lambda p=path, h=holder: self._excluded_by(p, h), [], None)  # type: ignore[misc]
-            out |= vnics or set()
+            out |= self._clause(partial(self._excluded_by, path, holder), [], frozenset())
         return frozenset(out)
 
-    def _excluded_by(self, path: str, holder: object) -> set[int] | frozenset[int]:
+    def _excluded_by(self, path: str, holder: Object) -> frozenset[int]:
         if path in self.groups:
             return self.groups.vnics(path)
         found = self.groups.vnics_of(path)
         if found is None:
             raise PolicyError(
                 f"the exclusion list names '{path}', which is in no file",
-                where=holder.where("members"),  # type: ignore[attr-defined]
+                where=holder.where("members"),
                 hint=LENIENT_HINT,
             )
-        return found
+        return frozenset(found)
 
     def _lint(self, places: list[Placed], rules: list[ModelRule], first_l3: int) -> None:
         for diagnostic in ambiguous(places, rules):
