@@ -366,10 +366,92 @@ class RuleSet(Sequence[Rule]):
         """Where the walk goes on after rule ``index``, whose action is SKIP."""
         return int(self._skip_to[index])
 
+    def edited(self, *, remove: Iterable[int] = (), insert: Iterable[tuple[int, Rule]] = ()) -> RuleSet:
+        """A list with rules taken out and put in, all in one step; this one stays as it is.
+
+        remove  indices of this list
+        insert  (position, rule): the rule comes before the rule that has index ``position`` in this list; ``len(self)``
+                appends. Rules with one position keep their order. Their ``skip_to`` counts in this list
+        A skip goes on at the rule it went on at; where that is removed, at the next one that stays.
+
+        raises  ModelError for an index out of range, and for rules that cannot be
+        """
+        count = len(self)
+        gone = np.unique(np.fromiter(remove, np.int64))
+        added = sorted(insert, key=lambda pair: pair[0])
+        positions = np.array([position for position, _ in added], np.int64)
+        if len(gone) and (gone[0] < 0 or gone[-1] >= count):
+            raise ModelError(f"cannot remove rule {gone[0] if gone[0] < 0 else gone[-1]}: there are {count} rules")
+        if len(added) and (positions[0] < 0 or positions[-1] > count):
+            wrong = positions[0] if positions[0] < 0 else positions[-1]
+            raise ModelError(f"cannot insert at {wrong}: positions are 0 to {count}")
+        # Order of the new list as rows of this list followed by the added rules.
+        order = np.insert(np.arange(count), positions, count + np.arange(len(added)))
+        order = order[~np.isin(order, gone)] if len(gone) else order
+        new = RuleSet.__new__(RuleSet)
+        new.names = self.names
+        new._sets, new._ids = list(self._sets), {}
+        rows = np.zeros((len(added), len(FIELD_INDEX)), np.int32)
+        rules = [rule for _, rule in added]
+        alternatives = np.zeros((sum(len(r.alternatives) for r in rules), len(FIELD_INDEX)), np.int32)
+        at = iter(alternatives)
+        for (position, rule), row in zip(added, rows, strict=True):
+            new._fill(row, rule.match, position)
+            for alternative in rule.alternatives:
+                new._fill(next(at), alternative, position)
+        new._common = np.concatenate([self._common, rows])[order]
+        new._action = np.concatenate([self._action, np.array([r.action for r in rules], np.uint8)])[order]
+        new._certain = np.concatenate([self._certain, np.array([r.certain for r in rules], np.uint8)])[order]
+        lengths = np.concatenate([np.diff(self._alternative_begin), [len(r.alternatives) for r in rules]]).astype(
+            np.int64
+        )
+        begins = np.concatenate([[0], np.cumsum(lengths)])[order]
+        lengths = lengths[order]
+        new._alternative_begin = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32)
+        picked = np.repeat(begins - new._alternative_begin[:-1], lengths) + np.arange(int(lengths.sum()))
+        new._alternatives = np.concatenate([self._alternatives, alternatives])[picked]
+        stays = np.full(count + 1, len(order), np.int64)  # where a skip to each rule of this list goes
+        of_old = order < count
+        stays[order[of_old]] = np.flatnonzero(of_old)
+        stays = np.minimum.accumulate(stays[::-1])[::-1]
+        targets = np.concatenate([self._skip_to, np.array([r.skip_to for r in rules], np.int32)])[order]
+        if len(targets) and targets.max() > count:
+            raise ModelError(f"a skip goes to rule {targets.max()}: there are {count} rules")
+        new._skip_to = np.where(targets < 0, -1, stays[np.maximum(targets, 0)]).astype(np.int32)
+        labels = [(r.name, r.source, r.unknown, r.log) for r in rules]
+        new._labels = _PickedLabels.of(self._labels, labels, order)
+        new._flat = self._flat_with(new._sets[len(self._sets) :])
+        if len(new._sets) > 1000 + 2 * (len(new._common) + len(new._alternatives)):
+            new._drop_unused_sets()
+        return new
+
+    def _drop_unused_sets(self) -> None:
+        used = np.unique(np.concatenate([[0], self._common.ravel(), self._alternatives.ravel()]))
+        number = np.zeros(len(self._sets), np.int32)
+        number[used] = np.arange(len(used))
+        self._common, self._alternatives = number[self._common], number[self._alternatives]
+        self._sets = [self._sets[i] for i in used.tolist()]
+        self._flat = None
+
+    _flat: tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]] | None = None
+
+    def _flat_with(self, more: Sequence[ValueSet]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """``_flatten`` of the sets and of further ones; what has been flattened once is kept."""
+        if self._flat is None:
+            self._flat = _flatten(self._sets)
+        offsets, intervals = self._flat
+        if not more:
+            return self._flat
+        more_offsets, more_intervals = _flatten(more)
+        return (
+            np.concatenate([offsets, more_offsets[1:] + offsets[-1]]),
+            np.concatenate([intervals, more_intervals]),
+        )
+
     @cached_property
     def native(self) -> _core.RuleSet:
         """The same rules in the C++ core, validated."""
-        offsets, intervals = _flatten(self._sets)
+        offsets, intervals = self._flat_with(())
         return _core.RuleSet(
             offsets,
             intervals,
@@ -380,6 +462,29 @@ class RuleSet(Sequence[Rule]):
             self._skip_to,
             self._certain,
         )
+
+
+class _PickedLabels(Sequence[tuple[str, Source, tuple[str, ...], bool]]):
+    """Labels of an edited list: rows of the first list it came from, then what was added since."""
+
+    def __init__(self, base: Any, added: Any, order: npt.NDArray[np.int64]) -> None:
+        self._base, self._added, self._order = base, added, order
+
+    @staticmethod
+    def of(labels: Any, added: Any, order: npt.NDArray[np.int64]) -> _PickedLabels:
+        if not isinstance(labels, _PickedLabels):
+            return _PickedLabels(labels, added, order)
+        origin = np.concatenate([labels._order, len(labels._base) + len(labels._added) + np.arange(len(added))])
+        return _PickedLabels(labels._base, [*labels._added, *added], origin[order])
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = int(self._order[index])
+        return self._base[at] if at < len(self._base) else self._added[at - len(self._base)]
 
 
 def _flatten(sets: Sequence[ValueSet]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:

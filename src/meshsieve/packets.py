@@ -13,8 +13,9 @@ because the packet lacks a field that r names or r holds a clause that nobody ca
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from meshsieve import _core, _fast
 from meshsieve.columns import PacketColumns
-from meshsieve.errors import ColumnError, ModelError, PolicyError
+from meshsieve.errors import ColumnError, CompileError, ModelError, PolicyError
 from meshsieve.importers.classbench import read_trace
 from meshsieve.model import FIELD_INDEX, Action, Rule, RuleSet
 
@@ -60,7 +61,7 @@ def compile(
     rules = rules if isinstance(rules, RuleSet) else RuleSet(rules)
     if budget_bytes is not None and budget_bytes <= 0:
         raise ModelError(f"budget_bytes is {budget_bytes}; give a positive number of bytes, or None for the default")
-    return PacketClassifier(rules, _core.compile(rules.native, engine, backend, budget_bytes or 0))
+    return PacketClassifier(_Version.of(rules, _Options(engine, backend, budget_bytes or 0)))
 
 
 def read_rules(path: str | os.PathLike[str], format: str = "auto") -> RuleSet:
@@ -81,20 +82,86 @@ def read_rules(path: str | os.PathLike[str], format: str = "auto") -> RuleSet:
     return points[0].rules
 
 
-class PacketClassifier:
-    """A compiled rule list. Any number of threads may look up.
+@dataclass(frozen=True, slots=True)
+class _Options:
+    engine: str
+    backend: str
+    budget_bytes: int
 
-    rules   the RuleSet it was compiled from; results are indices into it
-    lookup  the ``meshsieve._fast.Lookup`` of this version, for tight loops and for Cython (`cimport` it)
-    """
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """One published state: a list and the table compiled from it. Never changed, only replaced."""
 
     rules: RuleSet
+    native: _core.Classifier
     lookup: _fast.Lookup
+    options: _Options
 
-    def __init__(self, rules: RuleSet, native: _core.Classifier) -> None:
-        self.rules = rules
-        self._native = native
-        self.lookup = _fast.Lookup(native.capsule)
+    @staticmethod
+    def of(rules: RuleSet, options: _Options) -> _Version:
+        native = _core.compile(rules.native, options.engine, options.backend, options.budget_bytes)
+        return _Version(rules, native, _fast.Lookup(native.capsule), options)
+
+
+class PacketClassifier:
+    """A compiled rule list. Any number of threads may look up while one or more change it.
+
+    A change builds a new table and then publishes list and table in one step: look-ups never wait and each answer comes
+    wholly from one version. Rule indices are those of the version asked; ``snapshot()`` holds one still.
+    """
+
+    def __init__(self, version: _Version) -> None:
+        self._version = version
+        self._writing = threading.Lock()
+
+    @property
+    def rules(self) -> RuleSet:
+        """The list that results are indices into."""
+        return self._version.rules
+
+    @property
+    def lookup(self) -> _fast.Lookup:
+        """The ``meshsieve._fast.Lookup`` of this version, for tight loops and for Cython (`cimport` it)."""
+        return self._version.lookup
+
+    def snapshot(self) -> PacketClassifier:
+        """This version on its own: later changes to either do not reach the other. Costs nothing."""
+        return PacketClassifier(self._version)
+
+    def insert(self, rule: Rule, position: int) -> None:
+        """Puts ``rule`` before the rule at ``position``; ``len(clf.rules)`` appends. See ``update``."""
+        self.update(insert=[(position, rule)])
+
+    def remove(self, index: int) -> None:
+        """Takes rule ``index`` out; later rules move up by one. See ``update``."""
+        self.update(remove=[index])
+
+    def replace(self, index: int, rule: Rule) -> None:
+        """Puts ``rule`` in the place of rule ``index``. See ``update``."""
+        self.update(remove=[index], insert=[(index, rule)])
+
+    def update(self, *, remove: Iterable[int] = (), insert: Iterable[tuple[int, Rule]] = ()) -> None:
+        """Many changes in one publication.
+
+        remove, insert  as ``RuleSet.edited``: all indices and positions count in the list before the call
+        cost            one build, whatever the number of changes: group them. The engine stays the one that was chosen
+        raises          ModelError; the published version is then the one before
+        threads         writers wait for each other, readers for nobody
+
+        >>> clf = compile([Rule(name="a"), Rule(name="b")])
+        >>> clf.update(remove=[0], insert=[(2, Rule(name="c"))])
+        >>> [rule.name for rule in clf.rules]
+        ['b', 'c']
+        """
+        with self._writing:
+            old = self._version
+            rules = old.rules.edited(remove=remove, insert=insert)
+            try:
+                version = _Version.of(rules, replace(old.options, engine=old.native.stats.engine))
+            except CompileError:
+                version = _Version.of(rules, old.options)
+            self._version = replace(version, options=old.options)
 
     def classify(
         self,
@@ -141,7 +208,7 @@ class PacketClassifier:
     def stats(self) -> _core.CompileStats:
         """engine, backend, rules, segments, bytes, bytes_per_rule, build_seconds, worst_case_steps (table reads and
         rule comparisons of the most expensive packet), candidates (what "auto" tried)."""
-        return self._native.stats
+        return self._version.native.stats
 
     def explain_compile(self) -> str:
         """What the compiler built and why it took what it took, a line an engine and segment of the list.
@@ -168,7 +235,8 @@ class PacketClassifier:
 
         given: dict[str, Any] = {"sport": sport, "dport": dport, "proto": proto}
         given |= {name: self._number(name, value) for name, value in fields.items()}
-        self.lookup.classify(src, dst, **given)  # refuses what classify refuses
+        version = self._version
+        version.lookup.classify(src, dst, **given)  # refuses what classify refuses
         for name, address in zip(_ADDRESSES, (src, dst), strict=True):
             if address is None:
                 continue
@@ -177,7 +245,7 @@ class PacketClassifier:
             given[name] = int(parsed)
             given["ip_ver"] = parsed.version
         words = [(FIELD_INDEX[n], v >> 64, v & (2**64 - 1)) for n, v in given.items() if v is not None]
-        return Explanation(self.rules, _core.trace(self.rules.native, words))
+        return Explanation(version.rules, _core.trace(version.rules.native, words))
 
     def _number(self, name: str, value: int | str | None) -> int | None:
         if not isinstance(value, str):

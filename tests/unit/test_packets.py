@@ -150,3 +150,51 @@ def test_read_rules_wants_exactly_one_list(tmp_path):
     path.write_text("nonsense")
     with pytest.raises(PolicyError):
         packets.read_rules(path)
+
+
+def test_chains_of_many_segments_agree_with_the_walk_packet_by_packet():
+    """Skips cut the list into segments; batches walk them together, longer than one chunk of the core."""
+    tcp, udp = (ValueSet.numbers(p) for p in (6, 17))
+    rules = RuleSet(
+        [
+            Rule({"proto": udp}, Action.SKIP, skip_to=3),
+            Rule({"dport": ValueSet.numbers((0, 1000))}),
+            Rule(action=Action.SKIP, skip_to=6),
+            Rule({"dport": ValueSet.numbers(53)}),
+            Rule({"sport": ValueSet.numbers(7)}, Action.SKIP, skip_to=7),
+            Rule({"proto": tcp}),
+            Rule({"dport": ValueSet.numbers((2000, 3000))}, Action.SKIP, skip_to=7),
+        ]
+    )
+    random = np.random.default_rng(1)
+    n = 5000
+    headers = packets.PacketColumns(
+        {
+            "proto": random.choice([6, 17, 1], n),
+            "dport": random.choice([53, 80, 2500, 9999], n),
+            "sport": random.choice([7, 8], n),
+        },
+        present=random.choice([2**32 - 1, 2**32 - 1 - 4], n).astype(np.uint32),
+    )
+    clf = packets.compile(rules)
+    together = clf.classify_batch(headers)
+    parts = [clf.classify_batch(headers.take(part)) for part in np.array_split(np.arange(n), 100)]
+    assert np.concatenate(parts).tolist() == together.tolist()
+    for i in range(300):
+        packet = {name: int(headers[name][i]) for name in headers if headers.has(name)[i]}
+        assert together[i] == clf.classify(**packet) == clf.explain(**packet).result
+    assert clf.stats.segments == 3
+
+
+def test_a_skip_to_the_end_ends_the_walk():
+    clf = packets.compile([Rule(action=Action.SKIP, skip_to=1)])
+    assert clf.classify("10.0.0.1", "10.0.0.2") == clf.explain("10.0.0.1", "10.0.0.2").result == -1
+    assert clf.classify_batch({"proto": [6]}).tolist() == [-1]
+
+
+def test_auto_says_what_it_tried():
+    rules = [Rule({"dport": ValueSet.numbers(p)}) for p in range(100)]
+    clf = packets.compile(rules)
+    assert [c.engine for c in clf.stats.candidates if c.taken] == [clf.stats.engine]
+    assert len(clf.stats.candidates) > 1
+    assert clf.explain_compile().count("taken") == 1

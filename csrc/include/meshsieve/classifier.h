@@ -89,8 +89,13 @@ class Classifier {
     int32_t begin, end;
     std::unique_ptr<EngineTable> table;
   };
+  size_t segment_at(int32_t rule) const;
+  size_t next_segment(size_t segment, RuleResult result) const;
+  void walk_segments(const KeyColumns& keys, RuleResult* out) const;
+
   std::shared_ptr<const RuleSet> rules_;
   std::vector<Segment> segments_;
+  bool skips_ = false;
   CompileStats stats_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 
 #include "l4/choose.h"
 #include "meshsieve/errors.h"
@@ -17,6 +18,46 @@ const EngineInfo& engine_named(const std::string& name) {
   for (const EngineInfo& engine : engines()) known += std::string(known.empty() ? "" : ", ") + engine.name;
   throw BackendError("no engine is called '" + name + "'; there are: auto, " + known);
 }
+
+constexpr size_t kDone = ~size_t{0};
+constexpr size_t kWalkTogether = 4096;  // packets that walk a list of several segments together
+
+KeyColumns rows_of(const KeyColumns& keys, size_t first, size_t n) {
+  KeyColumns part = keys;
+  part.n = n;
+  for (Column& column : part.column)
+    if (column.data != nullptr) column.data = column.at(first);
+  if (keys.present != nullptr) part.present = keys.present + first;
+  return part;
+}
+
+// Some rows of columns, copied together.
+class PickedRows {
+ public:
+  const KeyColumns& pick(const KeyColumns& keys, const std::vector<uint32_t>& rows) {
+    keys_.n = rows.size();
+    for (int f = 0; f < kFieldCount; ++f) {
+      const Column& from = keys.column[f];
+      keys_.column[f] = from;
+      if (from.data == nullptr || from.stride == 0) continue;
+      bytes_[f].resize(rows.size() * from.width);
+      for (size_t j = 0; j < rows.size(); ++j)
+        std::memcpy(&bytes_[f][j * from.width], from.at(rows[j]), from.width);
+      keys_.column[f] = {bytes_[f].data(), from.width, static_cast<ptrdiff_t>(from.width)};
+    }
+    keys_.present = nullptr;
+    if (keys.present == nullptr) return keys_;
+    present_.resize(rows.size());
+    for (size_t j = 0; j < rows.size(); ++j) present_[j] = keys.present[rows[j]];
+    keys_.present = present_.data();
+    return keys_;
+  }
+
+ private:
+  KeyColumns keys_;
+  std::array<std::vector<uint8_t>, kFieldCount> bytes_;
+  std::vector<uint32_t> present_;
+};
 
 double seconds_since(std::chrono::steady_clock::time_point started) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
@@ -39,6 +80,7 @@ std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const Rule
 
   auto classifier = std::make_shared<Classifier>();
   classifier->rules_ = rules;
+  classifier->skips_ = std::find(rules->action.begin(), rules->action.end(), Action::Skip) != rules->action.end();
   CompileStats& stats = classifier->stats_;
   stats.engine = named.name;
   stats.backend = simd::backend_named(options.backend).name;
@@ -71,28 +113,51 @@ std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const Rule
   return classifier;
 }
 
+size_t Classifier::segment_at(int32_t rule) const {
+  const auto found = std::partition_point(segments_.begin(), segments_.end(),
+                                          [rule](const Segment& segment) { return segment.begin < rule; });
+  return static_cast<size_t>(found - segments_.begin());
+}
+
+// The segment in which the walk goes on after `result` in segment s; kDone where the result stands.
+size_t Classifier::next_segment(size_t s, RuleResult result) const {
+  if (result == kNoMatch) return s + 1;
+  if (is_undecided(result) || rules_->action[result] != Action::Skip) return kDone;
+  return segment_at(rules_->skip_to[result]);
+}
+
 RuleResult Classifier::lookup(const PacketKey& key) const {
   for (size_t s = 0; s < segments_.size();) {
     const RuleResult result = segments_[s].table->first_match(key);
-    if (result == kNoMatch) {
-      ++s;
-    } else if (is_undecided(result) || rules_->action[result] != Action::Skip) {
-      return result;
-    } else {
-      const int32_t target = rules_->skip_to[result];
-      while (s < segments_.size() && segments_[s].begin < target) ++s;
-    }
+    s = next_segment(s, result);
+    if (s == kDone) return result;
   }
   return kNoMatch;
 }
 
 void Classifier::lookup_batch(const KeyColumns& keys, RuleResult* out) const {
-  if (segments_.empty()) {
-    std::fill(out, out + keys.n, kNoMatch);
-  } else if (segments_.size() == 1) {
-    segments_.front().table->first_match_batch(keys, out);
-  } else {
-    for (size_t i = 0; i < keys.n; ++i) out[i] = lookup(keys.key(i));
+  if (segments_.size() == 1 && !skips_) return segments_.front().table->first_match_batch(keys, out);
+  for (size_t first = 0; first < keys.n; first += kWalkTogether)
+    walk_segments(rows_of(keys, first, std::min(kWalkTogether, keys.n - first)), out + first);
+}
+
+// All packets that are at a segment are looked up in it together, in list order of the segments.
+void Classifier::walk_segments(const KeyColumns& keys, RuleResult* out) const {
+  std::vector<size_t> at(keys.n, 0);
+  std::vector<uint32_t> rows;
+  std::vector<RuleResult> results(keys.n);
+  PickedRows picked;
+  std::fill(out, out + keys.n, kNoMatch);
+  for (size_t s = 0; s < segments_.size(); ++s) {
+    rows.clear();
+    for (uint32_t i = 0; i < keys.n; ++i)
+      if (at[i] == s) rows.push_back(i);
+    if (rows.empty()) continue;
+    segments_[s].table->first_match_batch(rows.size() == keys.n ? keys : picked.pick(keys, rows), results.data());
+    for (size_t j = 0; j < rows.size(); ++j) {
+      at[rows[j]] = next_segment(s, results[j]);
+      if (at[rows[j]] == kDone) out[rows[j]] = results[j];
+    }
   }
 }
 

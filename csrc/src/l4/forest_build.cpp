@@ -14,7 +14,7 @@ namespace meshsieve::forest {
 namespace {
 
 constexpr size_t kShortLeaf = kLanes;     // lists that need no split
-constexpr double kReplicationWeight = 0.6;  // halvings of the expected leaf that a doubling of memory must bring
+constexpr double kReplicationWeight = 0.9;  // halvings of the expected leaf that a doubling of memory must bring
 constexpr double kFloorLength = 4;        // shorter lists save nothing: they are one block
 constexpr int kMaxWindowBits = 16;
 constexpr size_t kMinSample = 128;

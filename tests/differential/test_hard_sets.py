@@ -1,0 +1,81 @@
+"""Rule sets made to hurt: inside the memory budget, built without blowing up, and right.
+
+The sets are those of the benches: short overlapping prefixes, port ranges only, all pairs of prefix lengths, 100,000
+identical rules, groups whose product is millions of five-tuples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benches import boxes, groups, hard_sets, traces
+from meshsieve import _core, packets
+from meshsieve.errors import CompileError
+from meshsieve.model import Rule, RuleSet, ValueSet
+
+ENGINES = ["auto", *(name for name, _ in _core.engines() if name != "linear")]
+SETS = [
+    ("short prefixes", lambda: hard_sets.short_prefixes(1500)),
+    ("port ranges only", lambda: hard_sets.port_ranges(1500)),
+    ("all pairs of prefix lengths", lambda: hard_sets.length_pairs(3000)),
+    ("one rule 20,000 times", lambda: hard_sets.identical(20_000)),
+]
+
+
+def default_budget(n_rules: int) -> int:
+    return 256 * n_rules + 2**21
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("make", [s[1] for s in SETS], ids=[s[0] for s in SETS])
+def test_hard_sets_are_right_and_within_the_budget(make, engine: str) -> None:
+    rules = make()
+    headers = boxes.to_columns(np.concatenate([traces.uniform(rules, 1000), traces.mixed(rules, 1000)]))
+    rule_set = boxes.to_rule_set(rules)
+    try:
+        clf = packets.compile(rule_set, engine=engine, budget_bytes=default_budget(len(rules)))
+    except CompileError as error:
+        pytest.skip(f"{engine} declines: {error}")
+    assert clf.stats.bytes <= default_budget(len(rules))
+    expected = packets.compile(rule_set, engine="linear").classify_batch(headers)
+    assert np.array_equal(clf.classify_batch(headers), expected)
+
+
+@pytest.mark.parametrize("budget", [1, 1000, 50_000, 200_000, 2_000_000])
+@pytest.mark.parametrize("engine", ["auto", "forest"])
+def test_any_budget_is_kept_and_never_fails(engine: str, budget: int) -> None:
+    rules = hard_sets.length_pairs(1000)
+    headers = boxes.to_columns(traces.uniform(rules, 500))
+    rule_set = boxes.to_rule_set(rules)
+    clf = packets.compile(rule_set, engine=engine, budget_bytes=budget)
+    assert clf.stats.bytes <= budget
+    expected = packets.compile(rule_set, engine="linear").classify_batch(headers)
+    assert np.array_equal(clf.classify_batch(headers), expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_groups_stay_groups(engine: str) -> None:
+    policy = groups.Policy(300)
+    headers = policy.headers(2000)
+    try:
+        clf = packets.compile(policy.rule_set, engine=engine)
+    except CompileError as error:
+        pytest.skip(f"{engine} declines: {error}")
+    assert np.array_equal(clf.classify_batch(boxes.to_columns(headers)), policy.expected(headers))
+    assert policy.five_tuples > 10**7
+    assert clf.stats.bytes < 16 * 2**20
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_packet_that_lacks_ports_finds_the_rule_behind_one_that_covers_them(engine: str) -> None:
+    """A rule for all ports holds every packet that has ports, and none that has not: it must hide nothing from ICMP."""
+    all_ports = Rule({"dport": ValueSet.numbers((0, 65535))})
+    rules = RuleSet(
+        [*[Rule({"dport": ValueSet.numbers(p), "sport": ValueSet.numbers(9)}) for p in range(40)], all_ports, Rule()]
+    )
+    clf = packets.compile(rules, engine=engine)
+    assert clf.classify("10.0.0.1", "10.0.0.2", 9, 3, 6) == 3
+    assert clf.classify("10.0.0.1", "10.0.0.2", 1, 2, 6) == 40
+    assert clf.classify("10.0.0.1", "10.0.0.2", proto=1) == 41
+    assert clf.classify("10.0.0.1", "10.0.0.2", proto=6) == -2

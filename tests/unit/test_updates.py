@@ -1,0 +1,131 @@
+"""Changing a compiled list: positions, skips, versions, readers that run meanwhile."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshsieve import packets
+from meshsieve.errors import ModelError
+from meshsieve.model import Action, Rule, RuleSet, ValueSet
+from tests.property import strategies
+
+
+def named(*names: str) -> RuleSet:
+    return RuleSet([Rule({"dport": ValueSet.numbers(ord(n))}, name=n) for n in names])
+
+
+def names(rules: RuleSet) -> str:
+    return "".join(rule.name for rule in rules)
+
+
+def rule(name: str) -> Rule:
+    return Rule({"dport": ValueSet.numbers(ord(name))}, name=name)
+
+
+CASES = [
+    # what it shows                                remove     insert                              result
+    ("nothing changes nothing", [], [], "abcd"),
+    ("before a rule", [], [(1, rule("x"))], "axbcd"),
+    ("at the end", [], [(4, rule("x"))], "abcdx"),
+    ("one position keeps its order", [], [(2, rule("x")), (0, rule("z")), (2, rule("y"))], "zabxycd"),
+    ("out", [1, 3], [], "ac"),
+    ("a rule twice out is once out", [1, 1], [], "acd"),
+    ("in the place of another", [2], [(2, rule("x"))], "abxd"),
+    ("all indices count in the old list", [0, 1], [(2, rule("x")), (4, rule("y"))], "xcdy"),
+    ("everything out", [0, 1, 2, 3], [], ""),
+]
+
+
+@pytest.mark.parametrize(("remove", "insert", "result"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_positions(remove, insert, result):
+    clf = packets.compile(named(*"abcd"))
+    before = clf.snapshot()
+    clf.update(remove=remove, insert=insert)
+    assert names(clf.rules) == result
+    for port in "abcdxyz":
+        assert clf.classify("10.0.0.1", "10.0.0.2", 1, ord(port), 6) == result.find(port)
+        assert before.classify("10.0.0.1", "10.0.0.2", 1, ord(port), 6) == "abcd".find(port)
+
+
+def test_one_change_at_a_time():
+    clf = packets.compile(named(*"abc"))
+    clf.insert(rule("x"), 0)
+    clf.remove(1)
+    clf.replace(2, rule("y"))
+    assert names(clf.rules) == "xby"
+    assert [clf.rules.label(i)[0] for i in range(3)] == ["x", "b", "y"]
+
+
+def test_skips_follow_their_rule():
+    rules = RuleSet([Rule(action=Action.SKIP, skip_to=2), rule("a"), rule("b"), Rule(action=Action.SKIP, skip_to=4)])
+    edited = rules.edited(insert=[(1, rule("x")), (4, rule("z"))])
+    assert [r.skip_to for r in edited] == [3, -1, -1, -1, 6, -1]
+    assert [r.skip_to for r in rules.edited(remove=[2])] == [2, -1, 3]
+
+
+REFUSED = [([4], []), ([-1], []), ([], [(5, Rule())]), ([], [(-1, Rule())]), ([], [(0, Rule({"colour": ValueSet()}))])]
+
+
+@pytest.mark.parametrize(("remove", "insert"), REFUSED)
+def test_what_cannot_be_leaves_the_list_as_it_was(remove, insert):
+    clf = packets.compile(named(*"abcd"))
+    with pytest.raises(ModelError):
+        clf.update(remove=remove, insert=insert)
+    assert names(clf.rules) == "abcd"
+
+
+def test_sets_that_no_rule_uses_any_more_are_let_go():
+    clf = packets.compile(named(*"ab"), engine="linear")
+    for port in range(1500):
+        clf.replace(1, Rule({"dport": ValueSet.numbers(port)}))
+    assert "over" in repr(clf.rules)
+    assert len(clf.rules._sets) < 1100
+    assert clf.classify("10.0.0.1", "10.0.0.2", 1, 1499, 6) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_an_edited_list_answers_as_one_compiled_anew(data):
+    before, more = data.draw(strategies.rule_sets()), data.draw(strategies.rule_sets(4))
+    size = len(before)
+    remove = data.draw(st.lists(st.integers(0, size - 1), max_size=4)) if size else []
+    added = [Rule(r.match, Action.ALLOW, r.alternatives, unknown=r.unknown) for r in more]
+    insert = [(data.draw(st.integers(0, size)), r) for r in added]
+    clf = packets.compile(before)
+    clf.update(remove=remove, insert=insert)
+    anew = packets.compile(RuleSet(list(clf.rules)), engine="linear")
+    packet = data.draw(strategies.packets(clf.rules))
+    arguments = {{"src_ip": "src", "dst_ip": "dst"}.get(name, name): value for name, value in packet.items()}
+    assert clf.classify(**arguments) == anew.classify(**arguments)
+
+
+def test_every_answer_comes_wholly_from_one_version():
+    """Two lists whose answers never agree are published in turn while readers ask: a batch is all one or all other."""
+    first = [Rule({"dport": ValueSet.numbers((0, 9))}), Rule()]
+    clf = packets.compile(first)
+    headers = {"dport": np.arange(4096) % 20, "proto": 6}
+    answers = {0: np.where(np.arange(4096) % 20 < 10, 0, 1), 1: np.where(np.arange(4096) % 20 < 10, 1, 2)}
+    mixed, seen, stop = [], set(), threading.Event()
+
+    def read():
+        while not stop.is_set():
+            got = clf.classify_batch(headers)
+            which = [k for k, wanted in answers.items() if np.array_equal(got, wanted)]
+            seen.update(which)
+            if not which:
+                mixed.append(got)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for _ in range(150):
+        clf.insert(Rule({"dport": ValueSet.numbers(77)}), 0)
+        clf.remove(0)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not mixed
+    assert seen == {0, 1}
