@@ -17,7 +17,7 @@ from tests.property import strategies
 
 ENGINES = ["auto", *(name for name, _ in _core.engines() if name != "linear")]
 SLOW = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
