@@ -82,6 +82,17 @@ def test_diff_counts_what_moves_and_names_the_keys(files: Path, capsys: pytest.C
     assert row["share"] >= row["minimum"] == pytest.approx(1 / 3, abs=1e-4)
 
 
+def test_down_says_what_moves(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = balance(capsys, "-p", files / "old.json", "--down", "10.0.0.2:80", "-o", "json")
+    (row,) = json.loads(out)
+    assert status == 0
+    assert row["minimum"] == pytest.approx(1 / 3, abs=1e-4)
+    assert {flow["from"] for flow in row["flows"][:2]} == {"10.0.0.2:80"}
+    status, _, err = balance(capsys, "-p", files / "old.json", "--down", "10.0.0.9:80")
+    assert status == 2
+    assert "no destination has a host called 10.0.0.9:80" in err
+
+
 def test_diff_as_text(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = balance(capsys, "--diff", files / "route.yaml", files / "route2.yaml")
     assert status == 1

@@ -88,7 +88,8 @@ class Walk {
 
 }  // namespace
 
-std::shared_ptr<const MaglevTable> build_maglev(const std::vector<Share>& shares, uint32_t table_size) {
+std::shared_ptr<const MaglevTable> build_maglev(const std::vector<Share>& shares, uint32_t table_size,
+                                                const Checkpoint& checkpoint) {
   check_size(table_size);
   if (shares.empty()) return std::make_shared<NoHosts>();
 
@@ -120,13 +121,14 @@ std::shared_ptr<const MaglevTable> build_maglev(const std::vector<Share>& shares
       if (round * turn.weight < turn.target) continue;
       turn.target += most;
       turn.walk.take(slots, turn.id);
-      ++filled;
+      if (++filled % kStepsBetweenChecks == 0) checkpoint();
     }
   }
   return table_of(slots);
 }
 
-std::shared_ptr<const MaglevTable> build_katran(const std::vector<KatranEndpoint>& endpoints, uint32_t table_size) {
+std::shared_ptr<const MaglevTable> build_katran(const std::vector<KatranEndpoint>& endpoints, uint32_t table_size,
+                                                const Checkpoint& checkpoint) {
   check_size(table_size);
   if (endpoints.empty()) return std::make_shared<NoHosts>();
   std::vector<Walk> walks;
@@ -139,7 +141,10 @@ std::shared_ptr<const MaglevTable> build_katran(const std::vector<KatranEndpoint
   for (bool first_round = true; filled < table_size; first_round = false) {
     for (uint32_t e = 0; e < endpoints.size(); ++e) {
       const uint32_t turns = first_round ? endpoints[e].weight : 1;
-      for (uint32_t t = 0; t < turns && filled < table_size; ++t, ++filled) walks[e].take(slots, e);
+      for (uint32_t t = 0; t < turns && filled < table_size; ++t) {
+        walks[e].take(slots, e);
+        if (++filled % kStepsBetweenChecks == 0) checkpoint();
+      }
     }
   }
   return table_of(slots);

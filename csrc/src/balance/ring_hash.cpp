@@ -12,7 +12,7 @@
 namespace meshsieve::balance {
 
 std::shared_ptr<const RingTable> RingTable::build(const std::vector<Share>& shares, uint64_t minimum, uint64_t maximum,
-                                                  RingHashFunction function) {
+                                                  RingHashFunction function, const Checkpoint& checkpoint) {
   if (maximum > kRingMaxSize || minimum > kRingMaxSize)
     throw BalanceError("a ring may have at most 8388608 entries, not " + std::to_string(std::max(minimum, maximum)));
   if (minimum > maximum)
@@ -40,6 +40,7 @@ std::shared_ptr<const RingTable> RingTable::build(const std::vector<Share>& shar
       const auto end = std::to_chars(digits, digits + sizeof digits, i).ptr;
       text.resize(prefix);
       text.append(digits, end);
+      if (ring.size() % kStepsBetweenChecks == kStepsBetweenChecks - 1) checkpoint();
       ring.emplace_back(function == RingHashFunction::Murmur2 ? murmur2_64a(text) : xxh64(text), share.id);
     }
   }

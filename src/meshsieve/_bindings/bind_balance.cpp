@@ -24,6 +24,12 @@ py::capsule capsule_of(const HostTablePtr& table) {
   });
 }
 
+// For builders that run without the interpreter lock: Ctrl-C becomes the Python exception.
+void stop_on_signal() {
+  py::gil_scoped_acquire acquire;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
 template <class T>
 py::array_t<T> array_of(const std::vector<T>& values) {
   return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
@@ -80,7 +86,7 @@ void bind_balance(py::module_& module) {
          uint32_t table_size) {
         const std::vector<Share> shares = shares_of(std::move(keys), weights, ids);
         py::gil_scoped_release release;
-        return std::const_pointer_cast<MaglevTable>(build_maglev(shares, table_size));
+        return std::const_pointer_cast<MaglevTable>(build_maglev(shares, table_size, stop_on_signal));
       },
       py::arg("keys"), py::arg("weights"), py::arg("ids"), py::arg("table_size"));
   module.def(
@@ -90,7 +96,7 @@ void bind_balance(py::module_& module) {
         std::vector<KatranEndpoint> endpoints;
         for (size_t i = 0; i < hashes.size(); ++i) endpoints.push_back({hashes[i], weights[i]});
         py::gil_scoped_release release;
-        return std::const_pointer_cast<MaglevTable>(build_katran(endpoints, table_size));
+        return std::const_pointer_cast<MaglevTable>(build_katran(endpoints, table_size, stop_on_signal));
       },
       py::arg("hashes"), py::arg("weights"), py::arg("table_size"));
   module.def(
@@ -100,7 +106,7 @@ void bind_balance(py::module_& module) {
         const std::vector<Share> shares = shares_of(std::move(keys), weights, ids);
         const auto function = murmur2 ? RingHashFunction::Murmur2 : RingHashFunction::XxHash;
         py::gil_scoped_release release;
-        return std::const_pointer_cast<RingTable>(RingTable::build(shares, minimum, maximum, function));
+        return std::const_pointer_cast<RingTable>(RingTable::build(shares, minimum, maximum, function, stop_on_signal));
       },
       py::arg("keys"), py::arg("weights"), py::arg("ids"), py::arg("minimum"), py::arg("maximum"), py::arg("murmur2"));
   module.def(

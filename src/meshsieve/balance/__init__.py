@@ -13,7 +13,7 @@ from meshsieve.balance.cluster import (
 from meshsieve.balance.hash_policy import HashPolicy, RequestHash
 from meshsieve.balance.hosts import Health, Host, Locality
 from meshsieve.balance.keys import hash_key, hash_keys
-from meshsieve.balance.placement import Movement, moved_keys, placement_diff, placement_of, shares_by_name
+from meshsieve.balance.placement import Movement, host_down, moved_keys, placement_diff, placement_of, shares_by_name
 from meshsieve.balance.priority import LevelCounts, PriorityLoads, priority_loads
 from meshsieve.balance.rotation import LeastRequest, LeastRequestQueue, Random, RoundRobin, SlowStart
 from meshsieve.balance.tables import IpHash, KatranMaglev, Maglev, RingHash, WeightedClusters
@@ -47,6 +47,7 @@ __all__ = [
     "WeightedClusters",
     "hash_key",
     "hash_keys",
+    "host_down",
     "moved_keys",
     "placement_diff",
     "placement_of",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from meshsieve.balance import nsx
 from meshsieve.balance.envoy import clusters_of
 from meshsieve.balance.mesh import mesh_of
-from meshsieve.balance.nsx_objects import Pool, read_objects
+from meshsieve.balance.nsx_objects import Member, Pool, read_objects
 from meshsieve.balance.placement import Balancer
 from meshsieve.balance.rotation import Random, RoundRobin
 from meshsieve.balance.tables import IpHash
@@ -86,7 +86,7 @@ def load_destinations(paths: Iterable[str | os.PathLike[str]]) -> Destinations:
     return Destinations({d.name: d for d in found}, tuple(diagnostics))
 
 
-def _pool_balancer(pool: Pool, usable: list[nsx.Member]) -> Balancer:
+def _pool_balancer(pool: Pool, usable: list[Member]) -> Balancer:
     weights = {f"{m.address}:{m.port}" if m.port else m.address: m.weight for m in usable}
     if pool.algorithm == "IP_HASH":
         return IpHash(weights)

@@ -226,10 +226,7 @@ def _settings(node: Node, weights: dict[tuple[int, Locality], int], overprovisio
                            "zone_aware_lb_config")  # fmt: skip
     threshold = PANIC_THRESHOLD
     if panic := common.node("healthy_panic_threshold"):
-        value = panic.only("value").data.get("value", 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-            raise panic.error(f"expected 0 to 100 percent, got {value!r}", "value")
-        threshold = panic_threshold_of(value)
+        threshold = panic_threshold_of(_percent(panic))
     hashing = common.node("consistent_hashing_lb_config")
     if hashing is not None:
         hashing.only("use_hostname_for_hashing", "hash_balance_factor")
@@ -276,8 +273,7 @@ def _breaker(node: Node) -> CircuitBreaker:
             limits[key] = limits[key] if value is None else value
         if retry := entry.node("retry_budget"):
             percent = retry.node("budget_percent")
-            value = percent.data.get("value", 20.0) if percent else 20.0
-            budget = {"retry_budget": float(value)}
+            budget = {"retry_budget": _percent(percent) if percent else 20.0}
             minimum = retry.integer("min_retry_concurrency", 0, 2**32 - 1)
             if minimum is not None:
                 budget["min_retry_concurrency"] = minimum
@@ -288,6 +284,14 @@ def _breaker(node: Node) -> CircuitBreaker:
         max_retries=limits["max_retries"],
         **budget,
     )
+
+
+def _percent(node: Node) -> float:
+    """Envoy's Percent: {value: 0 to 100}; nothing said is 0."""
+    value = node.only("value").data.get("value", 0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise node.error(f"expected 0 to 100 percent, got {value!r}", "value")
+    return float(value)
 
 
 def _outlier(node: Node) -> OutlierPolicy | None:

@@ -183,8 +183,9 @@ def locality_weighted(
         members = [i for i in ids if hosts[i].locality == locality]
         if weight and members:
             part = _normalised(hosts, members, weight / total, use_hostname)
-            for column, values in zip(shares, part, strict=True):
-                column.extend(values)  # type: ignore[arg-type]
+            shares.keys.extend(part.keys)
+            shares.weights.extend(part.weights)
+            shares.ids.extend(part.ids)
     return shares
 
 

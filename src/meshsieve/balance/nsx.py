@@ -529,13 +529,11 @@ def _match_text(condition: Condition, text: str) -> tuple[bool | None, dict[str,
         found = {name: groups[i].decode("utf-8", "surrogateescape") for name, i in names.items()} if groups else {}
         return bool(groups), found
     have, want = (text, condition.value) if condition.case_sensitive else (text.lower(), condition.value.lower())
-    tests = {
-        "STARTS_WITH": have.startswith,
-        "ENDS_WITH": have.endswith,
-        "EQUALS": have.__eq__,
-        "CONTAINS": have.__contains__,
-    }
-    return tests[condition.match_type](want), {}
+    if condition.match_type == "STARTS_WITH":
+        return have.startswith(want), {}
+    if condition.match_type == "ENDS_WITH":
+        return have.endswith(want), {}
+    return (want in have if condition.match_type == "CONTAINS" else have == want), {}
 
 
 @lru_cache(maxsize=4096)

@@ -20,7 +20,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from meshsieve import _core
 from meshsieve.balance.cluster import ChancePolicy, Cluster
-from meshsieve.balance.hosts import Host
+from meshsieve.balance.hosts import Health
 from meshsieve.balance.rotation import Random, RoundRobin
 from meshsieve.balance.tables import HashBalancer, IpHash, KatranMaglev, Maglev, RingHash, WeightedClusters
 from meshsieve.errors import BalanceError
@@ -176,7 +176,7 @@ def shares_by_name(balancer: Balancer) -> dict[str, Fraction]:
     out: dict[str, Fraction] = defaultdict(Fraction)
     for name, share in zip(names, shares, strict=True):
         out[name] += share
-    if rest := 1 - sum(out.values()):
+    if rest := 1 - sum(out.values(), Fraction(0)):
         out[NOBODY] = rest
     return dict(out)
 
@@ -340,12 +340,13 @@ def _distance(before: Mapping[str, Fraction], after: Mapping[str, Fraction]) -> 
     return sum((abs(before.get(n, zero) - after.get(n, zero)) for n in names), zero) / 2
 
 
-def without(hosts: Sequence[Host], name: str) -> list[Host]:
-    """The hosts but one, for a look at what its loss moves.
+def host_down(cluster: Cluster, name: str) -> Movement:
+    """What moves when a host turns unhealthy: its keys, and those that other priorities or panic take over.
 
     raises  BalanceError if no host has the name
     """
-    rest = [host for host in hosts if host.name != name]
-    if len(rest) == len(hosts):
+    hosts = cluster.hosts
+    if all(host.name != name for host in hosts):
         raise BalanceError(f"no host is called {name}; there are: {', '.join(host.name for host in hosts[:10])}")
-    return rest
+    after = [replace(host, health=Health.UNHEALTHY) if host.name == name else host for host in hosts]
+    return placement_diff(cluster, Cluster(after, cluster.policy, cluster.settings))

@@ -21,7 +21,10 @@ from meshsieve.balance.hosts import Hosts, some_hosts
 from meshsieve.balance.tables import HashBalancer, Indices
 from meshsieve.errors import BalanceError
 
-VARIANTS = {"edf": _core.EdfRotation, "smooth": _core.SmoothRotation}
+VARIANTS: dict[str, type[_core.EdfRotation] | type[_core.SmoothRotation]] = {
+    "edf": _core.EdfRotation,
+    "smooth": _core.SmoothRotation,
+}
 
 
 class RoundRobin:
@@ -48,8 +51,8 @@ class RoundRobin:
         self._rotation = VARIANTS[variant]([host.weight for host in self.hosts])
         self._rotation.take(start)
 
-    def pick(self) -> int:
-        """The next host's index."""
+    def pick(self, key_hash: int | None = None) -> int:
+        """The next host's index. A hash, which other balancers need, changes nothing."""
         return self._rotation.next()
 
     def take(self, n: int) -> Indices:
@@ -58,7 +61,9 @@ class RoundRobin:
             raise BalanceError(f"cannot take {n} picks")
         return self._rotation.take(n)
 
-    pick_batch = take
+    def pick_batch(self, hashes: Sequence[int] | npt.NDArray[np.uint64]) -> Indices:
+        """int32 (n,): one pick for each of n requests, in their order."""
+        return self.take(len(hashes))
 
     def copy(self) -> RoundRobin:
         """Another rotation that goes on from here."""

@@ -15,6 +15,7 @@ EXAMPLES = """\
 examples:
   meshsieve balance -p clusters.yaml                                  every destination and its shares
   meshsieve balance -p clusters.yaml --to cart user-1 user-2          the host of each key
+  meshsieve balance -p clusters.yaml --down 10.0.0.3:80               what moves when a host goes down
   meshsieve balance --diff old.yaml new.yaml --keys users.txt         what moves, and which of the keys
   meshsieve balance -p mesh/ --to 'VirtualService shop/web http[0]' --observed access.ndjson
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-p", "--policy", nargs="+", metavar="CONFIG", help="configuration files or folders, - for stdin"
     )
     parser.add_argument("--diff", nargs=2, metavar=("OLD", "NEW"), help="compare two configurations")
+    parser.add_argument("--down", metavar="HOST", help="what moves when this host turns unhealthy")
     parser.add_argument("--to", metavar="NAME", help="one destination, by its name or a part of it")
     parser.add_argument("--keys", metavar="FILE", help="keys, one a line, - for stdin")
     parser.add_argument("--observed", metavar="FILE", help="what was seen: names, 'name count' lines, or NDJSON")
@@ -50,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     chosen = [destinations.named(options.to)] if options.to else list(destinations.by_name.values())
     if options.observed:
         return _observed(options, chosen)
+    if options.down:
+        return _down(options, chosen)
     if keys:
         _write(options.output, _picks(chosen, keys), ("destination", "key", "host"))
     else:
@@ -114,6 +118,26 @@ def _diff(options: argparse.Namespace, keys: Sequence[str]) -> int:
     return 1 if rows else 0
 
 
+def _down(options: argparse.Namespace, chosen: Sequence[Any]) -> int:
+    from meshsieve.balance.cluster import Cluster
+    from meshsieve.balance.placement import host_down
+    from meshsieve.errors import BalanceError
+
+    rows = []
+    for destination in chosen:
+        cluster = destination.balancer
+        if isinstance(cluster, Cluster) and any(host.name == options.down for host in cluster.hosts):
+            movement = host_down(cluster, options.down)
+            rows.append({"destination": destination.name, "change": "moved", **movement.to_dict()})
+    if not rows:
+        raise BalanceError(f"no destination has a host called {options.down}")
+    if options.output == "table":
+        _print_movements(rows, 0)
+    else:
+        _write(options.output, rows, ())
+    return 0
+
+
 def _print_movements(rows: Sequence[dict[str, Any]], n_keys: int) -> None:
     if not rows:
         print("nothing moves")
@@ -175,10 +199,10 @@ def _write(output: str, rows: Iterable[dict[str, Any]], columns: Sequence[str]) 
         for row in rows:
             print(json.dumps(row))
     else:
-        cells = [list(columns), *([_cell(row[name]) for name in columns] for row in rows)]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-        for row in cells:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        lines = [list(columns), *([_cell(row[name]) for name in columns] for row in rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+        for line in lines:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _cell(value: Any) -> str:

@@ -24,7 +24,7 @@ from meshsieve.balance import (
     RoundRobin,
     WeightedClusters,
 )
-from meshsieve.balance.placement import NOBODY, moved_keys, placement_diff, placement_of, shares_by_name
+from meshsieve.balance.placement import NOBODY, host_down, moved_keys, placement_diff, placement_of, shares_by_name
 from meshsieve.balance.tables import HashBalancer
 from meshsieve.errors import BalanceError
 
@@ -145,3 +145,18 @@ def test_moved_keys_names_every_key() -> None:
 def test_a_die_places_nothing() -> None:
     with pytest.raises(BalanceError, match="does not place keys"):
         placement_of(Random(["a"]))
+
+
+def test_a_host_that_goes_down_gives_its_keys_away() -> None:
+    movement = host_down(cluster(MaglevPolicy(251), "hhhhh"), "10.0.0.2:80")
+    assert {a for (a, _), part in movement.flows.items() if part > Fraction(1, 100)} == {"10.0.0.2:80"}
+    assert movement.share >= movement.minimum == placement_of(cluster(MaglevPolicy(251), "hhhhh")).shares()[2]
+
+
+def test_a_host_too_many_moves_keys_to_the_next_priority() -> None:
+    movement = host_down(cluster(MaglevPolicy(251), "hhh", "hh"), "10.0.0.2:80")
+    # 2 of 3 healthy still serve 93 percent; 7 percent go to the second priority
+    moved_on = sum(part for (_, b), part in movement.flows.items() if b.startswith("10.1."))
+    assert moved_on == Fraction(7, 100)
+    with pytest.raises(BalanceError, match="no host is called x"):
+        host_down(cluster(MaglevPolicy(251), "h"), "x")

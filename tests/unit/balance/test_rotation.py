@@ -42,6 +42,11 @@ def test_huge_weights_keep_their_order_exact() -> None:
     assert np.bincount(rotation.take(100_000)).tolist() == [50_000, 50_000]
 
 
+def test_hashes_count_requests_and_choose_nothing() -> None:
+    rotation = RoundRobin(["a", "b", "c"])
+    assert [rotation.pick(7), *rotation.pick_batch([7, 7, 7])] == [0, 1, 2, 0]
+
+
 def test_a_start_drops_picks() -> None:
     weights = {"a": 3, "b": 2, "c": 1}
     assert RoundRobin(weights, start=4).take(6).tolist() == RoundRobin(weights).take(10).tolist()[4:]

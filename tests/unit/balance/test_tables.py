@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -199,3 +200,33 @@ def test_key_columns_of_every_kind_hash_alike() -> None:
 def test_a_table_outlives_its_neighbours() -> None:
     pick = Maglev(["a", "b", "c"], 7).pick
     assert [pick(h) for h in range(7)] == Maglev(["a", "b", "c"], 7).slots.tolist()
+
+
+def test_a_long_build_listens_to_signals() -> None:
+    """A handler that Python could only run after the build would run once; in the build it runs again and again."""
+    heard = []
+    before = signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    try:
+        Maglev([f"h{i}" for i in range(300)], 5000011)
+        count = len(heard)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    # 76 looks in a build; hosts are read before it, in Python, which hears signals too
+    assert count >= 10
+
+
+def test_ctrl_c_leaves_no_table() -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            while True:
+                Maglev(["a", "b"], 5000011)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,6 +35,10 @@ class HostTable {
   virtual void pick_batch(const uint64_t* h, size_t n, uint32_t attempt, int32_t* out) const noexcept;
   virtual size_t bytes() const noexcept = 0;
 };
+
+// Called every few milliseconds of a build; it may throw to end it (Ctrl-C).
+using Checkpoint = std::function<void()>;
+inline constexpr uint32_t kStepsBetweenChecks = 1 << 16;
 
 using HostTablePtr = std::shared_ptr<const HostTable>;
 

@@ -26,12 +26,14 @@ class MaglevTable : public HostTable {
   virtual std::vector<int32_t> slots() const = 0;
 };
 
-std::shared_ptr<const MaglevTable> build_maglev(const std::vector<Share>& shares, uint32_t table_size);
+std::shared_ptr<const MaglevTable> build_maglev(const std::vector<Share>& shares, uint32_t table_size,
+                                                const Checkpoint& checkpoint);
 
 struct KatranEndpoint {
   uint64_t hash;
   uint32_t weight;
 };
-std::shared_ptr<const MaglevTable> build_katran(const std::vector<KatranEndpoint>& endpoints, uint32_t table_size);
+std::shared_ptr<const MaglevTable> build_katran(const std::vector<KatranEndpoint>& endpoints, uint32_t table_size,
+                                                const Checkpoint& checkpoint);
 
 }  // namespace meshsieve::balance

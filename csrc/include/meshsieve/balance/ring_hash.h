@@ -22,7 +22,7 @@ enum class RingHashFunction : uint8_t { XxHash, Murmur2 };
 class RingTable final : public HostTable {
  public:
   static std::shared_ptr<const RingTable> build(const std::vector<Share>& shares, uint64_t minimum, uint64_t maximum,
-                                                RingHashFunction function);
+                                                RingHashFunction function, const Checkpoint& checkpoint);
 
   int32_t pick(uint64_t h, uint32_t attempt) const noexcept override;
   size_t bytes() const noexcept override;
