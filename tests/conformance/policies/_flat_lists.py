@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from meshsieve.importers.conditions import TRUE, Condition, any_of, conjunction, constraint, negation, rules_for
 from meshsieve.importers.iptables.names import CT_STATES, PROTOCOLS, TCP_FLAGS
-
 from meshsieve.model import Action, NameCodes, Rule, Source, ValueSet
 
 ACTIONS = {"ACCEPT": Action.ALLOW, "DROP": Action.DROP, "REJECT": Action.REJECT}

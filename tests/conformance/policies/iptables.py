@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from meshsieve.importers.conditions import PORT_PROTOCOLS
 
 from meshsieve import packets
 from meshsieve.errors import MeshsieveError
 from meshsieve.importers import load_policy
+from meshsieve.importers.conditions import PORT_PROTOCOLS
 from meshsieve.model import FIELD_INDEX, Action, NameCodes, Rule, RuleSet, ValueSet
 from meshsieve.policy import ImportOptions, Point
 from tests.conformance.policies import _flat_lists
