@@ -100,6 +100,8 @@ class BuildExt(build_ext):
             if target.exists() and any(os.path.getmtime(o) > target.stat().st_mtime for o in extension.extra_objects):
                 target.unlink()
         super().build_extensions()
+        if not self.inplace:  # extensions that cimport meshsieve._fast compile against these
+            shutil.copytree(CSRC / "include", Path(self.build_lib) / "meshsieve" / "include", dirs_exist_ok=True)
 
     def compile_all(self, sources: list[Path], includes: list[str]) -> list[str]:
         compiler = os.environ.get("CXX", "c++")

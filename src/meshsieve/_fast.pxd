@@ -1,6 +1,6 @@
-# Scalar and batch look-ups, for Python and for other Cython extensions.
+# Scalar and batch look-ups, for Python and for other Cython extensions (examples/cython_lookup).
 #
-#     from meshsieve._fast cimport Lookup
+#     from meshsieve._fast cimport Lookup, PacketKey, set_address, set_number
 #
 # `Lookup` shares ownership of a compiled, immutable table: it stays valid after the PacketClassifier it came from is
 # gone, and any number of threads may use one. The cdef methods neither touch Python nor raise; validate before.
@@ -29,6 +29,29 @@ cdef extern from "meshsieve/classifier.h" namespace "meshsieve" nogil:
     cdef cppclass Classifier:
         int32_t lookup(const PacketKey& key)
         void lookup_batch(const KeyColumns& keys, int32_t* out)
+
+
+# A key is made field by field; `field` is a position in meshsieve._core.FIELDS. What is not set, the packet lacks.
+# Addresses need ip_ver (4 or 6) beside them. A column of width 1, 2, 4 or 16 bytes has `stride` bytes from row to row.
+cdef extern from *:
+    """
+    #include "meshsieve/classifier.h"
+    static inline void set_number(meshsieve::PacketKey& key, int field, uint32_t value) {
+      key.value[field] = value;
+      key.present |= uint32_t{1} << field;
+    }
+    static inline void set_address(meshsieve::PacketKey& key, int field, uint64_t hi, uint64_t lo) {
+      key.address[field] = {hi, lo};
+      key.present |= uint32_t{1} << field;
+    }
+    static inline void set_column(meshsieve::KeyColumns& keys, int field, const void* data, uint32_t width,
+                                  ptrdiff_t stride) {
+      keys.column[field] = {data, width, stride};
+    }
+    """
+    void set_number(PacketKey& key, int field, uint32_t value) noexcept nogil
+    void set_address(PacketKey& key, int field, uint64_t hi, uint64_t lo) noexcept nogil
+    void set_column(KeyColumns& keys, int field, const void* data, uint32_t width, ptrdiff_t stride) noexcept nogil
 
 
 cdef class Lookup:

@@ -25,18 +25,6 @@ cdef extern from *:
     """
     #include "meshsieve/classifier.h"
     using meshsieve::Field;
-    static inline void set_number(meshsieve::PacketKey& key, int field, uint32_t value) {
-      key.value[field] = value;
-      key.present |= uint32_t{1} << field;
-    }
-    static inline void set_address(meshsieve::PacketKey& key, int field, uint64_t hi, uint64_t lo) {
-      key.address[field] = {hi, lo};
-      key.present |= uint32_t{1} << field;
-    }
-    static inline void set_column(meshsieve::KeyColumns& keys, int field, const void* data, uint32_t width,
-                                  ptrdiff_t stride) {
-      keys.column[field] = {data, width, stride};
-    }
     static constexpr int kSrc = meshsieve::index_of(Field::src_ip), kDst = meshsieve::index_of(Field::dst_ip);
     static constexpr int kSport = meshsieve::index_of(Field::sport), kDport = meshsieve::index_of(Field::dport);
     static constexpr int kProto = meshsieve::index_of(Field::proto), kIpVer = meshsieve::index_of(Field::ip_ver);
@@ -67,9 +55,6 @@ cdef extern from *:
       return word;
     }
     """
-    void set_number(PacketKey& key, int field, uint32_t value) noexcept nogil
-    void set_address(PacketKey& key, int field, uint64_t hi, uint64_t lo) noexcept nogil
-    void set_column(KeyColumns& keys, int field, const void* data, uint32_t width, ptrdiff_t stride) noexcept nogil
     long long parse_dotted(const char* text, Py_ssize_t size) noexcept nogil
     uint64_t load_network_order(const char* bytes, int size) noexcept nogil
     int kSrc, kDst, kSport, kDport, kProto, kIpVer
