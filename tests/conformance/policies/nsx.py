@@ -27,6 +27,7 @@ from meshsieve.errors import MeshsieveError, PolicyError
 from meshsieve.importers.nsx import NsxImporter
 from meshsieve.importers.nsx.catalogue import Catalogue
 from meshsieve.importers.nsx.groups import Groups
+from meshsieve.importers.nsx.objects import CATEGORIES
 from meshsieve.model import Action, Rule, parse_address_range
 from meshsieve.policy import ImportOptions, Layer, SourceFile
 from tests.conformance.report import Report
@@ -124,6 +125,8 @@ class Judge:
         """Names of the rules that matched on the way: jumps, then the one that decided."""
         point = next(p for p in self.layer.points if p.name == point_name)
         vnic = self.layer.inventory.owner(4, src if point.vnic_of == "src" else dst)
+        if vnic < 0:
+            return []  # an outside end has no enforcement point
         as_text = [str(ipaddress.IPv4Address(a)) for a in (src, dst)]
         trace = self.tables[point_name].explain(*as_text, vnic=vnic, **point.constants, **fields)
         return [test.rule.name for test in trace if test.truth == "yes"]
@@ -280,13 +283,15 @@ def _from_topology(fact: dict[str, Any]) -> dict[str, Any]:
         for group in groups:
             members.setdefault(group, []).append(machine)
     policies = []
-    for key, rules in fact.items():
-        if key.endswith("_rules"):
-            category = key.removesuffix("_rules").capitalize()
+    for category, rules in _by_category(fact):
+        for name in (name for rule in rules for name in (rule["source"], rule["dest"])):
+            if name.upper() != "ANY" and not _is_address(name):
+                members.setdefault(name, [])
+        if rules:
             policies.append(
                 {
                     "category": category,
-                    "display_name": key,
+                    "display_name": category,
                     "scope": ["ANY"],
                     "rules": [
                         {
@@ -311,6 +316,19 @@ def _from_topology(fact: dict[str, Any]) -> dict[str, Any]:
         "virtual_machines": [{"external_id": m, "display_name": m} for m in fact["topology"]],
         "domains": [{"display_name": "default", "resources": {"security_policies": policies, "groups": groups}}],
     }
+
+
+def _by_category(fact: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The fact's rules, in the order of the walk."""
+    return [(category, fact.get(f"{category.lower()}_rules") or []) for category in CATEGORIES if category]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_address_range(text)
+    except MeshsieveError:
+        return False
+    return True
 
 
 def _explain(folder: Path, services: list[SourceFile], fact: dict[str, Any], label: str, report: Report) -> None:
@@ -356,9 +374,8 @@ def _redundant(folder: Path, services: list[SourceFile], fact: dict[str, Any], l
     judge = Judge(_from_topology(fact), services, label)
     matches = _matches(judge)
     found = []
-    for category in ("Environment", "Application"):
-        rules = fact.get(f"{category.lower()}_rules", [])
-        start = len(fact.get("environment_rules", [])) if category == "Application" else 0
+    start = 0
+    for category, rules in _by_category(fact):
         for i, rule in enumerate(rules):
             covered_by: set[int] = set()
             directions = ("OUT", "IN") if rule["direction"] == "IN_OUT" else (rule["direction"],)
@@ -377,6 +394,7 @@ def _redundant(folder: Path, services: list[SourceFile], fact: dict[str, Any], l
                         "covered_by": sorted(covered_by),
                     }
                 )
+        start += len(rules)
     expected = [{**row, "covered_by": sorted(row["covered_by"])} for row in fact["expect_redundant"]]
     report.check(label, "the list of covered rules", found, expected)
 
