@@ -1,8 +1,9 @@
 """NSX distributed firewall: Policy API JSON (hierarchical bodies, answers, lists) and whole-inventory dumps.
 
-``json_source`` reads JSON with positions, ``catalogue`` sorts any mix of files into typed ``objects``, ``groups`` and
-``services`` evaluate what rules refer to, ``order`` puts the rules in walking order and ``firewall`` writes them as one
-layer. docs/importers/nsx.md says what is supported.
+``json_source`` reads JSON with positions, ``catalogue`` sorts any mix of files into typed ``objects`` (``terraform``
+rewrites the state of the nsxt provider as such objects), ``groups`` and ``services`` evaluate what rules refer to,
+``order`` puts the rules in walking order and ``firewall`` writes them as one layer. docs/importers/nsx.md says what is
+supported.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from meshsieve.policy import ImportOptions, ImportResult, SourceFile
 # Names that only NSX objects carry.
 _MARKS = re.compile(
     r'"(?:resource_type|security_policies|virtual_machines|virtual_network_interface|owner_vm_id|vm_members|'
-    r'service_entries|source_groups|destination_groups)"'
+    r'service_entries|source_groups|destination_groups)"|"type"\s*:\s*"nsxt_policy_'
 )
 
 
 class NsxImporter:
     name = "nsx"
-    description = "NSX distributed firewall: Policy API JSON and inventory dumps"
+    description = "NSX distributed firewall: Policy API JSON, inventory dumps, Terraform state (JSON)"
 
     def sniff(self, source: SourceFile) -> bool:
         return source.text[:1000].lstrip("\ufeff \t\r\n")[:1] in ("{", "[") and bool(_MARKS.search(source.text))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from meshsieve.errors import PolicyError
-from meshsieve.importers.nsx import objects
+from meshsieve.importers.nsx import objects, terraform
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields, words
 from meshsieve.importers.nsx.json_source import Limits, Object, read_json
 from meshsieve.policy import Diagnostic, ImportOptions, SourceFile
@@ -130,6 +130,9 @@ class Catalogue:
         deleted = deleted or obj.get("marked_for_delete") is True
         if kind == "Results":
             self._add_results(obj, parent)
+        elif kind == "Terraform":
+            for inner_kind, inner in terraform.api_objects(obj):
+                self._add(inner, inner_kind, "")
         elif kind == "Inventory":
             self._add_lists(obj, parent, LIST_METADATA)
         elif kind == "Infra":
@@ -366,6 +369,8 @@ def _kind_of(obj: Object) -> str:
     kind = obj.get("resource_type")
     if isinstance(kind, str):
         return kind
+    if terraform.is_terraform(obj):
+        return "Terraform"
     for key, told in _TELLTALE:
         if key in obj:
             return told if key != "services" or "action" in obj else "Inventory"

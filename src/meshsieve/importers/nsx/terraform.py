@@ -1,0 +1,251 @@
+"""Terraform state of the nsxt provider, rewritten as the Policy API objects that it stands for.
+
+Read    ``terraform show -json`` (of a state or a plan) and state files of version 4. Attributes are renamed and blocks
+        unfolded; attributes that are not known here go on unchanged, so that reading the object refuses them.
+Limits  A plan says nothing about values that are known only after it is applied; a plan that leaves such a value in an
+        object of the firewall is refused, for an unknown list of sources would read as "any".
+Source  Names of resources and attributes: documentation of vmware/terraform-provider-nsxt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from meshsieve.errors import PolicyError
+from meshsieve.importers.nsx.fields import words
+from meshsieve.importers.nsx.json_source import Object
+
+# Attributes that say how Terraform keeps an object, and texts for people.
+_BOOKKEEPING = words("nsx_id revision tag context domain log_label comments")
+# What a plan may leave open: NSX assigns it, and no rule depends on it.
+_ASSIGNED = words("id path nsx_id revision rule_id default_rule_id context domain tag")
+_ELSEWHERE = {
+    "nsxt_policy_gateway_policy": "GatewayPolicy",
+    "nsxt_policy_predefined_gateway_policy": "GatewayPolicy",
+    "nsxt_policy_nat_rule": "PolicyNatRule",
+    "nsxt_policy_gateway_redirection_policy": "RedirectionPolicy",
+    "nsxt_policy_intrusion_service_policy": "IdsSecurityPolicy",
+    "nsxt_policy_intrusion_service_gateway_policy": "IdsGatewayPolicy",
+    "nsxt_policy_l7_access_profile": "L7AccessProfile",
+}
+# Resources that decide nothing at the vNIC, by the start of their type after "nsxt_policy_".
+_HARMLESS = tuple(
+    f"nsxt_policy_{name}"
+    for name in words(
+        "tier0 tier1 lb_ dhcp ip_ bgp context_profile vm_tags static_route dns qos transport_zone edge domain project "
+        "segment_security mac_discovery spoof_guard"
+    )
+)
+
+
+def is_terraform(obj: Object) -> bool:
+    return "terraform_version" in obj
+
+
+def api_objects(document: Object) -> Iterator[tuple[str, Object]]:
+    """(kind, object) of everything in the document that the nsxt provider manages.
+
+    raises  PolicyError for a plan that leaves values open, and for a document that holds no resources
+    """
+    _refuse_open_values(document)
+    for resource, attributes in _resources(document):
+        kind = str(resource.get("type"))
+        if kind in _CONVERT:
+            yield _CONVERT[kind](attributes)
+        elif kind in _ELSEWHERE:
+            yield _ELSEWHERE[kind], attributes
+        elif kind.startswith("nsxt_") and not kind.startswith(_HARMLESS):
+            yield kind, attributes  # a kind that the catalogue does not know, and says so
+
+
+def _resources(document: Object) -> Iterator[tuple[Object, Object]]:
+    """(resource, its attributes), those that Terraform manages only."""
+    if isinstance(document.get("resources"), list):  # a state file
+        for resource in _objects(document, "resources"):
+            for instance in _objects(resource, "instances"):
+                if resource.get("mode") == "managed" and isinstance(instance.get("attributes"), Object):
+                    yield resource, instance["attributes"]
+        return
+    values = document.get("planned_values") or document.get("values")
+    root = values.get("root_module") if isinstance(values, Object) else None
+    if not isinstance(root, Object):
+        raise PolicyError(
+            "a Terraform document without resources",
+            where=document.where(),
+            hint="give a state file, or the output of: terraform show -json",
+        )
+    modules = [root]
+    while modules:
+        module = modules.pop(0)
+        modules += _objects(module, "child_modules")
+        for resource in _objects(module, "resources"):
+            if resource.get("mode") == "managed" and isinstance(resource.get("values"), Object):
+                yield resource, resource["values"]
+
+
+def _objects(obj: Object, key: str) -> list[Object]:
+    """The objects of a list; absent and null are none."""
+    found = obj.get(key)
+    return [element for element in found if isinstance(element, Object)] if isinstance(found, list) else []
+
+
+def _refuse_open_values(document: Object) -> None:
+    for change in _objects(document, "resource_changes"):
+        inner = change.get("change")
+        unknown = inner.get("after_unknown") if isinstance(inner, Object) else None
+        if str(change.get("type")) in _CONVERT and isinstance(unknown, Object):
+            name = _open_value(unknown)
+            if name:
+                raise PolicyError(
+                    f"the plan does not know '{name}' yet",
+                    where=change.where(),
+                    obj=str(change.get("address", "")),
+                    hint="apply it, and give the output of: terraform show -json",
+                )
+
+
+def _open_value(unknown: Any) -> str:
+    """The first attribute that is known after apply only; "" if there is none that matters."""
+    for key, value in unknown.items() if isinstance(unknown, Object) else ():
+        if key in _ASSIGNED:
+            continue
+        if value is True or (isinstance(value, list) and True in value):
+            return str(key)
+        for element in value if isinstance(value, list) else [value]:
+            if inner := _open_value(element):
+                return inner
+    return ""
+
+
+# Rewriting. A rewritten object stands where the Terraform object stands.
+
+
+def _rewritten(origin: Object, drop: frozenset[str] = frozenset(), **fields: Any) -> Object:
+    out = Object({k: v for k, v in origin.items() if k not in _BOOKKEEPING and k not in drop})
+    out.update(fields)
+    out.document, out.offset = origin.document, origin.offset
+    return out
+
+
+def _policy(policy: Object) -> tuple[str, Object]:
+    rules = [_rule(rule) for rule in _objects(policy, "rule")]
+    return "SecurityPolicy", _rewritten(policy, frozenset({"rule"}), rules=rules)
+
+
+def _single_rule(rule: Object) -> tuple[str, Object]:
+    return "Rule", _rewritten(_rule(rule), frozenset({"policy_path"}), parent_path=rule.get("policy_path"))
+
+
+def _rule(rule: Object) -> Object:
+    version = rule.get("ip_version")
+    entries = [entry for block in _objects(rule, "service_entries") for entry in _entries(block)]
+    renamed: dict[str, Any] = {"ip_protocol": None if version == "NONE" else version, "service_entries": entries}
+    return _rewritten(rule, frozenset({"ip_version"}), **renamed)
+
+
+def _group(group: Object) -> tuple[str, Object]:
+    members = [_criteria(criteria) for criteria in _objects(group, "criteria")]
+    expression: list[Object] = members[:1]
+    conjunctions = _objects(group, "conjunction")
+    for conjunction, member in zip(conjunctions, members[1:], strict=False):
+        operator = {"resource_type": "ConjunctionOperator", "conjunction_operator": conjunction.get("operator")}
+        expression += [_rewritten(conjunction, frozenset({"operator"}), **operator), member]
+    if len(members) != len(conjunctions) + 1 and (members or conjunctions):
+        raise PolicyError(
+            f"{len(members)} criteria are joined by {len(conjunctions)} conjunctions; there must be one fewer",
+            where=group.where(),
+            obj=str(group.get("path", "")),
+            hint="correct the resource",
+        )
+    kind = group.get("group_type")
+    return "Group", _rewritten(
+        group,
+        frozenset({"criteria", "conjunction", "extended_criteria"}),
+        expression=expression,
+        extended_expression=_objects(group, "extended_criteria"),
+        group_type=[kind] if kind else [],
+    )
+
+
+def _criteria(criteria: Object) -> Object:
+    """One member of an expression: conditions of one block are joined by AND."""
+    found: list[Object] = []
+    for block, kind, renames in _EXPRESSIONS:
+        for part in _objects(criteria, block):
+            fields = {new: part.get(old) for old, new in renames.items()}
+            found.append(_rewritten(part, frozenset(renames), resource_type=kind, **fields))
+    unknown = [key for key, value in criteria.items() if value and key not in {block for block, _, _ in _EXPRESSIONS}]
+    conditions = [part for part in found if part["resource_type"] == "Condition"]
+    if unknown or not found or (len(found) > 1 and len(conditions) < len(found)):
+        raise PolicyError(
+            f"a block of criteria holds {', '.join(unknown) or 'nothing, or parts of several kinds'}",
+            where=criteria.where(),
+            hint="give each kind its own block",
+        )
+    if len(found) == 1:
+        return found[0]
+    joined = found[:1]
+    for condition in found[1:]:
+        joined += [
+            _rewritten(criteria, frozenset(criteria), resource_type="ConjunctionOperator", conjunction_operator="AND"),
+            condition,
+        ]
+    return _rewritten(criteria, frozenset(criteria), resource_type="NestedExpression", expressions=joined)
+
+
+_EXPRESSIONS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("condition", "Condition", {}),
+    ("ipaddress_expression", "IPAddressExpression", {}),
+    ("macaddress_expression", "MACAddressExpression", {}),
+    ("external_id_expression", "ExternalIDExpression", {}),
+    ("path_expression", "PathExpression", {"member_paths": "paths"}),
+)
+
+
+def _service(service: Object) -> tuple[str, Object]:
+    return "Service", _rewritten(service, frozenset(_ENTRIES), service_entries=list(_entries(service)))
+
+
+def _entries(block: Object) -> Iterator[Object]:
+    """The service entries of a service, or of a rule's ``service_entries`` block."""
+    for name, (kind, renames) in _ENTRIES.items():
+        for entry in _objects(block, name):
+            fields = {new: _shaped(new, entry.get(old)) for old, new in renames.items()}
+            yield _rewritten(entry, frozenset(renames), resource_type=kind, **fields)
+
+
+def _shaped(name: str, value: Any) -> Any:
+    """Terraform writes numbers of ICMP as texts ("" = any), and the one port of an ALG without a list."""
+    if name in ("icmp_type", "icmp_code"):
+        if value in ("", None):
+            return None
+        return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+    return [value] if name == "destination_ports" and isinstance(value, str) else value
+
+
+_ENTRIES: Mapping[str, tuple[str, dict[str, str]]] = {
+    "l4_port_set_entry": ("L4PortSetServiceEntry", {"protocol": "l4_protocol"}),
+    "icmp_entry": ("ICMPTypeServiceEntry", {"icmp_type": "icmp_type", "icmp_code": "icmp_code"}),
+    "igmp_entry": ("IGMPTypeServiceEntry", {}),
+    "ip_protocol_entry": ("IPProtocolServiceEntry", {"protocol": "protocol_number"}),
+    "ether_type_entry": ("EtherTypeServiceEntry", {}),
+    "algorithm_entry": ("ALGTypeServiceEntry", {"algorithm": "alg", "destination_port": "destination_ports"}),
+    "nested_service_entry": ("NestedServiceServiceEntry", {}),
+}
+
+
+def _segment(segment: Object) -> tuple[str, Object]:
+    return "Segment", _rewritten(segment, tags=segment.get("tag"))
+
+
+_CONVERT: Mapping[str, Callable[[Object], tuple[str, Object]]] = {
+    "nsxt_policy_security_policy": _policy,
+    "nsxt_policy_parent_security_policy": _policy,
+    "nsxt_policy_security_policy_rule": _single_rule,
+    "nsxt_policy_group": _group,
+    "nsxt_policy_service": _service,
+    "nsxt_policy_segment": _segment,
+    "nsxt_policy_vlan_segment": _segment,
+    "nsxt_policy_fixed_segment": _segment,
+}
