@@ -216,6 +216,8 @@ HALF = [
     ("a list of texts", [["x"]], "holds something else"),
     ("a text", ['"x"'], "not an NSX object"),
     ("an unknown category", [{**POLICY, "category": "Local"}], "SecurityPolicy.category is 'Local'"),
+    ("a project's policy", [{**POLICY, "path": "/orgs/default/projects/p/domains/default/security-policies/app"}],
+     "of that project only"),
     ("a sequence number that is none", [{**POLICY, "sequence_number": "1"}], "must be a whole number"),
     ("a rule's sequence number below 0", [{**POLICY, "rules": [{**RULE, "sequence_number": -1}]}], "whole number"),
     ("a machine without identity", [{"virtual_machines": [{"display_name": "x"}]}], "has no external_id"),

@@ -30,8 +30,10 @@ STRUCTURE = words(
     "DhcpServerConfig DhcpRelayConfig DhcpStaticBindingConfig PolicyDnsForwarder PolicyDnsForwarderZone LBService "
     "LBVirtualServer LBPool PolicyContextProfile PolicyFirewallScheduler PolicyFirewallSessionTimerProfile "
     "PolicyFirewallFloodProtectionProfile FloodProtectionProfile IPDiscoveryProfile MacDiscoveryProfile "
-    "SegmentSecurityProfile QoSProfile PolicyDraft Ipv6NdraProfile Ipv6DadProfile SecurityZone Project Vpc"
+    "SegmentSecurityProfile QoSProfile PolicyDraft Ipv6NdraProfile Ipv6DadProfile SecurityZone PolicyLabel"
 )
+_STRUCTURE_STARTS = ("LB", "Ipfix", "Dhcp", "IPSec", "L2Vpn", "L2VPN")
+_STRUCTURE_ENDS = ("BindingMap", "DeploymentMap")
 # Lists of an inventory dump -> kind of their elements.
 LISTS = {
     "virtual_machines": "VirtualMachine",
@@ -154,7 +156,7 @@ class Catalogue:
             self._add_exclude_list(obj)
         elif kind in ELSEWHERE:
             self._note_elsewhere(obj, kind)
-        elif kind in STRUCTURE:
+        elif kind in STRUCTURE or kind.startswith(_STRUCTURE_STARTS) or kind.endswith(_STRUCTURE_ENDS):
             self._add_children(obj, objects.label_of(obj, parent, _collection(kind)), deleted)
         elif deleted and kind in ("Group", "Service", "Segment", "SegmentPort"):
             pass  # takes no part; a rule that still names it dangles, and says so
@@ -259,6 +261,16 @@ class Catalogue:
             objects.read_rule(rule, objects.label_of(rule, label, "rules"), self.lenient, gone) for rule, gone in found
         ]
         policy = objects.read_policy(obj, label, rules, self.lenient, deleted)
+        if label.startswith("/orgs/"):
+            error = PolicyError(
+                "a project's policy holds for the vNICs of that project only, which is not evaluated",
+                where=obj.where(),
+                obj=label,
+                hint=LENIENT_HINT,
+            )
+            if not self.lenient:
+                raise error
+            policy.problems.append(error)
         known = self._policies_by_path.setdefault(label, policy) if "path" in obj or "id" in obj else policy
         if known is policy:
             self.policies.append(policy)
