@@ -28,7 +28,7 @@ STEPS: dict[str, list[Peer]] = {
     "read": [PCAP_LOOP, TOOLS["dpkt"], TOOLS["scapy"]],
     "filter": [PCAP_FILTER, TOOLS["tcpdump"]],
     "flows": [TOOLS["tcpdump"], TOOLS["dpkt"]],
-    "classify": [TOOLS["tcpdump"], TOOLS["tshark"], TOOLS["scapy"]],
+    "classify": [TOOLS["tshark"], TOOLS["scapy"]],
 }
 SUFFIXES = (".pcap", ".pcapng", ".cap")
 

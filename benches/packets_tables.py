@@ -76,7 +76,8 @@ def _calls(rows: list[Row]) -> str:
             **{f"batch {name}" if name.isdigit() else name: ns for name, ns in row["ours"]["ns_by_batch"].items()},
             "4096 - whole": row["ours"]["ns_by_batch"]["4096"] - row["ours"]["ns_by_batch"]["whole"],
             "updates/s": row["ours"].get("updates_a_second"),
-            "slower by": row["ours"].get("lookup_slowdown"),
+            "in bulk": row["ours"].get("bulk_updates_a_second"),
+            "look-ups slower by": row["ours"].get("lookup_slowdown"),
         }
         for row in rows
         if "ns_by_batch" in row["ours"]

@@ -10,6 +10,7 @@ import argparse
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from meshsieve.columns import PacketColumns
 from meshsieve.errors import MeshsieveError
 
 BATCH = 4096
+BULK = 1000  # rule changes in one publication
 BOUNDARY_BATCHES = (1, 16, 256, 4096)
 
 
@@ -117,12 +119,14 @@ def _boundary(classifier: packets.PacketClassifier, columns: PacketColumns, roun
 def _updates(
     classifier: packets.PacketClassifier, rules: data.RuleSet, batches: Batches, seconds: int
 ) -> dict[str, Any]:
-    """Single-rule updates a second while another thread looks up without pause, and what they cost the look-ups.
+    """Rule updates a second while another thread looks up without pause, and what they cost the look-ups.
 
-    An update removes a rule at a random place or puts it back. Wall clock for the updates; for the look-ups the CPU
-    time of their thread, which a busy machine does not distort. The process may use every core for this.
+    One update removes a rule at a random place or puts it back; singly, and BULK of them in one publication. Wall clock
+    for the updates; for the look-ups the CPU time of their thread, which a busy machine does not distort. The process
+    may use every core for this. In the end every rule is back, which ``wrong_after_updates`` proves.
     """
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    expected = batches.results.copy()
     stop = threading.Event()
 
     def cpu_ns_a_look_up(seconds: float) -> float:
@@ -130,26 +134,48 @@ def _updates(
         while time.perf_counter() < deadline and not stop.is_set():
             batches.look_up(classifier)
             done += len(batches.results)
-        return (time.thread_time_ns() - start) / done
+        return (time.thread_time_ns() - start) / max(done, 1)
+
+    places = np.random.default_rng(1).integers(0, len(rules), 4096).tolist()
+    many = sorted(set(places))[: max(1, min(BULK, len(rules) // 2))]
+    kept = {place: rules[place] for place in places}
+
+    def one(turn: int) -> int:
+        place = places[turn % len(places)]
+        classifier.remove(place)
+        classifier.insert(kept[place], place)
+        return 2
+
+    def bulk(_: int) -> int:
+        classifier.update(remove=many)
+        classifier.update(insert=[(place - earlier, kept[place]) for earlier, place in enumerate(many)])
+        return 2 * len(many)
 
     alone = cpu_ns_a_look_up(min(seconds, 2))
-    places = np.random.default_rng(1).integers(0, len(rules), 4096).tolist()
-    kept = {place: rules[place] for place in places}
     meanwhile: list[float] = []
     reader = threading.Thread(target=lambda: meanwhile.append(cpu_ns_a_look_up(3600)))
     reader.start()
-    updates, start = 0, time.perf_counter()
     try:
-        while time.perf_counter() - start < seconds:
-            place = places[updates // 2 % len(places)]
-            classifier.remove(place)
-            classifier.insert(kept[place], place)
-            updates += 2
-        taken = time.perf_counter() - start
+        rates = [_rate(change, seconds) for change in (one, bulk)]
     finally:
         stop.set()
         reader.join()
-    return {"updates_a_second": round(updates / taken), "lookup_slowdown": round(meanwhile[0] / alone, 3)}
+    batches.look_up(classifier)
+    return {
+        "updates_a_second": rates[0],
+        "bulk_updates_a_second": rates[1],
+        "lookup_slowdown": round(meanwhile[0] / alone, 3),
+        "wrong_after_updates": int((batches.results != expected).sum()),
+    }
+
+
+def _rate(change: Callable[[int], int], seconds: float) -> int:
+    """Changes a second, ``change(turn)`` saying how many it made; at least one turn."""
+    done, turn, start = 0, 0, time.perf_counter()
+    while not turn or time.perf_counter() - start < seconds:
+        done += change(turn)
+        turn += 1
+    return round(done / (time.perf_counter() - start))
 
 
 if __name__ == "__main__":
