@@ -507,6 +507,7 @@ LINTS = [
     ("takes-no-part", [policy(rule("x", disabled=True))]),
     ("not-evaluated", [DROP_ALL, {"resource_type": "GatewayPolicy", "id": "g"}]),
     ("vm-without-address", [DROP_ALL]),
+    ("stateless-policy", [policy(rule("x"), stateful=False)]),
 ]  # fmt: skip
 NO_LINT = [
     ("ambiguous-order", [policy(rule("x", sequence_number=1), rule("y", "DROP", sequence_number=2))]),
@@ -517,6 +518,7 @@ NO_LINT = [
     ("ambiguous-order", [policy(rule("x", sequence_number=1, service_entries=[l4("TCP", "1")]),
                                 rule("y", "DROP", sequence_number=1, service_entries=[l4("TCP", "2")]))]),
     ("no-default-rule", [DROP_ALL]),
+    ("stateless-policy", [DROP_ALL]),
     ("vm-without-address", [DROP_ALL]),
 ]  # fmt: skip
 

@@ -393,6 +393,18 @@ class Firewall:
                 )
             )
         for policy in self.catalogue.policies:
+            if policy.takes_part and not policy.stateful and policy.category != "Ethernet":
+                self._note(
+                    Diagnostic(
+                        "stateless-policy",
+                        "packets of a stateless policy are judged one by one, replies included; the verdict of a flow "
+                        "here is that of its first packet",
+                        where=policy.obj.where(),
+                        obj=policy.label,
+                        hint="ask about the replies with explain",
+                        level="note",
+                    )
+                )
             for rule in policy.rules:
                 if not (policy.takes_part and rule.takes_part):
                     self._note(
