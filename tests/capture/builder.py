@@ -236,14 +236,14 @@ def pcap(
     """A pcap file."""
     magic = 0xA1B2CD34 if modified else 0xA1B23C4D if nano else 0xA1B2C3D4
     unit = 1 if nano and not modified else 1000
-    out = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, snaplen, link_type)
+    out = bytearray(struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, snaplen, link_type))
     for r in records(frames):
         seconds, rest = divmod(r.time_ns, 10**9)
         length = len(r.data) if r.length is None else r.length
         out += struct.pack(f"{order}IIII", seconds, rest // unit, len(r.data), length)
         out += struct.pack(f"{order}IHBx", 1, 0, 0) if modified else b""
         out += r.data
-    return out
+    return bytes(out)
 
 
 def block(kind: int, body: bytes, *, order: str = "<") -> bytes:

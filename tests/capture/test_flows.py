@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,292 @@ def test_columns_from_elsewhere_go_through_the_table_too(tmp_path: Path) -> None
     assert copied.native is None
     together = flows.FlowTable().update(copied)
     assert together.extra["reply"].tolist() == [False, True, False]
+
+
+# Fragments
+
+
+def datagram(more: bool, offset: int, ident: int = 7, src: str = A, dst: str = B) -> Frame:
+    frame = eth().ipv4(src, dst, proto=17, ident=ident, more=more, offset=offset)
+    return frame.udp(1000, 53, length=24).payload(b"12345678") if offset == 0 else frame.payload(b"8 bytes!")
+
+
+FRAGMENTS = [
+    #  what it shows                          packets                                             flows           notes
+    ("later ones follow the first", [datagram(True, 0), datagram(False, 16)], ["1000>53 2/0"], {"fragments"}),
+    ("and may come before it", [datagram(False, 16), datagram(True, 0)], ["1000>53 2/0"], {"fragments"}),
+    ("another datagram is another", [datagram(True, 0), datagram(False, 16, 8)], ["1000>53 1/0", "0>0 1/0"],
+     {"fragments", "no_first_fragment"}),
+    ("the other direction is another", [datagram(True, 0), datagram(False, 16, src=B, dst=A)],
+     ["1000>53 1/0", "0>0 1/0"], {"fragments", "no_first_fragment"}),
+    ("without a first: a flow without ports", [datagram(False, 16)], ["0>0 1/0"], {"fragments", "no_first_fragment"}),
+    ("overlap is noted", [datagram(True, 0), datagram(False, 8)], ["1000>53 2/0"], {"fragments", "fragment_overlap"}),
+    ("a copy is no overlap", [datagram(True, 0), datagram(True, 16), datagram(True, 16)], ["1000>53 3/0"],
+     {"fragments"}),
+    ("an identification is used again", [datagram(True, 0), datagram(True, 0)], ["1000>53 2/0"], {"fragments"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("frames", "expected", "notes"), [c[1:] for c in FRAGMENTS], ids=[c[0] for c in FRAGMENTS])
+def test_fragments(frames, expected, notes: set[str], tmp_path: Path) -> None:
+    columns = read(tmp_path, frames)
+    assert shown(columns) == expected
+    bits = int(np.bitwise_or.reduce(columns.extra["notes"]))
+    assert {name for i, name in enumerate(flows.NOTES) if bits >> i & 1} == notes
+
+
+def test_a_later_fragment_has_no_ports_for_rules_but_a_flow(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap([datagram(True, 0), datagram(False, 16)]))
+    (batch,) = capture.read(path, flows=flows.FlowTable())
+    assert batch.has("sport").tolist() == [True, False]
+    assert batch["fragment"].tolist() == [0, 1]
+    assert batch.extra["flow_id"].tolist() == [1, 1]
+
+
+# ICMP
+
+
+def test_icmp_errors_about_a_flow_are_related(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    sent = Frame().ipv4(A, B).udp(1000, 53)
+    other = Frame().ipv4(A, B).udp(1000, 54)
+    error = eth().ipv4(B, A).icmp(3, 3)
+    path.write_bytes(pcap([eth().raw(sent.bytes(), "ipv4"), error.raw(sent.bytes()), error.raw(other.bytes())]))
+    (batch,) = capture.read(path, flows=flows.FlowTable())
+    assert batch["ct_state"].tolist() == [1, 3, 1]
+    assert batch.extra["flow_id"].tolist() == [1, 2, 2]
+
+
+def test_icmp_has_ports_0_and_one_flow_a_pair(tmp_path: Path) -> None:
+    ping, pong = eth().ipv4(A, B).icmp(8), eth().ipv4(B, A).icmp(0)
+    assert shown(read(tmp_path, [ping, pong, eth().ipv4(A, B).icmp(13)])) == ["0>0 2/1"]
+
+
+# Counting
+
+
+def test_counters_state_and_first_packet(tmp_path: Path) -> None:
+    frames = [
+        there("S", seq=100),
+        back("SA", seq=500),
+        there("A", seq=101, ack=501).payload(b"x" * 10),
+        there("A", seq=101, ack=501).payload(b"x" * 10),  # again
+        there("A", seq=111).payload(b"y"),
+        back("FA", seq=501),
+        there("FA", seq=112),
+    ]
+    flow = read(tmp_path, frames)
+    extra = {name: column[0].tolist() for name, column in flow.extra.items()}
+    assert (extra["packets"], extra["packets_reply"]) == (5, 2)
+    assert (extra["bytes"], extra["bytes_reply"]) == (54 * 5 + 21, 108)
+    assert (extra["retransmissions"], extra["retransmissions_reply"]) == (1, 0)
+    assert (extra["tcp_flags_or"], extra["tcp_flags_or_reply"]) == (19, 19)
+    assert flows.TCP_STATES[extra["tcp_state"]] == "closed"
+    assert flows.ENDS[extra["end_reason"]] == "open"
+    assert extra["last_ns"] - extra["first_ns"] == 6 * 10**6
+    assert flow["tcp_flags"][0] == 2
+    assert extra["notes"] == 0
+
+
+def test_the_first_packet_is_turned_to_the_initiator(tmp_path: Path) -> None:
+    flow = read(tmp_path, [back("SA")])
+    assert (flow["src_ip"][0, 1], flow["dst_ip"][0, 1]) == (0x0A000001, 0x0A000002)
+    assert flow["tcp_flags"][0] == 18
+
+
+def test_active_timeout_writes_parts_of_a_long_flow(tmp_path: Path) -> None:
+    frames = [at(t, there("A")) for t in range(0, 10)]
+    columns = read(tmp_path, frames, options=flows.FlowOptions(active_s=4))
+    assert shown(columns) == ["1000>80 5/0", "1000>80 5/0"]
+    assert columns.extra["flow_id"].tolist() == [1, 1]
+    assert [flows.ENDS[code] for code in columns.extra["end_reason"]] == ["active", "open"]
+
+
+KEYS = [
+    #  what it shows                   options                               flows
+    ("VLANs are one flow", {}, 1),
+    ("VLANs apart", {"key_vlan": True}, 2),
+]
+
+
+@pytest.mark.parametrize(("options", "expected"), [c[1:] for c in KEYS], ids=[c[0] for c in KEYS])
+def test_vlan_in_the_key(options: dict, expected: int, tmp_path: Path) -> None:
+    frames = [eth().vlan(number).ipv4(A, B).tcp(1000, 80, "S") for number in (5, 6)]
+    assert len(read(tmp_path, frames, options=flows.FlowOptions(**options))) == expected
+
+
+def test_tunnel_in_the_key(tmp_path: Path) -> None:
+    inner = Frame().ipv4(A, B).tcp(1000, 80, "S").bytes()
+    frames = [eth().ipv4("192.0.2.1", "192.0.2.2").udp(9, 4789).vxlan(vni).eth(0x0800).raw(inner) for vni in (1, 2)]
+    assert len(read(tmp_path, frames)) == 1
+    columns = read(tmp_path, frames, options=flows.FlowOptions(key_vni=True))
+    assert columns.extra["vni"].tolist() == [1, 2]
+
+
+# Bounds
+
+
+def test_a_full_table_evicts_the_oldest_and_counts_it(tmp_path: Path) -> None:
+    frames = [tcp(A, B, 1000 + i, 80, "S") for i in range(10)]
+    columns = read(tmp_path, [*frames, frames[9]], options=flows.FlowOptions(max_flows=4))
+    assert shown(columns) == [f"{1000 + i}>80 {1 + (i == 9)}/0" for i in range(10)]
+    assert columns.stats is not None
+    assert columns.stats["evicted"] == 6
+    assert [flows.ENDS[code] for code in columns.extra["end_reason"]] == ["evicted"] * 6 + ["open"] * 4
+
+
+def test_a_flow_in_use_outlives_idle_ones(tmp_path: Path) -> None:
+    busy = there("S")
+    frames = [busy]
+    for i in range(10):
+        frames += [tcp(A, B, 2000 + i, 80, "S"), busy]
+    columns = read(tmp_path, frames, options=flows.FlowOptions(max_flows=4))
+    assert shown(columns)[0] == "1000>80 11/0"
+
+
+def test_forgotten_flows_give_their_memory_back(tmp_path: Path) -> None:
+    frames = [at(i * 10, eth().ipv4(A, B).udp(i % 60000 + 1, 53)) for i in range(70_000)]
+    table = flows.FlowTable()
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap(frames))
+    for _ in capture.read(path, flows=table):
+        table.take_finished()
+    assert table.stats["flows"] == 70_000
+    assert table.stats["live"] <= 8
+    assert table.slots <= 65_536 + 16
+
+
+@pytest.mark.parametrize("options", [{"max_flows": 0}, {"tcp_syn_s": -1}, {"udp_reply_s": 1e12}, {"max_fragmented": 0}])
+def test_options_have_limits(options: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        flows.FlowTable(flows.FlowOptions(**options))
+
+
+# What must not matter
+
+
+def conversation(seed: int) -> list[Captured]:
+    """Packets of all kinds with jumps in time."""
+    chance = random.Random(seed)
+    frames, now = [], 10**18
+    for _ in range(3000):
+        now += chance.choice([1, 10**6, 10**9, 30 * 10**9, -(10**8)])
+        src, dst = chance.sample([A, B, "10.0.0.3", "10.0.0.4"], 2)
+        sport, dport = chance.randrange(1, 6), chance.randrange(1, 6)
+        flags = chance.choice(["S", "SA", "A", "FA", "R", "PA"])
+        frame = chance.choice(
+            [
+                tcp(src, dst, sport, dport, flags, seq=chance.randrange(100)),
+                eth().ipv4(src, dst).udp(sport, dport),
+                eth().ipv4(src, dst).icmp(8),
+                datagram(chance.random() < 0.5, chance.choice([0, 16, 24]), chance.randrange(3), src, dst),
+                eth(0x0806).payload(b"\0" * 28),
+            ]
+        )
+        frames.append(Captured(frame.bytes(), now))
+    return frames
+
+
+@pytest.mark.parametrize("limit", [8, 860_000])
+def test_batch_size_and_hash_key_change_nothing(limit: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap(conversation(1)))
+    seen = []
+    for size in (1, 3, 32, 100, 4096):
+        table = flows.FlowTable(flows.FlowOptions(max_flows=limit, active_s=100))  # each has a key of its own
+        packets = [{**b.extra, "present": b.present} for b in capture.read(path, batch_size=size, flows=table)]
+        ended = table.finish()
+        columns = {name: np.concatenate([p[name] for p in packets]) for name in packets[0]}
+        columns |= {f"flow {name}": column for name, column in {**ended.extra, **ended}.items()}
+        seen.append(columns)
+    for columns in seen[1:]:
+        for name, column in columns.items():
+            assert np.array_equal(column, seen[0][name]), name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_packet_is_counted_once(seed: int, tmp_path: Path) -> None:
+    frames = conversation(seed)
+    columns = read(tmp_path, frames, options=flows.FlowOptions(max_flows=6, active_s=50, max_fragmented=2))
+    assert columns.stats is not None
+    counted = int(columns.extra["packets"].sum() + columns.extra["packets_reply"].sum())
+    assert counted + columns.stats["packets_without_flow"] == len(frames)
+
+
+def test_a_stream_gives_the_same_flows(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap(conversation(2)))
+    whole = flows.read(path)
+    parts = list(flows.stream(path, batch_size=50))
+    ids = np.concatenate([part.extra["flow_id"] for part in parts])
+    packets = np.concatenate([part.extra["packets"] for part in parts])
+    order = np.argsort(ids, kind="stable")
+    assert np.array_equal(ids[order], whole.extra["flow_id"])
+    assert np.array_equal(packets[order], whole.extra["packets"])
+
+
+# The reference: the rules of docs/flows.md in the plainest way, for flows without timeouts, fragments and limits
+
+
+def test_against_a_plain_dictionary(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap(conversation(3)))
+    expected: dict[frozenset, list] = {}
+    for batch in capture.read(path, filter="not (ip[6:2] & 0x3fff != 0)"):
+        for i in np.flatnonzero(batch.has("src_ip")):
+            src = (int(batch["src_ip"][i, 1]), int(batch["sport"][i]))
+            dst = (int(batch["dst_ip"][i, 1]), int(batch["dport"][i]))
+            proto = int(batch["proto"][i])
+            key = frozenset([(src, proto), (dst, proto)])
+            if key not in expected:
+                answers = proto == 6 and int(batch["tcp_flags"][i]) & 18 == 18
+                expected[key] = [dst if answers else src, 0, 0]
+            expected[key][1 if src == expected[key][0] else 2] += 1
+    ours = flows.read(path, filter="not (ip[6:2] & 0x3fff != 0)", options=flows.FlowOptions.one_per_tuple())
+    got = [
+        [
+            (int(ours["src_ip"][i, 1]), int(ours["sport"][i])),
+            *(int(ours.extra[n][i]) for n in ("packets", "packets_reply")),
+        ]
+        for i in range(len(ours))
+    ]
+    assert got == list(expected.values())
+
+
+# Community ID: vectors computed by the specification's own examples (github.com/corelight/community-id-spec, baseline)
+
+IDS = [
+    ("1:LQU9qZlK+B5F3KDmev6m5PMibrg=", eth().ipv4("128.232.110.120", "66.35.250.204").tcp(34855, 80)),
+    ("1:LQU9qZlK+B5F3KDmev6m5PMibrg=", eth().ipv4("66.35.250.204", "128.232.110.120").tcp(80, 34855)),
+    ("1:d/FP5EW3wiY1vCndhwleRRKHowQ=", eth().ipv4("192.168.1.52", "8.8.8.8").udp(54585, 53)),
+    ("1:X0snYXpgwiv9TZtqg64sgzUn6Dk=", eth().ipv4("192.168.0.89", "192.168.0.1").icmp(8, 0)),
+]
+
+
+@pytest.mark.parametrize(("expected", "frame"), IDS)
+def test_community_id(expected: str, frame: Frame, tmp_path: Path) -> None:
+    assert read(tmp_path, [frame]).community_ids == [expected]
+
+
+# Tables
+
+
+def test_tables_have_nulls_names_and_times(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    ping = eth().ipv6("2001:db8::1", "2001:db8::2").icmpv6(128)
+    table = read(tmp_path, [there("S"), ping]).to_arrow()
+    assert table.column("src_ip").to_pylist() == [A, "2001:db8::1"]
+    assert table.column("sport").to_pylist() == [1000, None]
+    assert table.column("tcp_state").to_pylist() == ["opening", "none"]
+    assert table.column("outer_src_ip").to_pylist() == [None, None]
+    assert str(table.schema.field("first").type) == "timestamp[ns, tz=UTC]"
+    binary = read(tmp_path, [there("S"), ping]).to_arrow(addresses="binary")
+    assert binary.column("src_ip").to_pylist()[0] == bytes(10) + b"\xff\xff\x0a\0\0\1"
+
+
+def test_data_frames(tmp_path: Path) -> None:
+    for library in ("pandas", "polars"):
+        pytest.importorskip(library)
+        frame = getattr(read(tmp_path, [there("S")]), f"to_{library}")()
+        assert list(frame["dport"]) == [80]

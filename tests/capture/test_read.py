@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from meshsieve import capture
-from tests.capture.builder import eth, pcap, pcapng
+from meshsieve import capture, flows
+from meshsieve.errors import CaptureError, FilterError
+from tests.capture.builder import Captured, block, enhanced, eth, interface, obsolete, pcap, pcapng, section, simple
 
 FRAMES = [
     eth().ipv4("10.0.0.1", "10.0.0.2").tcp(1000, 80, "S"),
@@ -41,3 +50,351 @@ def test_every_format_gives_the_same_packets(data: bytes, pack, tmp_path: Path) 
     assert batch.has("vlan").tolist() == [False, False, True]
     assert batch.extra["number"].tolist() == [1, 2, 3]
     assert (batch.extra["time_ns"] - 10**18).tolist() == [0, 10**6, 2 * 10**6]
+
+
+def write(tmp_path: Path, data: bytes, name: str = "a.cap") -> Path:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return path
+
+
+def numbers(reader: capture.CaptureReader, column: str = "number") -> list[int]:
+    return [value for batch in reader for value in batch.extra[column].tolist()]
+
+
+# pcapng
+
+
+def timed(options: dict[str, int], units: int) -> bytes:
+    return section() + interface(**options) + enhanced(FRAMES[0].bytes(), units)
+
+
+TIMES = [
+    #  what it shows                      interface                                units   ns
+    ("default: microseconds", {}, 5, 5000),
+    ("nanoseconds", {"resolution": 9}, 5, 5),
+    ("seconds", {"resolution": 0}, 5, 5 * 10**9),
+    ("picoseconds are cut", {"resolution": 12}, 5999, 5),
+    ("2^-10 s", {"resolution": 0x8A}, 512, 500_000_000),
+    ("offset in seconds", {"resolution": 9, "offset_s": 2}, 5, 2 * 10**9 + 5),
+    ("negative offset", {"resolution": 9, "offset_s": -2}, 5, -2 * 10**9 + 5),
+    ("beyond int64 saturates", {"resolution": 0}, 2**63, 2**63 - 1),
+    ("below int64 saturates", {"resolution": 9, "offset_s": -(2**63)}, 0, -(2**63)),
+    ("10^-127 s", {"resolution": 127}, 2**64 - 1, 0),
+    ("2^-127 s", {"resolution": 255}, 2**64 - 1, 0),
+]
+
+
+@pytest.mark.parametrize(("options", "units", "expected"), [c[1:] for c in TIMES], ids=[c[0] for c in TIMES])
+def test_pcapng_time(options: dict[str, int], units: int, expected: int, tmp_path: Path) -> None:
+    assert numbers(capture.read(write(tmp_path, timed(options, units))), "time_ns") == [expected]
+
+
+def test_pcapng_sections_interfaces_and_blocks(tmp_path: Path) -> None:
+    frame, ip = FRAMES[0].bytes(), FRAMES[0].bytes()[14:]
+    data = (
+        section()
+        + interface(1)
+        + interface(101)  # raw IP
+        + enhanced(frame, 1)
+        + enhanced(ip, 2, number=1)
+        + block(4, b"\0" * 8)  # name resolution
+        + block(10, b"secret!!")  # decryption secrets
+        + block(0x0BAD, b"whatever")
+        + obsolete(ip, 3, number=1)
+        + section(order=">")
+        + interface(101, order=">")
+        + enhanced(ip, 4, order=">")
+        + simple(ip, order=">")
+    )
+    (batch,) = capture.read(write(tmp_path, data))
+    assert batch["dport"].tolist() == [80] * 5
+    assert batch.extra["time_ns"].tolist() == [1000, 2000, 3000, 4000, 4000]  # a simple packet has its forerunner's
+
+
+def test_a_simple_packet_is_cut_at_the_snapshot_length(tmp_path: Path) -> None:
+    data = section() + interface(1, snaplen=20) + simple(FRAMES[0].bytes()[:20], length=54)
+    (batch,) = capture.read(write(tmp_path, data))
+    assert (batch.extra["captured_length"][0], batch.extra["length"][0]) == (20, 54)
+
+
+# What may be wrong with a file
+
+ONE = enhanced(FRAMES[0].bytes(), 1)
+START = section() + interface()
+
+BREAKS = [
+    #  what it shows                         file                                    packets  reason
+    ("pcap record header cut", pcap(FRAMES)[:-60], 2, "ends inside a record header"),
+    ("pcap packet cut", pcap(FRAMES)[:-1], 2, "ends inside a packet"),
+    ("pcap length over the limit", pcap([]) + b"\0" * 8 + b"\xff" * 8, 0, "over the limit of 262144"),
+    ("block length 0", START + ONE + block(6, b"")[:4] + b"\0" * 8, 1, "multiple of 4 and at least 12"),
+    ("block length 13", START + ONE + b"\6\0\0\0\x0d\0\0\0" + b"\0" * 8, 1, "multiple of 4 and at least 12"),
+    ("block of 4 GiB", START + ONE + b"\6\0\0\0\xfc\xff\xff\xff" + b"\0" * 8, 1, "over the limit of 16777216"),
+    ("block ends differ", START + ONE + ONE[:-4] + b"\x10\0\0\0", 1, "two ends of a block differ"),
+    ("block cut", START + ONE + ONE[:-3], 1, "ends inside a block"),
+    ("unknown interface", START + ONE + enhanced(b"", 1, number=7), 1, "names interface 7"),
+    ("packet before its interface", section() + ONE, 0, "names interface 0"),
+    ("simple packet without interface", section() + simple(b"x"), 0, "names interface 0"),
+    ("packet longer than its block", START + ONE[:20] + b"\xff\0\0\0" + ONE[24:], 0, "runs beyond its block"),
+    ("option longer than its block", section() + block(1, b"\1\0\0\0\0\0\0\0\2\0\xff\0"), 0, "option runs beyond"),
+    ("byte-order magic", START + ONE + b"\x0a\x0d\x0d\x0a" + b"\x1c\0\0\0" + b"\0" * 20, 1, "byte-order magic"),
+]
+
+
+@pytest.mark.parametrize(("data", "packets", "reason"), [c[1:] for c in BREAKS], ids=[c[0] for c in BREAKS])
+def test_a_broken_record_ends_the_file_and_says_where(data: bytes, packets: int, reason: str, tmp_path: Path) -> None:
+    path = write(tmp_path, data)
+    reader = capture.read(path)
+    assert len(numbers(reader)) == packets == reader.packets_read
+    assert reader.problem is not None
+    assert reader.problem.startswith(f"{path}: {packets} packets read, then ")
+    assert reason in reader.problem
+    assert " at byte " in reader.problem
+
+
+def test_strict_makes_it_an_exception_after_what_could_be_read(tmp_path: Path) -> None:
+    reader = capture.read(write(tmp_path, pcap(FRAMES)[:-1]), strict=True)
+    assert len(next(reader)) == 2
+    with pytest.raises(CaptureError, match="2 packets read, then") as caught:
+        next(reader)
+    assert caught.value.packets_read == 2
+    assert caught.value.offset == len(pcap(FRAMES[:2]))
+
+
+REFUSED = [
+    #  what it shows               file                                        message
+    ("an empty file", b"", "the file is empty"),
+    ("3 bytes", b"\xd4\xc3\xb2", "ends inside the first 4 bytes"),
+    ("half a header", pcap([])[:20], "ends inside the 24-byte pcap header"),
+    ("text", b"hello, world", "neither pcap nor pcapng"),
+    ("version 9", pcap([])[:4] + b"\x09\0\x09\0" + pcap([])[8:], "version 9.9 is not known"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), [c[1:] for c in REFUSED], ids=[c[0] for c in REFUSED])
+def test_what_is_no_capture_is_refused(data: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match=message):
+        capture.read(write(tmp_path, data))
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match="No such file"):
+        capture.read(tmp_path / "none.pcap")
+    with pytest.raises(CaptureError, match="folder"):
+        capture.read(tmp_path)
+
+
+@pytest.mark.parametrize("data", [pcap(FRAMES, nano=False), pcapng(FRAMES)], ids=["pcap", "pcapng"])
+def test_every_cut_of_a_file_gives_whole_packets_or_a_reason(data: bytes, tmp_path: Path) -> None:
+    whole = numbers(capture.read(write(tmp_path, data)), "length")
+    for n in range(len(data)):
+        path = write(tmp_path, data[:n])
+        try:
+            reader = capture.read(path)
+        except CaptureError:
+            continue
+        seen = numbers(reader, "length")
+        assert seen == whole[: len(seen)]
+        assert reader.problem is not None or data[:n] in {pcap(FRAMES[:k], nano=False) for k in range(4)} | {
+            pcapng(FRAMES[:k]) for k in range(4)
+        } | {section()}
+
+
+def test_changed_bytes_never_do_worse_than_a_problem(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    for data in (pcap(FRAMES), pcapng(FRAMES)):
+        for _ in range(300):
+            changed = bytearray(data)
+            changed[chance.randrange(len(data))] ^= chance.randrange(1, 256)
+            try:
+                for batch in capture.read(write(tmp_path, bytes(changed)), flows=flows.FlowTable()):
+                    ends = batch.extra["payload_offset"] + batch.extra["payload_length"]
+                    assert (ends <= batch.extra["captured_length"]).all()
+            except CaptureError:
+                pass
+
+
+# Compression
+
+
+def zstd(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-qc"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="needs the program zstd")
+MANY = pcap(FRAMES * 200)
+
+
+@needs_zstd
+def test_zstandard(tmp_path: Path) -> None:
+    assert len(numbers(capture.read(write(tmp_path, zstd(MANY))))) == 600
+
+
+@needs_zstd
+def test_zstandard_of_several_frames(tmp_path: Path) -> None:
+    assert len(numbers(capture.read(write(tmp_path, zstd(MANY[:5000]) + zstd(MANY[5000:]))))) == 600
+
+
+def test_gzip_of_several_members_and_padding(tmp_path: Path) -> None:
+    data = gzip.compress(MANY[:5000]) + gzip.compress(MANY[5000:]) + b"\0" * 512
+    reader = capture.read(write(tmp_path, data))
+    assert len(numbers(reader)) == 600
+    assert reader.problem is None
+    assert reader.bytes_read == reader.size_bytes == len(data)
+
+
+def test_gzip_that_ends_early_gives_what_was_there(tmp_path: Path) -> None:
+    reader = capture.read(write(tmp_path, gzip.compress(MANY)[:-20]))
+    assert 0 < len(numbers(reader)) <= 600
+    assert "the gzip data ends in the middle" in (reader.problem or "")
+
+
+def test_gzip_with_a_wrong_checksum_gives_all_packets_and_says_so(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(MANY))
+    data[-6] ^= 1
+    reader = capture.read(write(tmp_path, bytes(data)))
+    assert len(numbers(reader)) == 600
+    assert "600 packets read, then the gzip data is damaged: incorrect data check" in (reader.problem or "")
+
+
+def test_a_bomb_is_stopped_by_its_ratio(tmp_path: Path) -> None:
+    bomb = gzip.compress(pcap([]) + b"\0" * (40 << 20), 9)
+    reader = capture.read(write(tmp_path, bomb))
+    for _ in reader:
+        pass
+    assert "1,000-fold" in (reader.problem or "")
+
+
+# Choosing packets
+
+
+def test_batch_size_changes_nothing_but_the_batches(tmp_path: Path) -> None:
+    path = write(tmp_path, MANY)
+    whole = None
+    for size in (1, 2, 7, 31, 32, 33, 599, 600, 601, 65536):
+        batches = list(capture.read(path, batch_size=size))
+        assert all(len(batch) == size for batch in batches[:-1])
+        columns = {name: np.concatenate([b.extra[name] for b in batches]) for name in batches[0].extra}
+        columns |= {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+        if whole is None:
+            whole = columns
+        for name, column in columns.items():
+            assert np.array_equal(column, whole[name]), name
+
+
+@pytest.mark.parametrize("size", [0, 65537, -1])
+def test_batch_size_has_limits(size: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size"):
+        capture.read(write(tmp_path, MANY), batch_size=size)
+
+
+CHOICES = [
+    #  what it shows                  arguments                                            packet numbers
+    ("everything", {}, [1, 2, 3]),
+    ("a filter keeps numbers", {"filter": "tcp or (vlan and tcp)"}, [1, 3]),
+    ("a filter on a tag", {"filter": "vlan 5 and tcp"}, [3]),
+    ("a filter of nothing", {"filter": "sctp"}, []),
+    ("a count", {"count": 2}, [1, 2]),
+    ("a count of 0", {"count": 0}, []),
+    ("a count of what the filter keeps", {"count": 2, "filter": "ip or vlan"}, [1, 3]),
+    ("from a time on", {"start_ns": 10**18 + 10**6}, [2, 3]),
+    ("before a time", {"end_ns": 10**18 + 10**6}, [1]),
+]
+
+
+@pytest.mark.parametrize(("how", "expected"), [c[1:] for c in CHOICES], ids=[c[0] for c in CHOICES])
+def test_choice(how: dict, expected: list[int], tmp_path: Path) -> None:
+    assert numbers(capture.read(write(tmp_path, pcap(FRAMES)), **how)) == expected
+
+
+def test_a_wrong_filter_is_refused_at_once_with_libpcaps_words(tmp_path: Path) -> None:
+    with pytest.raises(FilterError, match=r"'tcp prt 80'.*syntax error"):
+        capture.read(write(tmp_path, pcap([])), filter="tcp prt 80")
+
+
+def test_a_filter_is_compiled_for_each_link_type(tmp_path: Path) -> None:
+    frame, ip = FRAMES[0].bytes(), FRAMES[0].bytes()[14:]
+    data = section() + interface(1) + interface(101) + enhanced(frame, 1) + enhanced(ip, 2, number=1)
+    assert numbers(capture.read(write(tmp_path, data), filter="tcp dst port 80")) == [1, 2]
+
+
+# Several files
+
+
+def test_several_files_are_merged_by_time(tmp_path: Path) -> None:
+    even = write(tmp_path, pcap([Captured(FRAMES[0].bytes(), t) for t in range(0, 200, 2)]), "even")
+    odd = write(tmp_path, pcap([Captured(FRAMES[1].bytes(), t) for t in range(1, 200, 2)]), "odd")
+    assert numbers(capture.read([even, odd]), "time_ns") == list(range(200))
+    assert numbers(capture.read([even, odd]), "file") == [0, 1] * 100
+    assert numbers(capture.read([even, odd]), "number")[:4] == [1, 1, 2, 2]
+    assert numbers(capture.read([odd, even], merge=False), "time_ns") == [*range(1, 200, 2), *range(0, 200, 2)]
+
+
+def test_equal_times_keep_the_order_of_the_files(tmp_path: Path) -> None:
+    path = write(tmp_path, pcap([Captured(FRAMES[0].bytes(), 5)] * 3))
+    assert numbers(capture.read([path, path]), "file") == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_file_that_breaks_does_not_stop_the_others(tmp_path: Path) -> None:
+    broken = write(tmp_path, pcap(FRAMES)[:-1], "broken")
+    reader = capture.read([broken, write(tmp_path, pcap(FRAMES), "good")])
+    assert len(numbers(reader)) == 5
+    assert (reader.problem or "").startswith(f"{broken}: 2 packets read")
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    program = "import meshsieve.capture as c; print(sum(map(len, c.read('-'))))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for data in (MANY, gzip.compress(MANY)):
+        done = subprocess.run(
+            [sys.executable, "-c", program], input=data, capture_output=True, env=environment, check=True
+        )
+        assert done.stdout.split() == [b"600"]
+
+
+def test_interrupt_while_a_pipe_is_silent(tmp_path: Path) -> None:
+    program = "import meshsieve.capture as c; print('ready', flush=True); list(c.read('-'))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment,
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stderr is not None
+        child.stdout.readline()
+        child.stdin.write(MANY)
+        child.stdin.flush()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(timeout=60) != 0
+        assert b"KeyboardInterrupt" in child.stderr.read()
+
+
+# Memory
+
+
+def test_arrays_outlive_batch_and_reader(tmp_path: Path) -> None:
+    path = write(tmp_path, MANY)
+    kept = [batch.extra["number"] for batch in capture.read(path, batch_size=100)]
+    gc.collect()
+    assert np.concatenate(kept).tolist() == list(range(1, 601))
+
+
+def test_arrays_cannot_be_written(tmp_path: Path) -> None:
+    (batch,) = capture.read(write(tmp_path, pcap(FRAMES)))
+    with pytest.raises(ValueError, match="read-only"):
+        batch["dport"][0] = 1
+
+
+def test_a_batch_that_is_used_again_forgets_rare_columns(tmp_path: Path) -> None:
+    tunnel = eth().ipv4().gre(key=9).raw(FRAMES[0].bytes()[14:], "ipv4")
+    path = write(tmp_path, pcap([tunnel, *FRAMES[:1] * 9]))
+    vnis = [batch.extra["vni"].tolist() for batch in capture.read(path, batch_size=1)]
+    assert vnis == [[9]] + [[0]] * 9
+
+
+def test_status_counts(tmp_path: Path) -> None:
+    reader = capture.read(write(tmp_path, pcap([FRAMES[0], b"\0" * 5])))
+    assert [len(batch) for batch in reader] == [2]
+    assert reader.status_counts == {"ok": 1, "truncated_link": 1}
