@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     expression = take_trailing_words(options, ("captures", "policies"), "filter")
     engine = load_engine(options)
 
-    from meshsieve.cli.sink import open_output, open_sink
+    from meshsieve.cli.sink import open_sink, print_text
     from meshsieve.cli.stderr import Progress, show_open, warn
 
     with Progress() as progress:
@@ -55,8 +55,7 @@ def run(options: argparse.Namespace) -> int:
                 table.add(batch)
             wide, coloured = (columns(), colours()) if options.output is None else (None, False)
             text = table.text(result.summary(), columns=wide, colours=coloured)
-            with open_output(options) as file:
-                file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            print_text(text, options.output)
         else:
             with open_sink(options, result.empty_columns()) as sink:
                 for batch in result:

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from meshsieve.reports.rules_document import rules_document
 
     engine = load_engine(options)
-    with open_output(options) as file:
+    with open_output(options.output) as file:
         for piece in json.JSONEncoder(indent=1).iterencode(rules_document(engine.layers, engine.diagnostics)):
             file.write(piece.encode())
         file.write(b"\n")

@@ -10,6 +10,7 @@ import argparse
 import json
 
 from meshsieve.cli.options import add_policy, load_engine, take_trailing_words
+from meshsieve.cli.sink import print_text
 from meshsieve.errors import UsageError
 
 EXAMPLES = """\
@@ -32,11 +33,11 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("which packet? write it last, such as 'tcp 10.0.0.1:4242 > 10.0.0.2:443'")
     explanation = load_engine(options).explain(packet, iif=options.iif, oif=options.oif)
     if options.json:
-        print(json.dumps(explanation.to_dict(), indent=1))
+        print_text(json.dumps(explanation.to_dict(), indent=1))
         return 0
 
     from meshsieve.cli.terminal import colours
     from meshsieve.reports.text import explanation_text
 
-    print(explanation_text(explanation, colours=colours()))
+    print_text(explanation_text(explanation, colours=colours()))
     return 0

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     expression = take_trailing_words(options, ("captures",), "filter")
 
     from meshsieve import capture, flows
-    from meshsieve.cli.sink import open_output, open_sink
+    from meshsieve.cli.sink import open_sink, print_text
     from meshsieve.cli.stderr import Progress, warn
     from meshsieve.traffic_columns import flow_columns
 
@@ -56,8 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
             wide, coloured = (columns(), colours()) if options.output is None else (None, False)
             text = largest_flows_text(finished(), options.limit, columns=wide, colours=coloured)
-            with open_output(options) as file:
-                file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            print_text(text, options.output)
         else:
             with open_sink(options, flow_columns(flows.FlowTable().finish())) as sink:
                 for batch in finished():

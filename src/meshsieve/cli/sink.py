@@ -80,7 +80,7 @@ def open_sink(options: argparse.Namespace, columns: Sequence[Column]) -> Iterato
 
     columns  of a batch without rows: names and types
     """
-    with open_output(options) as file:
+    with open_output(options.output) as file:
         if options.format == "parquet":
             if options.output is None and sys.stdout.isatty():
                 raise UsageError("Parquet is binary; name a file with --output, or send it into a pipe")
@@ -91,14 +91,22 @@ def open_sink(options: argparse.Namespace, columns: Sequence[Column]) -> Iterato
             yield LinesSink(file, options.format, columns)
 
 
+def print_text(text: str, path: str | None = None) -> None:
+    """``text`` and a line end to standard output, or to a file that appears only when it is complete."""
+    with open_output(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+
 @contextlib.contextmanager
-def open_output(options: argparse.Namespace) -> Iterator[BinaryIO]:
+def open_output(path: str | None) -> Iterator[BinaryIO]:
     """Standard output, or the file of ``--output``, which appears only if the block ends well."""
-    if options.output is None or options.output == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+    if path is None or path == "-":
+        # A buffered file of our own: under PYTHONUNBUFFERED sys.stdout.buffer is raw and may write a part only.
+        sys.stdout.flush()
+        with open(sys.stdout.fileno(), "wb", closefd=False) as file:
+            yield file
     else:
         from meshsieve.reports.files import atomic_file
 
-        with atomic_file(options.output) as file:
+        with atomic_file(path) as file:
             yield file
