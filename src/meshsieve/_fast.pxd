@@ -4,7 +4,7 @@
 #
 # `Lookup` shares ownership of a compiled, immutable table: it stays valid after the PacketClassifier it came from is
 # gone, and any number of threads may use one. The cdef methods neither touch Python nor raise; validate before.
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp.memory cimport shared_ptr
 
 
@@ -59,3 +59,16 @@ cdef class Lookup:
     # Rule index, -1 for no rule, -(r+2) where rule r cannot be decided (csrc/include/meshsieve/types.h).
     cdef int32_t first_match(self, const PacketKey& key) noexcept nogil
     cdef void first_match_batch(self, const KeyColumns& keys, int32_t* out) noexcept nogil
+
+
+cdef extern from "meshsieve/prefix_table.h" namespace "meshsieve" nogil:
+    cdef cppclass PrefixTable:
+        int64_t lookup(U128 address, bint is_v6, int64_t missing) except +
+        void lookup_batch(const void* addresses, uint32_t width, const uint8_t* is_v6, size_t n, int64_t missing,
+                          int64_t* out) except +
+
+
+cdef class PrefixLookup:
+    cdef shared_ptr[PrefixTable] table
+    # Value of the longest prefix, else `missing`.
+    cdef int64_t longest_match(self, U128 address, bint is_v6, int64_t missing) noexcept nogil

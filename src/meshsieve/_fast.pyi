@@ -19,4 +19,17 @@ class Lookup:
         out: npt.NDArray[np.int32],
     ) -> None: ...
 
+class PrefixLookup:
+    """Look-ups in a PrefixTable. ``capsule``: ``_core.PrefixTable.capsule``."""
+
+    def __init__(self, capsule: Any) -> None: ...
+    def lookup(self, ip: Any, missing: int = ...) -> int: ...
+    def batch(
+        self,
+        addresses: npt.NDArray[Any],
+        is_v6: npt.NDArray[np.uint8] | None,
+        missing: int,
+        out: npt.NDArray[np.int64],
+    ) -> None: ...
+
 def __getattr__(name: str) -> Any: ...

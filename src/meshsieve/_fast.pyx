@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cimport numpy as cnp
 import numpy as np
@@ -184,3 +184,37 @@ cdef class Lookup:
         cdef int32_t* results = <int32_t*>cnp.PyArray_DATA(out)
         with nogil:
             self.first_match_batch(keys, results)
+
+
+cdef class PrefixLookup:
+    """Look-ups in the PrefixTable of ``capsule`` (``_core.PrefixTable.capsule``)."""
+
+    def __cinit__(self, object capsule not None):
+        cdef void* pointer = PyCapsule_GetPointer(capsule, b"meshsieve.PrefixTable/1")
+        self.table = (<shared_ptr[PrefixTable]*>pointer)[0]
+
+    cdef int64_t longest_match(self, U128 address, bint is_v6, int64_t missing) noexcept nogil:
+        return self.table.get().lookup(address, is_v6, missing)
+
+    def lookup(self, ip, int64_t missing=-1):
+        """The value of the longest prefix that holds ``ip``, else ``missing``. See ``meshsieve.packets.PrefixTable``."""
+        cdef PacketKey key
+        cdef int version
+        try:
+            version = put_address(key, kSrc, ip, 0)
+        except ColumnError as error:
+            raise ColumnError(str(error).replace("src_ip", "the address", 1)) from None
+        return self.table.get().lookup(key.address[0], version == 6, missing)
+
+    def batch(self, cnp.ndarray addresses not None, object is_v6, int64_t missing,
+              cnp.ndarray[int64_t, ndim=1, mode="c"] out not None):
+        """Fill ``out`` (int64 (n,)). ``addresses``: uint32 (n,), or uint64 (n, 2) with ``is_v6`` uint8 (n,) or None."""
+        cdef size_t n = out.shape[0]
+        cdef uint32_t width = addresses.itemsize * (addresses.shape[1] if addresses.ndim == 2 else 1)
+        cdef const void* data = cnp.PyArray_DATA(addresses)
+        cdef const uint8_t* families = NULL
+        if is_v6 is not None:
+            families = <const uint8_t*>cnp.PyArray_DATA(<cnp.ndarray>is_v6)
+        cdef int64_t* results = <int64_t*>cnp.PyArray_DATA(out)
+        with nogil:
+            self.table.get().lookup_batch(data, width, families, n, missing, results)

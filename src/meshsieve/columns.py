@@ -139,7 +139,7 @@ def _as_column(name: str, values: Any) -> Array:
         raise ColumnError(f"no field is called '{name}'; fields: {', '.join(FIELD_INDEX)}")
     info = _core.FIELDS[FIELD_INDEX[name]]
     if info.kind == "address":
-        return _as_addresses(name, values)
+        return as_addresses(name, values)
     array = np.atleast_1d(np.asarray(values))
     if array.dtype.kind not in "iub" or array.ndim != 1:
         raise ColumnError(f"column {name} must hold integers in one dimension, not {array.dtype} {array.shape}")
@@ -151,7 +151,8 @@ def _as_column(name: str, values: Any) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _as_addresses(name: str, values: Any) -> Array:
+def as_addresses(name: str, values: Any) -> Array:
+    """Addresses as the column that look-ups read: uint32 (n,) or uint64 (n, 2). ``name`` is for messages."""
     array = np.atleast_1d(np.asarray(values))
     if array.dtype.kind in "OUS":
         return _parse_addresses(name, array)

@@ -26,11 +26,13 @@ from meshsieve.columns import PacketColumns
 from meshsieve.errors import ColumnError, CompileError, ModelError, PolicyError
 from meshsieve.importers.classbench import read_trace
 from meshsieve.model import FIELD_INDEX, Action, Rule, RuleSet
+from meshsieve.prefix_table import PrefixTable
 
 __all__ = [
     "Explanation",
     "PacketClassifier",
     "PacketColumns",
+    "PrefixTable",
     "Rule",
     "RuleSet",
     "RuleTest",

@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, module) {
   bind_regex(module);
   bind_flows(module);
   bind_report(module);
+  bind_prefix(module);
 }

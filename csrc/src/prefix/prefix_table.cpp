@@ -1,0 +1,168 @@
+#include "meshsieve/prefix_table.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "l4/classes_table.h"
+#include "simd/backends.h"
+
+namespace meshsieve {
+namespace {
+
+using classes::Boundary;
+
+// The last address of a prefix, within its family.
+U128 last_of(const PrefixTable::Prefix& prefix) {
+  const int host_bits = (prefix.is_v6 ? 128 : 32) - prefix.bits;
+  const auto ones = [](int n) { return n <= 0 ? 0 : n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; };
+  return {prefix.address.hi | ones(host_bits - 64), prefix.address.lo | ones(host_bits)};
+}
+
+// Flattens nested prefixes, given in order, into boundaries: inside a prefix, what is in no longer one has its class.
+class Flattener {
+ public:
+  explicit Flattener(U128 largest) : largest_(largest) { put({0, 0}, classes::kNoSet); }
+
+  void add(const PrefixTable::Prefix& prefix, uint32_t id) {
+    leave_before(prefix.address);
+    open_.push_back({last_of(prefix), id});
+    put(prefix.address, id);
+  }
+  std::vector<Boundary> finish() {
+    while (!open_.empty()) leave();
+    return std::move(boundaries_);
+  }
+
+ private:
+  struct Open {
+    U128 last;
+    uint32_t id;
+  };
+
+  void leave_before(U128 address) {
+    while (!open_.empty() && open_.back().last < address) leave();
+  }
+  void leave() {
+    const U128 last = open_.back().last;
+    open_.pop_back();
+    if (last < largest_) put(last.next(), open_.empty() ? classes::kNoSet : open_.back().id);
+  }
+  void put(U128 start, uint32_t id) {
+    if (!boundaries_.empty() && boundaries_.back().start == start) boundaries_.pop_back();
+    if (boundaries_.empty() || boundaries_.back().id != id) boundaries_.push_back({start, id});
+  }
+
+  U128 largest_;
+  std::vector<Open> open_;
+  std::vector<Boundary> boundaries_;
+};
+
+}  // namespace
+
+struct PrefixTable::Snapshot {
+  classes::Map32 v4;
+  classes::Map128 v6;
+  TableArray<int64_t> value;  // by class; class 0 is no prefix
+};
+
+PrefixTable::PrefixTable(const std::string& backend) : backend_(&simd::backend_named(backend)) {}
+
+bool PrefixTable::apply(const std::vector<Change>& changes) {
+  const std::lock_guard lock(mutex_);
+  for (const Change& change : changes)
+    if (!change.value && prefixes_.count(change.prefix) == 0) return false;
+  for (const Change& change : changes) {
+    if (change.value) {
+      prefixes_[change.prefix] = *change.value;
+    } else {
+      prefixes_.erase(change.prefix);
+    }
+  }
+  snapshot_.store(nullptr);
+  return true;
+}
+
+std::optional<int64_t> PrefixTable::exact(const Prefix& prefix) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = prefixes_.find(prefix);
+  return found == prefixes_.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::vector<std::pair<PrefixTable::Prefix, int64_t>> PrefixTable::items() const {
+  const std::lock_guard lock(mutex_);
+  return {prefixes_.begin(), prefixes_.end()};
+}
+
+size_t PrefixTable::size() const {
+  const std::lock_guard lock(mutex_);
+  return prefixes_.size();
+}
+
+size_t PrefixTable::bytes() const {
+  const auto tables = snapshot();
+  return tables->v4.bytes() + tables->v6.bytes() + tables->value.bytes();
+}
+
+std::shared_ptr<const PrefixTable::Snapshot> PrefixTable::snapshot() const {
+  std::shared_ptr<const Snapshot> current = snapshot_.load();
+  if (current != nullptr) return current;
+  const std::lock_guard lock(mutex_);
+  current = snapshot_.load();  // another thread may have been first
+  if (current == nullptr) {
+    current = build();
+    snapshot_.store(current);
+  }
+  return current;
+}
+
+std::shared_ptr<const PrefixTable::Snapshot> PrefixTable::build() const {
+  Flattener v4({0, 0xffffffffu}), v6(U128::max());
+  std::vector<int64_t> values = {0};  // class 0: no prefix
+  std::unordered_map<int64_t, uint32_t> classes;
+  for (const auto& [prefix, value] : prefixes_) {
+    const auto [found, is_new] = classes.try_emplace(value, static_cast<uint32_t>(values.size()));
+    if (is_new) values.push_back(value);
+    (prefix.is_v6 ? v6 : v4).add(prefix, found->second);
+  }
+  auto tables = std::make_shared<Snapshot>();
+  tables->v4 = classes::Map32(v4.finish());
+  tables->v6 = classes::Map128(v6.finish());
+  tables->value = TableArray<int64_t>::copy_of(values);
+  return tables;
+}
+
+int64_t PrefixTable::lookup(U128 address, bool is_v6, int64_t missing) const {
+  const auto tables = snapshot();
+  uint32_t id = classes::kNoSet;
+  if (is_v6) {
+    backend_->search128(tables->v6.view(), &address, 1, &id);
+  } else {
+    const auto value = static_cast<uint32_t>(address.lo);
+    backend_->search32(tables->v4.view(), &value, 1, &id);
+  }
+  return id == classes::kNoSet ? missing : tables->value[id];
+}
+
+void PrefixTable::lookup_batch(const void* addresses, uint32_t width, const uint8_t* is_v6, size_t n, int64_t missing,
+                               int64_t* out) const {
+  const auto tables = snapshot();
+  const int64_t* values = tables->value.data();
+  uint32_t id[classes::kChunk], v4_id[classes::kChunk], v4[classes::kChunk];
+  for (size_t first = 0; first < n; first += classes::kChunk) {
+    const size_t m = std::min(classes::kChunk, n - first);
+    if (width == 4) {
+      backend_->search32(tables->v4.view(), static_cast<const uint32_t*>(addresses) + first, m, id);
+    } else {
+      const U128* wide = static_cast<const U128*>(addresses) + first;
+      backend_->search128(tables->v6.view(), wide, m, id);
+      if (is_v6 != nullptr) {
+        for (size_t i = 0; i < m; ++i) v4[i] = static_cast<uint32_t>(wide[i].lo);
+        backend_->search32(tables->v4.view(), v4, m, v4_id);
+        for (size_t i = 0; i < m; ++i) id[i] = is_v6[first + i] != 0 ? id[i] : v4_id[i];
+      }
+    }
+    for (size_t i = 0; i < m; ++i) out[first + i] = id[i] == classes::kNoSet ? missing : values[id[i]];
+  }
+}
+
+}  // namespace meshsieve

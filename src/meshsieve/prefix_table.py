@@ -1,0 +1,130 @@
+"""Longest-prefix match for IPv4 and IPv6: which of many prefixes holds an address, and what value it has."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve import _core, _fast
+from meshsieve.columns import as_addresses
+from meshsieve.errors import ColumnError, ModelError
+
+Key = tuple[int, int, int, int]  # IP version, high word, low word, prefix length
+MISSING = -1
+
+
+class PrefixTable:
+    """Prefixes with integer values; an address gets the value of the longest prefix that holds it.
+
+    prefixes  mapping or pairs of text (``10.0.0.0/8``, ``2001:db8::/32``, a bare address) to int64 values
+    backend   "auto", or a name of ``meshsieve._core.backends()``
+    raises    ModelError for text that is no prefix, host bits below the prefix, or a value beyond 64 bits;
+              BackendError for an unknown backend
+    threads   any number may look up and change. Changes appear together at the next look-up that starts after
+              ``update`` returns; a batch answers wholly from one state
+
+    ``lookup(ip, missing=-1)`` is one address in any form (text, int, packed bytes, ``ipaddress`` object; an int beyond
+    32 bits is IPv6). Values may be negative; pass another ``missing`` if -1 is one of them.
+
+    >>> table = PrefixTable({"10.0.0.0/8": 7, "10.1.0.0/16": 8})
+    >>> table.lookup("10.1.2.3"), table.lookup("10.2.0.1"), table.lookup("192.0.2.1")
+    (8, 7, -1)
+    """
+
+    def __init__(self, prefixes: Mapping[str, int] | Iterable[tuple[str, int]] = (), *, backend: str = "auto") -> None:
+        self._native = _core.PrefixTable(backend)
+        self._fast = _fast.PrefixLookup(self._native.capsule)
+        self.lookup = self._fast.lookup  # without a frame in between: it is called millions of times
+        self.update(prefixes)
+
+    def lookup_batch(
+        self, addresses: Any, *, ip_ver: npt.ArrayLike | None = None, missing: int = MISSING
+    ) -> npt.NDArray[np.int64]:
+        """The values for n addresses: int64 (n,). The GIL is released.
+
+        addresses  uint32 (n,): IPv4; uint64 (n, 2), high and low word: IPv6; or texts of one family
+        ip_ver     (n,) of 4 or 6, where (n, 2) rows hold both families
+        missing    value of addresses that no prefix holds
+        raises     ColumnError for columns that do not fit
+        """
+        column = as_addresses("addresses", addresses)
+        families = None
+        if ip_ver is not None:
+            versions = np.asarray(ip_ver)
+            if column.ndim != 2 or versions.shape != (len(column),):
+                raise ColumnError(f"ip_ver has shape {versions.shape}; it goes with addresses of shape (n, 2)")
+            families = np.ascontiguousarray(versions == 6, np.uint8)
+        out = np.empty(len(column), np.int64)
+        self._fast.batch(column, families, missing, out)
+        return out
+
+    def insert(self, prefix: str, value: int) -> None:
+        """Adds a prefix, or gives it a new value."""
+        self.update([(prefix, value)])
+
+    def remove(self, prefix: str) -> None:
+        """Removes a prefix; KeyError if it is not there."""
+        self.update((), [prefix])
+
+    def update(self, insert: Mapping[str, int] | Iterable[tuple[str, int]] = (), remove: Iterable[str] = ()) -> None:
+        """Removes and inserts many prefixes in one publication: no look-up sees a part of it.
+
+        raises  KeyError, and changes nothing, if a prefix to remove is not there; ModelError as the class
+        """
+        pairs = insert.items() if isinstance(insert, Mapping) else insert
+        changes: list[tuple[Key, int | None]] = [(_key(prefix), None) for prefix in remove]
+        changes += [(_key(prefix), _value(prefix, value)) for prefix, value in pairs]
+        if changes and not self._native.apply(changes):
+            missing = [_text(key) for key, value in changes if value is None and self._native.exact(key) is None]
+            raise KeyError(f"not in the table: {', '.join(missing)}; nothing was changed")
+
+    def __getitem__(self, prefix: str) -> int:
+        """The value of exactly this prefix; KeyError if it is not there."""
+        value = self._native.exact(_key(prefix))
+        if value is None:
+            raise KeyError(prefix)
+        return value
+
+    def __contains__(self, prefix: str) -> bool:
+        """Is exactly this prefix in the table?"""
+        return self._native.exact(_key(prefix)) is not None
+
+    def __len__(self) -> int:
+        return len(self._native)
+
+    def __iter__(self) -> Iterator[str]:
+        """Prefixes as text, IPv4 first, by address, shorter ones first."""
+        return (_text(key) for key, _ in self._native.items())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables that look-ups read."""
+        return self._native.bytes
+
+    def __repr__(self) -> str:
+        return f"<PrefixTable of {len(self)} prefixes>"
+
+
+def _key(prefix: str) -> Key:
+    try:
+        net = ipaddress.ip_network(prefix)
+    except ValueError as error:
+        raise ModelError(f"'{prefix}' is not a prefix: {error}") from None
+    first = int(net.network_address)
+    return net.version, first >> 64, first & (2**64 - 1), net.prefixlen
+
+
+def _text(key: Key) -> str:
+    version, high, low, bits = key
+    make = ipaddress.IPv6Address if version == 6 else ipaddress.IPv4Address
+    return f"{make(high << 64 | low)}/{bits}"
+
+
+def _value(prefix: str, value: int) -> int:
+    if not isinstance(value, int | np.integer) or not -(2**63) <= value < 2**63:
+        raise ModelError(f"prefix {prefix}: the value {value!r} is not a 64-bit integer")
+    return int(value)

@@ -1,0 +1,151 @@
+"""Longest-prefix match: precedence, both families, edges, changes, every form of an address, every backend."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshsieve import _core
+from meshsieve.errors import BackendError, ColumnError, ModelError
+from meshsieve.packets import PrefixTable
+
+PREFIXES = {"0.0.0.0/0": 1, "10.0.0.0/8": 2, "10.1.0.0/16": 3, "10.1.2.3": 4, "2001:db8::/32": 5, "2001:db8::1": 6}
+
+CASES = [
+    # what it shows                        address                  value
+    ("the longest prefix wins", "10.1.2.3", 4),
+    ("beside a host route", "10.1.2.4", 3),
+    ("first address of a prefix", "10.0.0.0", 2),
+    ("last address of a prefix", "10.255.255.255", 2),
+    ("one before", "9.255.255.255", 1),
+    ("one after", "11.0.0.0", 1),
+    ("the default route", "255.255.255.255", 1),
+    ("IPv6 does not fall to the IPv4 default", "2001:db9::", -1),
+    ("IPv6 host route", "2001:db8::1", 6),
+    ("low word beyond a host route", "2001:db8::2", 5),
+    ("last address of an IPv6 prefix", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 5),
+    ("an IPv4-mapped address is IPv6", "::ffff:10.1.2.3", -1),
+]
+
+
+@pytest.mark.parametrize("backend", _core.backends())
+@pytest.mark.parametrize(("address", "value"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_one_address(address: str, value: int, backend: str) -> None:
+    table = PrefixTable(PREFIXES, backend=backend)
+    parsed = ipaddress.ip_address(address)
+    assert table.lookup(address) == value
+    assert table.lookup(parsed) == value
+    assert table.lookup(parsed.packed) == value
+    assert list(table.lookup_batch([address])) == [value]
+
+
+def reference(prefixes: dict[str, int], address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
+    nets = [(ipaddress.ip_network(p), v) for p, v in prefixes.items()]
+    hits = [(n.prefixlen, v) for n, v in nets if n.version == address.version and address in n]
+    return max(hits)[1] if hits else -1
+
+
+def networks(version: int) -> st.SearchStrategy[str]:
+    width = 32 if version == 4 else 128
+    make = ipaddress.IPv4Network if version == 4 else ipaddress.IPv6Network
+    return st.builds(
+        lambda value, shared, bits: str(
+            make(((value | shared << (width - 8)) >> (width - bits) << (width - bits), bits))
+        ),
+        st.integers(0, 2 ** (width - 8) - 1),
+        st.sampled_from([0, 10, 255]),
+        st.integers(0, width),
+    )
+
+
+@given(
+    st.dictionaries(networks(4) | networks(6), st.integers(-(2**63), 2**63 - 1), max_size=40),
+    st.lists(networks(4) | networks(6), max_size=20),
+    st.sampled_from(_core.backends()),
+)
+def test_the_answer_is_that_of_a_scan(prefixes: dict[str, int], others: list[str], backend: str) -> None:
+    table = PrefixTable(prefixes, backend=backend)
+    ends = [a for p in [*prefixes, *others] for n in [ipaddress.ip_network(p)] for a in (n[0], n[-1])]
+    near = [type(a)(min(max(int(a) + d, 0), 2**a.max_prefixlen - 1)) for a in ends for d in (-1, 0, 1)]
+    expected = [reference(prefixes, a) for a in near]
+    assert [table.lookup(a) for a in near] == expected
+    rows = np.array([(int(a) >> 64, int(a) & (2**64 - 1)) for a in near], np.uint64).reshape(-1, 2)
+    assert list(table.lookup_batch(rows, ip_ver=[a.version for a in near])) == expected
+
+
+@given(st.lists(st.tuples(st.booleans(), networks(4), st.integers(0, 9)), max_size=30))
+def test_changes_leave_what_a_fresh_table_would_hold(steps: list[tuple[bool, str, int]]) -> None:
+    table, model = PrefixTable(), {}
+    for insert, prefix, value in steps:
+        if insert:
+            table.insert(prefix, value)
+            model[prefix] = value
+        elif prefix in model:
+            table.remove(prefix)
+            del model[prefix]
+        address = ipaddress.ip_network(prefix)[0]
+        assert table.lookup(address) == reference(model, address)
+    assert {p: table[p] for p in table} == model
+    assert len(table) == len(model)
+
+
+def test_a_failed_update_changes_nothing() -> None:
+    table = PrefixTable({"10.0.0.0/8": 1})
+    with pytest.raises(KeyError, match=r"192\.0\.2\.0/24"):
+        table.update({"10.0.0.0/8": 2}, remove=["10.0.0.0/8", "192.0.2.0/24"])
+    assert table["10.0.0.0/8"] == 1
+    with pytest.raises(KeyError):
+        table.remove("10.0.0.0/9")
+
+
+def test_a_batch_never_sees_half_an_update() -> None:
+    """Two halves of the address space always change together."""
+    table = PrefixTable({"0.0.0.0/1": 0, "128.0.0.0/1": 0})
+    addresses = np.array([0, 2**32 - 1] * 500, np.uint32)
+    mixed: list[int] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            values = table.lookup_batch(addresses)
+            mixed.extend(values[values != values[0]])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for value in range(300):
+        table.update({"0.0.0.0/1": value, "128.0.0.0/1": value})
+    done.set()
+    reader.join()
+    assert mixed == []
+    assert set(table.lookup_batch(addresses)) == {299}
+
+
+REFUSED = [
+    ("host bits below the prefix", lambda: PrefixTable({"10.0.0.1/8": 1}), ModelError, "10.0.0.1/8"),
+    ("an over-long prefix", lambda: PrefixTable({"10.0.0.0/33": 1}), ModelError, "10.0.0.0/33"),
+    ("a value beyond 64 bits", lambda: PrefixTable({"10.0.0.0/8": 2**63}), ModelError, "10.0.0.0/8"),
+    ("a value that is no integer", lambda: PrefixTable({"10.0.0.0/8": "x"}), ModelError, "64-bit"),  # type: ignore[dict-item]
+    ("text that is no address", lambda: PrefixTable().lookup("10.0.0.256"), ColumnError, "the address"),
+    ("a packed address of 5 bytes", lambda: PrefixTable().lookup(b"12345"), ColumnError, "5 bytes"),
+    ("families for IPv4 columns", lambda: PrefixTable().lookup_batch([1], ip_ver=[4]), ColumnError, "shape"),
+    ("an unknown backend", lambda: PrefixTable(backend="mmx"), BackendError, "mmx"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_refusals(call, error, text) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_a_missing_value_may_be_chosen() -> None:
+    table = PrefixTable({"10.0.0.0/8": -1})
+    assert table.lookup("10.0.0.1", -7) == -1
+    assert table.lookup("11.0.0.1", -7) == -7
+    assert list(table.lookup_batch(["10.0.0.1", "11.0.0.1"], missing=-7)) == [-1, -7]
+    assert len(table.lookup_batch(np.zeros(0, np.uint32))) == 0
