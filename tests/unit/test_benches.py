@@ -30,7 +30,7 @@ from benches import (
 )
 from benches import packets as bench_packets
 from benches.families import FAMILIES
-from benches.process import Peer, Unavailable, compiled
+from benches.process import Peer, Running, Unavailable, compiled
 from meshsieve import capture, packets
 
 NEEDS_GCC = pytest.mark.skipif(shutil.which("gcc") is None, reason="the judge is a C program; gcc is not installed")
@@ -253,6 +253,22 @@ def test_a_wrong_answer_is_counted_and_never_a_time(tmp_path):
     planted = duel.run(peers, folder, cache=tmp_path, rounds=1, patience=30)["scan"]
     assert planted["wrong"] == 1
     assert planted["ns"] is None
+
+
+@NEEDS_GCC
+def test_our_side_reports_calls_and_updates_and_has_every_rule_back(tmp_path):
+    folder = data.materialise(small_case(classbench.rules("ipc1", 150), headers=600), tmp_path)
+    ours = Running(Peer("ours", module="benches.peers.own"), folder, cache=tmp_path, patience=60, environment={})
+    try:
+        assert ours.about["headers"] == 600
+        assert ours.ask("wrong") == {"wrong": 0, "checked": 600}
+        calls = ours.ask("boundary 1")["ns_by_batch"]
+        assert list(calls) == ["1", "16", "256", "4096", "whole", "scalar"]
+        updates = ours.ask("updates 1")
+        assert updates["wrong_after_updates"] == 0
+        assert min(updates["updates_a_second"], updates["bulk_updates_a_second"], updates["lookup_slowdown"]) > 0
+    finally:
+        ours.close()
 
 
 def test_a_missing_peer_says_why(tmp_path):
