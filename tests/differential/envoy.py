@@ -99,6 +99,15 @@ def running(listeners: list[dict[str, Any]], clusters: list[dict[str, Any]], rea
             process.wait(20)
 
 
+def accepts(config: dict[str, Any]) -> bool:
+    """Whether Envoy would start with this bootstrap (``--mode validate``)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "envoy.json")
+        path.write_text(json.dumps(config))
+        command = [envoy_binary(), "--mode", "validate", "-c", str(path), "-l", "error"]
+        return subprocess.run(command, capture_output=True, timeout=START_SECONDS, check=False).returncode == 0
+
+
 class Client:
     """One connection to a listener on 127.0.0.1."""
 

@@ -205,7 +205,7 @@ def _cluster_pick(
 
 @settings(deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 40)), min_size=1, max_size=9), HASHES, st.integers(101, 300)
+    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 40)), min_size=1, max_size=9), HASHES, st.integers(100, 300)
 )
 def test_bounded_loads(hosts: list[tuple[int, int]], h: int, factor: int) -> None:
     weights, active = [w for w, _ in hosts], [a for _, a in hosts]

@@ -14,6 +14,7 @@ from meshsieve.balance import HashPolicy
 from meshsieve.balance.cluster import Cluster
 from meshsieve.balance.envoy import EnvoyCluster, clusters_of
 from meshsieve.balance.limits import retry_host
+from meshsieve.errors import PolicyError
 from meshsieve.policy import SourceFile
 from meshsieve.request import Request
 from tests.differential import envoy
@@ -102,6 +103,64 @@ def clusters(port: int, six: list[int], failing: list[int]) -> list[dict[str, An
             lb_subset_config={"fallback_policy": "ANY_ENDPOINT", "subset_selectors": [{"keys": ["version"]}]},
         ),
     ]  # fmt: skip
+
+
+def two(first: int | None, second: int | None, **more: Any) -> dict[str, Any]:
+    weights = [{} if weight is None else {"load_balancing_weight": weight} for weight in (first, second)]
+    entries = [endpoint(f"10.0.0.{i}", 80, **weight) for i, weight in enumerate(weights)]
+    return cluster("c", [{"lb_endpoints": entries}], **more)
+
+
+def localities(first: int, second: int) -> dict[str, Any]:
+    groups = [
+        {"locality": {"zone": zone}, "load_balancing_weight": weight, "lb_endpoints": [endpoint(f"10.0.{i}.1", 80)]}
+        for i, (zone, weight) in enumerate((("a", first), ("b", second)))
+    ]
+    return cluster("c", groups, common_lb_config={"locality_weighted_lb_config": {}})
+
+
+def ring(**sizes: int) -> dict[str, Any]:
+    return two(1, 1, policy="RING_HASH", ring_hash_lb_config=sizes)
+
+
+def bounded(factor: int) -> dict[str, Any]:
+    return two(1, 1, common_lb_config={"consistent_hashing_lb_config": {"hash_balance_factor": factor}})
+
+
+TOP = 2**32 - 1
+BAD = [
+    #  what it shows, cluster, does Envoy take it
+    ("equal hosts", two(None, None), True),
+    ("no hosts", cluster("c", []), True),
+    ("weight 0", two(0, 1), False),
+    ("the largest sum of weights", two(TOP - 1, 1), True),
+    ("a larger sum of weights", two(TOP, 1), False),
+    ("a larger sum in round robin", two(TOP, 1, policy="ROUND_ROBIN"), True),
+    ("the largest sum of localities", localities(TOP - 1, 1), True),
+    ("a larger sum of localities", localities(TOP, 1), False),
+    ("a table size that is prime", two(1, 1, maglev_lb_config={"table_size": 251}), True),
+    ("a table size that is not", two(1, 1, maglev_lb_config={"table_size": 252}), False),
+    ("the largest table", two(1, 1, maglev_lb_config={"table_size": 5000011}), True),
+    ("a larger prime", two(1, 1, maglev_lb_config={"table_size": 5000081}), False),
+    ("a ring of its limits", ring(minimum_ring_size=8388608), True),
+    ("a ring above its limits", ring(minimum_ring_size=8388609), False),
+    ("a minimum above the maximum", ring(maximum_ring_size=9), False),
+    ("a balance factor of 100", bounded(100), True),
+    ("a balance factor of 99", bounded(99), False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD, ids=[case[0] for case in BAD])
+def test_we_refuse_what_envoy_refuses(case: tuple[str, dict[str, Any], bool]) -> None:
+    _, given, taken = case
+    bootstrap = {"static_resources": {"clusters": [given]}, "node": {"id": "x", "cluster": "x"}}
+    assert envoy.accepts(bootstrap) is taken
+    try:
+        clusters_of([SourceFile("envoy.json", json.dumps(bootstrap))])
+        ours = True
+    except PolicyError:
+        ours = False
+    assert ours is taken
 
 
 @pytest.fixture(scope="module")

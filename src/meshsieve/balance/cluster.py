@@ -74,7 +74,7 @@ class ClusterSettings:
     """What Envoy calls common_lb_config, and the overprovisioning factor of the load assignment.
 
     locality_weights      by (priority, locality); None = localities are not weighed
-    hash_balance_factor   percent above 100, or 0 = no bounded loads
+    hash_balance_factor   percent, at least 100, or 0 = no bounded loads
     """
 
     panic_threshold: int = PANIC_THRESHOLD
@@ -88,8 +88,8 @@ class ClusterSettings:
             raise BalanceError(f"the panic threshold is 0 to 100 percent, not {self.panic_threshold}")
         if not 1 <= self.overprovisioning <= MAX_WEIGHT:
             raise BalanceError(f"the overprovisioning factor is at least 1 percent, not {self.overprovisioning}")
-        if self.hash_balance_factor and self.hash_balance_factor <= 100:
-            raise BalanceError(f"hash_balance_factor must be above 100, not {self.hash_balance_factor}")
+        if self.hash_balance_factor and self.hash_balance_factor < 100:
+            raise BalanceError(f"hash_balance_factor must be at least 100, not {self.hash_balance_factor}")
 
 
 class Pick(NamedTuple):

@@ -17,8 +17,8 @@ from meshsieve.balance.rotation import Random, RoundRobin
 from meshsieve.balance.tables import IpHash
 from meshsieve.errors import BalanceError, PolicyError
 from meshsieve.importers.sources import find_files, read_source
+from meshsieve.importers.yaml_source import MAX_DIGITS, load_documents
 from meshsieve.importers.yaml_source import Mapping as YamlMapping
-from meshsieve.importers.yaml_source import load_documents
 from meshsieve.policy import Diagnostic, SourceFile
 
 
@@ -113,7 +113,7 @@ def observed_counts(lines: Iterable[str], where: str) -> Counter[str]:
             counts[_observed_name(text, f"{where}:{number}")] += 1
             continue
         name, _, tail = text.rpartition("\t") if "\t" in text else text.rpartition(" ")
-        if name and tail.isascii() and tail.isdigit():
+        if name and tail.isascii() and tail.isdigit() and len(tail) <= MAX_DIGITS:
             counts[name.strip()] += int(tail)
         else:
             counts[text] += 1
@@ -123,8 +123,10 @@ def observed_counts(lines: Iterable[str], where: str) -> Counter[str]:
 def _observed_name(text: str, where: str) -> str:
     try:
         record = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PolicyError(f"not JSON: {error}", where=where) from None
+    if not isinstance(record, dict):
+        raise PolicyError("is no object", where=where)
     for key in ("upstream_host", "cluster"):
         if isinstance(record.get(key), str):
             return str(record[key])

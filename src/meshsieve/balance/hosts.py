@@ -69,6 +69,8 @@ class Host:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _name(self.address, self.port))
+        if not self.address:
+            raise BalanceError("a host needs an address or a name")
         if not 1 <= self.weight <= MAX_WEIGHT:
             raise BalanceError(f"host {self.name} has weight {self.weight}; a weight is 1 to {MAX_WEIGHT}")
         if not 0 <= self.port <= 65535:
@@ -90,7 +92,7 @@ class Host:
             host = Host.of(text)
             return Host(host.address, host.port, weight)
         head, colon, tail = value.rpartition(":")
-        if colon and tail.isascii() and tail.isdigit() and int(tail) <= 65535:
+        if colon and tail.isascii() and tail.isdigit() and len(tail) <= 5 and int(tail) <= 65535:
             if head.startswith("[") and head.endswith("]"):
                 return Host(head[1:-1], int(tail))
             if ":" not in head:

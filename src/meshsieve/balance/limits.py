@@ -161,8 +161,9 @@ class RetryPolicy:
     def parse(retry_on: str, attempts: int = 2, per_try_timeout: float | None = None) -> RetryPolicy:
         """From a comma-separated list; whole numbers are retriable status codes, as Istio writes them."""
         words = [word.strip() for word in retry_on.split(",") if word.strip()]
-        codes = frozenset(int(word) for word in words if word.isascii() and word.isdigit())
-        names = {word for word in words if not (word.isascii() and word.isdigit())}
+        numbers = {word for word in words if word.isascii() and word.isdigit() and len(word) == 3}
+        codes = frozenset(map(int, numbers))
+        names = set(words) - numbers
         if codes:
             names.add("retriable-status-codes")
         return RetryPolicy(attempts, frozenset(names), codes, per_try_timeout)

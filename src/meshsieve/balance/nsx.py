@@ -145,7 +145,7 @@ class NsxBalancer:
     def _in_group(self, address: str | None, group: str) -> bool | None:
         if group not in self.objects.groups or address is None:
             return None
-        ip = ipaddress.ip_address(address)
+        ip = _ip(address)
         return any(v == ip.version and low <= int(ip) <= high for v, low, high in self.objects.groups[group])
 
     # Rules
@@ -223,7 +223,7 @@ class NsxBalancer:
         if address is None:
             return None
         version, low, high = parse_range(condition.value)
-        ip = ipaddress.ip_address(address)
+        ip = _ip(address)
         return ip.version == version and low <= int(ip) <= high
 
     def _apply(self, rule: LbRule, walk: _Walk) -> tuple[_Walk, bool]:
@@ -372,7 +372,7 @@ class NsxBalancer:
         if request.source_ip is None:
             raise BalanceError("IP_HASH needs source_ip")
         table = _core.cumulative_table([member.weight for member in usable])
-        address = ipaddress.ip_address(request.source_ip).packed
+        address = _ip(request.source_ip).packed
         return usable[HashBalancer((), table).pick(hash_key(address))], "distribution", "hash: assumed"
 
 
@@ -576,6 +576,13 @@ def _expand(text: str, variables: Mapping[str, str]) -> str:
     for name in sorted(variables, key=len, reverse=True):
         text = text.replace(f"${name}", variables[name])
     return text
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError as error:
+        raise BalanceError(f"source_ip: {error}") from None
 
 
 def _host_without_port(authority: str) -> str:

@@ -39,7 +39,6 @@ SILENT = (
     "LBPassiveMonitorProfile",
 )
 MAX_COUNT = 2**31 - 1
-WHO = ("ip_address", "port")
 
 
 @dataclass(frozen=True)
@@ -217,12 +216,12 @@ def _keep(known: dict[str, Kept], new: Kept, obj: Object) -> None:
 
 def _group(found: LbObjects, obj: Object, parent: str) -> None:
     path = label_of(obj, parent or "/infra/domains/default", "groups")
-    expression = obj.get("expression") or []
+    expression = Fields(obj, "Group", path).objects("expression")
     texts = []
     for part in expression:
-        if isinstance(part, Object) and part.get("resource_type") == "IPAddressExpression":
-            texts += part.get("ip_addresses", [])
-        elif not (isinstance(part, Object) and part.get("conjunction_operator") == "OR"):
+        if part.get("resource_type") == "IPAddressExpression":
+            texts += Fields(part, "IPAddressExpression", path).texts("ip_addresses")
+        elif part.get("conjunction_operator") != "OR":
             return  # members that only an inventory knows; who refers to it is told so
     if path not in found.groups:
         found.groups[path] = tuple(_range(obj, text) for text in texts)
@@ -249,7 +248,7 @@ def _server(obj: Object, path: str) -> VirtualServer:
         path,
         f.text("display_name") or path,
         f.flag("enabled", True),
-        canonical_address(f.text("ip_address")),
+        _address(f),
         tuple(_ports(f, "ports")),
         tuple(_ports(f, "default_pool_member_ports")),
         f.text("pool_path"),
@@ -263,12 +262,21 @@ def _server(obj: Object, path: str) -> VirtualServer:
         tuple(_rule(rule, f"{path} rules[{i}]") for i, rule in enumerate(f.objects("rules"))),
         obj.where(),
     )
-    if not server.ports or not server.address:
-        f.fail("a virtual server needs ip_address and ports")
+    if not server.ports:
+        f.fail("a virtual server needs ports")
     f.ignore("access_list_control", "lb_service_path", "client_ssl_profile_binding", "server_ssl_profile_binding",
              "access_log_enabled", "log_significant_event_only")  # fmt: skip
     f.finish()
     return server
+
+
+def _address(f: Fields) -> str:
+    text = f.text("ip_address")
+    try:
+        return canonical_address(str(ipaddress.ip_address(text)))
+    except ValueError:
+        f.fail(f"ip_address is '{text}', which is no address", "ip_address")
+        return text
 
 
 def _ports(f: Fields, key: str) -> Iterator[tuple[int, int]]:
@@ -316,11 +324,9 @@ def _pool(obj: Object, path: str, groups: Mapping[str, tuple[Range, ...]]) -> Po
 
 def _member(obj: Object, path: str) -> Member:
     f = Fields(obj, "LBPoolMember", path)
-    address = canonical_address(f.text("ip_address"))
+    address = _address(f)
     port = f.text("port")
-    if not address:
-        f.fail("a member needs an ip_address")
-    if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+    if port and not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         f.fail(f"port is '{port}'; a member has one port", "port")
     member = Member(
         f.text("display_name") or address,
@@ -448,9 +454,16 @@ def _rule(obj: Object, label: str) -> LbRule:
     return rule
 
 
+def _type(f: Fields, known: Mapping[str, object]) -> str:
+    chosen = f.choice("type", tuple(known))
+    if chosen is None:
+        f.fail("type is missing", "type")
+    return str(chosen)
+
+
 def _condition(obj: Object, label: str) -> Condition:
     f = Fields(obj, "match condition", label)
-    kind, name, value = CONDITIONS[f.choice("type", tuple(CONDITIONS)) or ""]
+    kind, name, value = CONDITIONS[_type(f, CONDITIONS)]
     condition = Condition(
         kind,
         f.text(name) if name else "",
@@ -463,14 +476,20 @@ def _condition(obj: Object, label: str) -> Condition:
     if kind == "ssl":
         f.ignore("session_reused", "used_protocol", "used_ssl_cipher", "client_certificate_issuer_dn",
                  "client_certificate_subject_dn", "client_supported_ssl_ciphers")  # fmt: skip
+    if kind == "ip" and not condition.name:
+        _range(obj, condition.value)
     f.finish()
     return condition
 
 
 def _action(obj: Object, label: str) -> RuleAction:
     f = Fields(obj, "action", label)
-    kind, names = ACTIONS[f.choice("type", tuple(ACTIONS)) or ""]
+    kind, names = ACTIONS[_type(f, ACTIONS)]
     values = {name: text for name in names if (text := f.text(name))}
+    for name in ("redirect_status", "reply_status"):
+        status = values.get(name, "302")
+        if not (status.isascii() and status.isdigit() and len(status) == 3):
+            f.fail(f"{name} is '{status}'; a status is a number of three digits", name)
     if kind == "jwt_auth":
         f.ignore("key", "pass_jwt_to_pool", "realm", "tokens")
     if kind in ("persistence_on", "persistence_learn"):

@@ -247,10 +247,10 @@ def pick_bounded(
     """Envoy's pick with bounded loads (``hash_balance_factor``).
 
     active   requests active now on each host, by index
-    factor   percent of its fair share that a host may take, above 100
+    factor   percent of its fair share that a host may take, at least 100
     """
-    if factor <= 100:
-        raise BalanceError(f"hash_balance_factor must be above 100, not {factor}")
+    if factor < 100:
+        raise BalanceError(f"hash_balance_factor must be at least 100, not {factor}")
     return _core.pick_bounded(table, *shares, list(active), factor, key_hash, attempt)
 
 

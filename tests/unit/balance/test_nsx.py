@@ -439,12 +439,21 @@ def test_a_sound_configuration_has_no_findings() -> None:
     assert lint(balancer().objects) == []
 
 
+BAD_STATUS = [{"type": "LBHttpRejectAction", "reply_status": "x"}]
 REFUSED = [
     ("an unknown field", server(colour="red"), r"lb\.json:\d+:\d+: .*'colour'"),
     ("an unknown algorithm", pool(algorithm="FASTEST"), "FASTEST"),
     ("a port that is none", server(ports=["80-"]), "no port or range of ports"),
     ("an inverted range", server(ports=["90-80"]), "no port or range of ports"),
-    ("a virtual server without ports", server(ports=[]), "needs ip_address and ports"),
+    ("a virtual server without ports", server(ports=[]), "needs ports"),
+    ("an address with a leading zero", server(ip_address="192.0.2.010"), "is no address"),
+    ("a member without address", pool({"port": "80"}), "is no address"),
+    ("a status that is none", server(rules=[rule(actions=BAD_STATUS)]), "three digits"),
+    (
+        "a source that is no address",
+        server(rules=[rule({"type": "LBIpHeaderCondition", "source_address": "x"})]),
+        "'x'",
+    ),
     ("a rule without action", server(rules=[{"display_name": "r"}]), "needs an action"),
     ("an unknown condition", server(rules=[rule({"type": "LBMoonCondition"})]), "LBMoonCondition"),
     ("an unknown kind", {"resource_type": "LBMagic", "path": "/infra/x"}, "LBMagic are not known"),

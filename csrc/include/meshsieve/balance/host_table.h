@@ -60,7 +60,7 @@ HostTablePtr uniform_table(int32_t n_hosts);
 // Envoy's bounded loads (hash_balance_factor): the pick of `table` unless that host is over its share of the requests
 // now active; then the first of a shuffle seeded by h that is not, else the least overloaded.
 //   shares   the table's hosts in the order of the configuration
-//   active   requests active now, by host id; factor in percent, > 100
+//   active   requests active now, by host id; factor in percent, >= 100
 int32_t pick_bounded(const HostTable& table, const std::vector<Share>& shares, const std::vector<uint64_t>& active,
                      uint32_t factor, uint64_t h, uint32_t attempt);
 
