@@ -101,11 +101,20 @@ def l4(protocol: str, *ports: str, **fields: Any) -> Json:
     return {**entry, **fields}
 
 
-def load(policies: list[Json], groups: list[Json] | None = None, strict: bool = True, **lists: Any) -> ImportResult:
+def load(
+    policies: list[Json],
+    groups: list[Json] | None = None,
+    strict: bool = True,
+    recompute_groups: bool = False,
+    **lists: Any,
+) -> ImportResult:
     everyone = [realized(name, name) for name in "ABC"]
     resources = {"security_policies": policies, "groups": [*everyone, *(groups or [])]}
     dump = {**INVENTORY, "domains": [{"display_name": "default", "resources": resources}], **lists}
-    return NsxImporter().load([SourceFile("dump.json", json.dumps(dump, indent=1))], ImportOptions(strict=strict))
+    return NsxImporter().load(
+        [SourceFile("dump.json", json.dumps(dump, indent=1))],
+        ImportOptions(strict=strict, recompute_groups=recompute_groups),
+    )
 
 
 def decided(result: ImportResult, src: str, dst: str, proto: int = 6, dport: int | None = 80, **fields: int) -> str:
@@ -209,6 +218,11 @@ ORDER = [
         [policy(scope=["B"], connectivity_strategy="WHITELIST", default_rule_id=79), policy(rule("rest"))],
         "rest|79",
     ),
+    ("on the default policy the default rule stands for the preference",
+     [policy(rule("default", is_default=True), connectivity_preference="ALLOWLIST")], "default"),
+    ("an old name beside a preference of NONE counts",
+     [policy(scope=["A", "B"], connectivity_preference="NONE", connectivity_strategy="WHITELIST", default_rule_id=5)],
+     "5"),
     ("NONE adds nothing",
      [policy(scope=["A"], connectivity_preference="NONE", default_rule_id=1), DROP_ALL], "drop-all"),
     ("a policy's scope replaces that of its rules",
@@ -398,6 +412,28 @@ def test_realized_members_count_and_drift_is_a_finding() -> None:
     assert "only the expression selects A" in finding.message
 
 
+def test_recompute_groups_takes_the_expression() -> None:
+    drifted = {**group("g", condition("web")), "vm_members": [{"id": "C"}]}
+    result = load([policy(rule("x", source_groups=["g"]))], [drifted], recompute_groups=True)
+    assert decided(result, A, OUTSIDE) == "x|"
+    assert decided(result, C, OUTSIDE) == "-|"
+    assert "group-drift" in {d.code for d in result.diagnostics}
+
+
+def test_listed_machines_leave_the_addresses_of_the_expression() -> None:
+    listed = {**group("g", condition("web"), OR, ips(OUTSIDE)), "vm_members": [{"id": "A"}]}
+    result = load([policy(rule("x", source_groups=["g"]))], [listed])
+    assert decided(result, OUTSIDE, B) == "|x"
+    assert decided(result, A, OUTSIDE) == "x|"
+
+
+def test_a_group_of_type_ip_address_matches_by_its_addresses_only() -> None:
+    typed = group("g", condition("web"), OR, ips(B), group_type=["IPAddress"])
+    result = load([policy(rule("x", source_groups=["g"])), policy(rule("scoped", scope=["g"])), DROP_ALL], [typed])
+    assert decided(result, A, OUTSIDE) == "drop-all|"
+    assert decided(result, B, OUTSIDE) == "x|"
+
+
 def test_a_group_lists_itself_among_its_address_groups() -> None:
     own = {"path": "g", "group_type": ["IPAddress"], "ips_members": [A], "ip_group_members": [{"path": "g"}]}
     assert decided(load([policy(rule("x", source_groups=["g"]))], [own]), A, B) == "x"
@@ -483,6 +519,24 @@ def test_an_undecided_clause_leaves_the_other_clauses_of_its_rule() -> None:
     result = load([policy(odd), policy(rule("behind"))], strict=False)
     assert decided(result, A, B) == "behind"
     assert decided(result, C, B) == "?odd"
+
+
+@pytest.mark.parametrize(("preference", "logs"), [("ALLOWLIST", False), ("ALLOWLIST_ENABLE_LOGGING", True)])
+def test_a_preference_logs_if_it_says_so(preference: str, logs: bool) -> None:
+    (found,) = load([policy(scope=["A"], connectivity_preference=preference)]).layers[0].points[0].rules
+    assert found.log == logs
+
+
+def test_a_preference_needs_a_scope() -> None:
+    unscoped = [policy(connectivity_preference="ALLOWLIST", default_rule_id=9)]
+    with pytest.raises(PolicyError, match="needs a scope"):
+        load(unscoped)
+    assert decided(load(unscoped, strict=False), A, B) == "?9"
+
+
+def test_a_preference_is_not_for_ethernet() -> None:
+    with pytest.raises(PolicyError, match="not for Ethernet"):
+        load([policy(category="Ethernet", scope=["A"], connectivity_preference="DENYLIST")])
 
 
 def test_a_drop_by_profile_resets() -> None:

@@ -245,6 +245,50 @@ def test_what_cannot_be_placed_is_refused_in_lenient_imports_too(what: str) -> N
         load(*files, strict=False)
 
 
+def test_a_projects_policy_is_undecided_in_a_lenient_import() -> None:
+    path = "/orgs/default/projects/p/domains/default/security-policies/app"
+    result = load({**WITH_RULE, "path": path}, strict=False)
+    assert [rule.certain for rule in result.layers[0].points[0].rules] == [False]
+
+
+def deleted(body: Json, *where: Any) -> Json:
+    """The body with ``marked_for_delete`` on the child that the keys lead to."""
+    body = copy.deepcopy(body)
+    child: Any = body
+    for key in where:
+        child = child[key]
+    child["marked_for_delete"] = True
+    return body
+
+
+DOMAIN = ("children", 0)
+POLICY_CHILD = (*DOMAIN, "Domain", "children", 0)
+RULE_CHILD = (*POLICY_CHILD, "SecurityPolicy", "children", 0)
+
+
+@pytest.mark.parametrize(
+    "where", [DOMAIN, POLICY_CHILD, RULE_CHILD, (*POLICY_CHILD, "SecurityPolicy"), (*RULE_CHILD, "Rule")]
+)
+def test_what_a_body_deletes_takes_no_part(where: tuple[Any, ...]) -> None:
+    assert names(load(deleted(INFRA, *where))) == []
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"path": "g", "expression": [{"resource_type": "PathExpression", "paths": ["s"]}]},
+        {"path": "g", "segment_members": [{"path": "s"}]},
+        {"path": "g", "vm_members": [{"id": "a"}]},
+    ],
+)
+def test_members_without_an_inventory_are_not_nobody(group: Json) -> None:
+    policy = {**POLICY, "rules": [{**RULE, "source_groups": ["g"]}]}
+    dump = {"segments": [{"path": "s"}], "domains": [{"resources": {"groups": [group], "security_policies": [policy]}}]}
+    with pytest.raises(PolicyError, match=r"is in no file|no inventory") as caught:
+        load(dump)
+    assert "/api/v1/fabric/virtual-machines" in caught.value.hint
+
+
 def test_services_contain_each_other() -> None:
     services = [
         {
