@@ -3,9 +3,8 @@
 // Every value takes the same steps whatever it is: a value that is already terminal re-reads node 0 and keeps its
 // entry. So there are no mispredicted branches, and the out-of-order core overlaps the independent values.
 
-// How many keys of the node are below the value.
-static inline unsigned keys_below32(const classes::Node32& node, uint32_t value) {
-  const int32_t biased = static_cast<int32_t>(value ^ 0x80000000u);
+// How many keys of the node are below the value, which comes with its sign bit flipped.
+static inline unsigned keys_below32(const classes::Node32& node, const int32_t& biased) {
 #if MESHSIEVE_LANES == 512
   const __m256i keys = _mm256_load_si256(reinterpret_cast<const __m256i*>(node.key));
   return static_cast<unsigned>(__builtin_popcount(_mm256_cmpgt_epi32_mask(_mm256_set1_epi32(biased), keys)));
@@ -40,40 +39,44 @@ static inline unsigned keys_below64(const classes::Node64& node, uint64_t value)
 #endif
 }
 
-static void search32(const classes::Search32View& map, const uint32_t* values, size_t n, uint32_t* out) {
-  for (size_t i = 0; i < n; ++i) out[i] = map.root[values[i] >> map.shift];
+// Level by level over all values: the steps of one level depend on nothing but the level before, so about twenty of
+// them are in flight; value by value, the reorder buffer would hold only a few chains of dependent loads.
+//
+// Masks, not a conditional, keep a finished entry: compilers make a branch of that, which random traffic mispredicts.
+static void search32(const classes::Search32View& map, const uint32_t* values, size_t n, uint32_t* __restrict out) {
+  int32_t biased[classes::kChunk];  // in memory, where a broadcast costs one load
+  for (size_t i = 0; i < n; ++i) biased[i] = static_cast<int32_t>(values[i] ^ 0x80000000u);
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t block = map.blocks[values[i] >> (32 - classes::kBlockBits)];
+    const uint64_t below_block = values[i] << classes::kBlockBits;
+    out[i] = map.slots[(block >> 5) + (below_block >> (32 - (block & 31)))];
+  }
   for (uint32_t level = 0; level < map.levels; ++level) {
+#pragma GCC unroll 4
     for (size_t i = 0; i < n; ++i) {
       const uint32_t entry = out[i];
-      const bool terminal = (entry & classes::kTerminal) != 0;
-      const classes::Node32& node = map.nodes[terminal ? 0 : entry];
-      const uint32_t child = node.child[keys_below32(node, values[i])];
-      out[i] = terminal ? entry : child;
+      const uint32_t keep = static_cast<uint32_t>(static_cast<int32_t>(entry) >> 31);  // all ones if terminal
+      const classes::Node32& node = map.nodes[entry & ~keep];
+      out[i] = node.child[keys_below32(node, biased[i])] | (entry & keep);
     }
   }
   for (size_t i = 0; i < n; ++i) out[i] &= ~classes::kTerminal;
 }
 
-static void search128(const classes::Search128View& map, const U128* values, size_t n, uint32_t* out) {
+// `stop`: bits of an entry that end the walk over this word.
+static inline uint32_t step64(const classes::Node64* nodes, uint32_t entry, uint64_t value, uint32_t stop) {
+  const uint32_t keep = static_cast<uint32_t>(-static_cast<int32_t>((entry & stop) != 0));
+  const classes::Node64& node = nodes[entry & ~keep];
+  return node.child[keys_below64(node, value)] | (entry & keep);
+}
+
+static void search128(const classes::Search128View& map, const U128* values, size_t n, uint32_t* __restrict out) {
   for (size_t i = 0; i < n; ++i) out[i] = map.root;
-  for (uint32_t level = 0; level < map.high_levels; ++level) {
-    for (size_t i = 0; i < n; ++i) {
-      const uint32_t entry = out[i];
-      const bool done = entry >= classes::kLowWord;  // terminal, or decided by the low word
-      const classes::Node64& node = map.nodes[done ? 0 : entry];
-      const uint32_t child = node.child[keys_below64(node, values[i].hi)];
-      out[i] = done ? entry : child;
-    }
-  }
+  for (uint32_t level = 0; level < map.high_levels; ++level)
+    for (size_t i = 0; i < n; ++i)
+      out[i] = step64(map.nodes, out[i], values[i].hi, classes::kTerminal | classes::kLowWord);
   for (size_t i = 0; i < n; ++i) out[i] &= ~classes::kLowWord;
-  for (uint32_t level = 0; level < map.low_levels; ++level) {
-    for (size_t i = 0; i < n; ++i) {
-      const uint32_t entry = out[i];
-      const bool terminal = (entry & classes::kTerminal) != 0;
-      const classes::Node64& node = map.nodes[terminal ? 0 : entry];
-      const uint32_t child = node.child[keys_below64(node, values[i].lo)];
-      out[i] = terminal ? entry : child;
-    }
-  }
+  for (uint32_t level = 0; level < map.low_levels; ++level)
+    for (size_t i = 0; i < n; ++i) out[i] = step64(map.nodes, out[i], values[i].lo, classes::kTerminal);
   for (size_t i = 0; i < n; ++i) out[i] &= ~classes::kTerminal;
 }

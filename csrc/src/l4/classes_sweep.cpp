@@ -1,15 +1,13 @@
 // Interval sweep: the axis of a field cut into classes of values that the same sets contain.
 //
-// A boundary toggles one set. The signature of a point is the XOR of 128 random bits a set, so a toggle is two XORs and
-// equal memberships have equal signatures; the random key is drawn once a process, so that nobody can choose sets whose
-// signatures collide (at 10^6 classes the chance of any collision is below 10^-26). Class ids follow the order of first
-// appearance and do not depend on the key.
+// A boundary toggles one set, so the signature (signature.h) of the sets that contain a point follows the sweep in
+// constant time. Class ids follow the order of first appearance.
 #include <algorithm>
-#include <random>
 #include <string>
 #include <unordered_map>
 
 #include "l4/classes_table.h"
+#include "l4/signature.h"
 #include "meshsieve/errors.h"
 
 namespace meshsieve::classes {
@@ -18,37 +16,12 @@ namespace {
 // Entries of all membership lists of one field: 256 MB. Beyond, so many sets overlap that classes do not pay.
 constexpr size_t kMaxMembers = size_t{1} << 26;
 
-struct Signature {
-  uint64_t a = 0, b = 0;
-  bool operator==(const Signature&) const = default;
-  void toggle(const Signature& other) { a ^= other.a; b ^= other.b; }
-};
-struct SignatureHash {
-  size_t operator()(const Signature& s) const { return s.a; }
-};
-
-uint64_t mixed(uint64_t x) {  // SplitMix64 (Steele, Lea, Flood, 2014)
-  x += 0x9e3779b97f4a7c15;
-  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
-  x = (x ^ x >> 27) * 0x94d049bb133111eb;
-  return x ^ x >> 31;
-}
-
-Signature signature_of_set(uint32_t set) {
-  static const std::array<uint64_t, 2> kKey = [] {
-    std::random_device random;
-    const auto word = [&random] { return uint64_t{random()} << 32 | random(); };
-    return std::array<uint64_t, 2>{word(), word()};
-  }();
-  return {mixed(kKey[0] + set), mixed(kKey[1] ^ mixed(set))};
-}
-
 // The sets that contain the point under the sweep; toggled in constant time.
 class ActiveSets {
  public:
   explicit ActiveSets(size_t n_sets) : place_(n_sets, kAbsent) {}
   void toggle(uint32_t set) {
-    signature_.toggle(signature_of_set(set));
+    signature_.toggle(signature_of(set));
     if (place_[set] == kAbsent) {
       place_[set] = static_cast<uint32_t>(sets_.size());
       sets_.push_back(set);
@@ -129,7 +102,7 @@ FieldSweep sweep(const std::vector<const ValueSet*>& sets, const FieldInfo& fiel
   for (uint32_t s = 0; s < sets.size(); ++s) {
     add_events(sets[s]->v4, {0, 0xffffffffu}, s, v4);
     add_events(sets[s]->v6, U128::max(), s, v6);
-    all.toggle(signature_of_set(s));
+    all.toggle(signature_of(s));
     every[s] = s;
   }
   sweeper.axis(v4, sets.size(), out.v4);

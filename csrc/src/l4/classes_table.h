@@ -62,19 +62,20 @@ FieldSweep sweep(const std::vector<const ValueSet*>& sets, const FieldInfo& fiel
 
 // --- Look-up tables -------------------------------------------------------------------------------------------------
 
-// 32-bit values -> class: a root indexed by the top bits, then nodes.
+// 32-bit values -> class: blocks by the top bits, each with as many slots as keep the trees below them shallow (policies
+// crowd in a few prefixes), then nodes.
 class Map32 {
  public:
   Map32() = default;
   explicit Map32(const std::vector<Boundary>& boundaries);
-  Search32View view() const { return {root_.data(), nodes_.data(), shift_, levels_}; }
-  size_t bytes() const { return root_.bytes() + nodes_.bytes(); }
+  Search32View view() const { return {blocks_.data(), slots_.data(), nodes_.data(), levels_}; }
+  size_t bytes() const { return blocks_.bytes() + slots_.bytes() + nodes_.bytes(); }
   uint32_t levels() const { return levels_; }
 
  private:
-  TableArray<uint32_t> root_;
+  TableArray<uint32_t> blocks_, slots_;
   TableArray<Node32> nodes_;
-  uint32_t shift_ = 31, levels_ = 0;
+  uint32_t levels_ = 0;
 };
 
 // 128-bit values -> class: nodes over the high word, then, where that does not decide, nodes over the low word.

@@ -33,12 +33,14 @@ struct alignas(64) Node64 {
 };
 static_assert(sizeof(Node64) == 128, "two cache lines");
 
+// Block  | first slot : 27 | bits : 5 |   the block's slots are indexed by that many bits below the block's own
 struct Search32View {
-  const uint32_t* root;  // entries by value >> shift
-  const Node32* nodes;   // nodes[0] may always be read
-  uint32_t shift;
-  uint32_t levels;  // node steps after which every value is terminal
+  const uint32_t* blocks;  // by the top kBlockBits of the value
+  const uint32_t* slots;   // entries
+  const Node32* nodes;     // nodes[0] leads to child 0, which is zero: read for finished entries
+  uint32_t levels;         // node steps after which every value is terminal
 };
+inline constexpr uint32_t kBlockBits = 10;
 
 struct Search128View {
   const Node64* nodes;

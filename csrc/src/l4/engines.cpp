@@ -1,5 +1,6 @@
 // The registry of engines, in the order in which "auto" prefers them.
 #include "l4/bitmap_table.h"
+#include "l4/cross_table.h"
 #include "l4/forest_lookup.h"
 #include "l4/linear_table.h"
 #include "meshsieve/classifier.h"
@@ -10,6 +11,8 @@ const std::vector<EngineInfo>& engines() {
   static const std::vector<EngineInfo> kEngines = {
       {"linear", "the reference: every rule in turn; for checks, and for a handful of rules", build_linear},
       {"bitmap", "one bit a rule and class: small or changing sets, large groups, overlapping ranges", build_bitmap},
+      {"cross", "products of address classes: thousands of rules that few distinct services tell apart",
+       cross::build_cross},
       {"forest", "trees with SIMD leaves: large sets, and whatever else must fit the memory budget",
        forest::build_forest},
   };

@@ -22,6 +22,8 @@ VERBS = {
     "classify": "which rule decides each flow or packet of a capture",
     "flows": "the flows of a capture, with their counters",
     "explain": "every rule that one packet meets, and why it does or does not match",
+    "connectivity": "who may reach whom, on what, from the rules alone",
+    "route": "which route takes a request, and what becomes of it",
     "convert": "policies as meshsieve reads them, as one JSON document",
     "balance": "which backend gets a key, and what a change of weights or hosts moves",
     "doctor": "versions, SIMD backend and extras, for a bug report",

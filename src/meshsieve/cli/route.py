@@ -1,0 +1,129 @@
+"""Show which route takes a request, where it is written, and what becomes of the request.
+
+CONFIG is an Envoy RouteConfiguration (v3), YAML or JSON. The request is written as METHOD URL, or many stand in a file,
+one JSON object a line (docs/routes.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from meshsieve.cli.options import take_trailing_words
+from meshsieve.errors import MeshsieveError, UsageError
+from meshsieve.importers.sources import find_files, read_source
+from meshsieve.reports.escape import printable
+from meshsieve.request import Request
+from meshsieve.routes import HttpOptions, Match, Router, from_envoy
+
+EXAMPLES = """\
+examples:
+  meshsieve route -p routes.yaml 'GET http://shop.example/cart?id=7' -H 'x-version: 2'
+  meshsieve route -p routes.yaml --normalize-path --merge-slashes 'GET http://shop.example//a/../b'
+  meshsieve route -p routes.yaml --requests requests.ndjson | jq -c '[.route, .cluster, .status]'
+"""
+ESCAPED_SLASHES = ("KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-p", dest="config", metavar="CONFIG", required=True, help="the route configuration")
+    parser.add_argument(
+        "--requests", metavar="FILE", help="requests as NDJSON, - for standard input; answers as NDJSON"
+    )
+    parser.add_argument(
+        "-H", dest="headers", metavar="'NAME: VALUE'", action="append", default=[], help="a header line"
+    )
+    parser.add_argument("--random", type=int, metavar="N", help="the random number that weights and fractions take")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    manager = parser.add_argument_group("HTTP connection manager", "what happens before routing; Envoy's defaults")
+    manager.add_argument("--normalize-path", action="store_true")
+    manager.add_argument("--merge-slashes", action="store_true")
+    manager.add_argument("--escaped-slashes", choices=ESCAPED_SLASHES, default="KEEP_UNCHANGED")
+    manager.add_argument("--strip-any-host-port", action="store_true")
+    parser.add_argument("request", metavar="REQUEST", nargs="*", help="METHOD URL, as one word or two")
+
+
+def run(options: argparse.Namespace) -> int:
+    words = take_trailing_words(options, (), "request")
+    if bool(words) == bool(options.requests):
+        raise UsageError("which request? write it last, such as 'GET http://host/path', or give --requests FILE")
+    paths = list(find_files([options.config]))
+    if len(paths) != 1:
+        raise UsageError(f"-p names {len(paths)} files; one route configuration is read")
+    source = read_source(paths[0])
+    http = HttpOptions(
+        options.normalize_path, options.merge_slashes, options.escaped_slashes, options.strip_any_host_port
+    )
+    router = from_envoy(source.text, http, file=source.name)
+    if options.requests:
+        for request in _requests(options.requests):
+            print(json.dumps(_answer(router.match(request))))
+        return 0
+    found = router.match(parse_request(words, options.headers, options.random))
+    print(json.dumps(_answer(found), indent=1) if options.json else _text(router, found))
+    return 0
+
+
+def parse_request(words: str, header_lines: list[str], random_value: int | None) -> Request:
+    """``GET http://host/path``; a target without scheme and host is taken as a path.
+
+    raises  UsageError
+    """
+    method, _, target = words.strip().partition(" ")
+    target = target.strip()
+    if not target or " " in target:
+        raise UsageError(f"'{words}' is not METHOD URL; write it such as 'GET http://host/path'")
+    scheme, separator, rest = target.partition("://")
+    if separator:
+        authority, slash, path = rest.partition("/")
+        authority, question, query = authority.partition("?")
+        target = slash + path if slash else "/" + question + query
+    else:
+        scheme, authority = "http", ""
+    headers = []
+    for line in header_lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise UsageError(f"-H '{line}' is not 'NAME: VALUE'")
+        if name.strip().lower() == "host":
+            authority = value.strip()
+        else:
+            headers.append((name.strip(), value.strip()))
+    return Request(method, scheme.lower(), authority, target, tuple(headers), random_value=random_value)
+
+
+def _requests(name: str) -> Iterator[Request]:
+    with sys.stdin if name == "-" else open(name, encoding="utf-8", errors="surrogateescape") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield Request.from_dict(json.loads(line))
+            except (ValueError, TypeError, AttributeError, MeshsieveError) as error:
+                raise UsageError(f"{name}:{number}: not a request: {error}") from None
+
+
+def _answer(found: Match) -> dict[str, Any]:
+    return {**asdict(found), "source": str(found.source)}
+
+
+def _text(router: Router, found: Match) -> str:
+    lines = [f"{found.action}: {found.reason or 'taken by'} {found.route or ''}".rstrip()]
+    if found.matched:
+        lines = [f"route {found.route or '(without a name)'} of virtual host {found.virtual_host}  {found.source}"]
+    elif found.virtual_host is not None:
+        lines.append(f"virtual host {found.virtual_host}")
+    shares = ", ".join(f"{name} {weight}" for name, weight in found.clusters) if len(found.clusters) > 1 else ""
+    facts = {
+        "cluster": found.cluster or (f"one of {shares} (by weight; --random decides)" if shares else None),
+        "status": found.status,
+        "location": found.location,
+        "path": found.path,
+        "authority": found.authority,
+    }
+    lines += [f"{name:<10}{value}" for name, value in facts.items() if value is not None]
+    return "\n".join(printable(line) for line in lines)
