@@ -149,6 +149,86 @@ def format_addresses(
     """Addresses as text end to end, and int32 (n + 1,) where each begins; nothing where valid is false."""
 
 def backends() -> Sequence[str]: ...
+
+DECODE_STATUSES: tuple[tuple[str, str], ...]
+TUNNEL_KINDS: tuple[tuple[str, str], ...]
+TCP_STATES: tuple[str, ...]
+FLOW_ENDS: tuple[str, ...]
+FLOW_NOTES: tuple[str, ...]
+MAX_BATCH: int
+
+def link_type_is_known(link_type: int) -> bool: ...
+
+class PacketBatch:
+    """Decoded packets, a struct of arrays. The constructor copies columns that come from elsewhere.
+
+    raises  ModelError if a column has not n rows, CaptureError over 65,536 packets
+    """
+
+    def __init__(self, n: int, columns: dict[str, npt.NDArray[Any]], present: npt.NDArray[np.uint32]) -> None: ...
+    def __len__(self) -> int: ...
+    def arrays(self) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.uint32], dict[str, npt.NDArray[Any]]]:
+        """(fields, present, extra): read-only views that keep the batch alive."""
+
+class CaptureProblem:
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def packets_read(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+
+class CaptureReader:
+    """See meshsieve.capture.read."""
+
+    def __init__(
+        self,
+        paths: Sequence[bytes],
+        merge: bool,
+        filter: str,
+        count: int | None,
+        start_ns: int | None,
+        end_ns: int | None,
+    ) -> None: ...
+    def next_batch(self, batch_size: int, flows: FlowTable | None) -> PacketBatch | None:
+        """The next batch, None at the end; the GIL is released."""
+    @property
+    def packets_read(self) -> int: ...
+    @property
+    def packets_delivered(self) -> int: ...
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def status_counts(self) -> Sequence[int]: ...
+    @property
+    def problems(self) -> Sequence[CaptureProblem]: ...
+
+class FlowBatch:
+    """Records of flows, a struct of arrays."""
+
+    def __len__(self) -> int: ...
+    def arrays(self) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.uint32], dict[str, npt.NDArray[Any]]]:
+        """(fields, present, extra): read-only views that keep the records alive."""
+    def community_ids(self) -> list[str]: ...
+
+class FlowTable:
+    """See meshsieve.flows.FlowTable. Options: names of FlowOptions in csrc/include/meshsieve/flow_table.h."""
+
+    def __init__(self, options: dict[str, Any]) -> None: ...
+    def update(self, batch: PacketBatch) -> None: ...
+    def finish(self) -> None: ...
+    def take_finished(self, sorted: bool) -> FlowBatch: ...
+    @property
+    def finished(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def stats(self) -> dict[str, int]: ...
+
 def __getattr__(name: str) -> Any: ...
 
 class Regex:
