@@ -15,7 +15,7 @@ def requirements(group: str) -> list[str]:
     settings = tomllib.loads(Path(__file__).parent.parent.joinpath("pyproject.toml").read_text(encoding="utf-8"))
     extras = settings["project"]["optional-dependencies"]
     if group == "base":
-        wanted = [*settings["build-system"]["requires"], *settings["project"]["dependencies"], *extras["terminal"]]
+        wanted = [*settings["build-system"]["requires"], *settings["project"]["dependencies"]]
     else:
         wanted = extras[group]
     return [requirement.replace(" ", "") for requirement in wanted]

@@ -17,7 +17,7 @@ examples:
 """
 
 # Optional library -> the extra that brings it.
-OPTIONAL = {"pyarrow": "arrow", "pandas": "pandas", "polars": "polars", "rich": "terminal"}
+OPTIONAL = {"pyarrow": "arrow", "pandas": "pandas", "polars": "polars"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
