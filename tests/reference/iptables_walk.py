@@ -180,10 +180,10 @@ class Walk:
     def icmp(self, packet: Packet, text: str, proto: int, names: dict[str, tuple[int, int | None]]) -> Truth:
         if packet["proto"] != proto:
             return Truth.FALSE
-        if text == "any":
-            return Truth.TRUE
         if "icmp_type" not in packet:
             return Truth.UNKNOWN
+        if text == "any":
+            return Truth.TRUE
         if text in names:
             kind, code = names[text]
         else:

@@ -9,6 +9,7 @@ from meshsieve.errors import PolicyError
 from meshsieve.importers.classbench import ClassBenchImporter
 from meshsieve.importers.iptables import IptablesImporter
 from meshsieve.importers.kubernetes.importer import KubernetesImporter
+from meshsieve.importers.nft import NftImporter
 from meshsieve.importers.nsx import NsxImporter
 from meshsieve.importers.sources import find_files, read_source
 from meshsieve.policy import Diagnostic, Importer, ImportOptions, ImportResult, Layer, SourceFile
@@ -20,6 +21,7 @@ IMPORTERS: Mapping[str, Importer] = {
         NsxImporter(),
         KubernetesImporter(),
         IptablesImporter(),
+        NftImporter(),
         ClassBenchImporter(),
     )
 }

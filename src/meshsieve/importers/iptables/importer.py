@@ -67,7 +67,7 @@ class _DumpReader:
             self._note("no-table", f"there is no table {self.options.table}; nothing is judged by this file")
             return []
         family = _family(self.dump)
-        local, broadcast = _own_addresses(self.options.local_addresses)
+        local, broadcast = own_addresses(self.options.local_addresses)
         context = Context(
             family,
             _interface_codes(table),
@@ -88,7 +88,8 @@ class _DumpReader:
             program, start, name = _dispatch(chains, reader, context), "", "+".join(c.name for c in chains)
         else:
             chain = chains[0]
-            program, start, name = _hooked(reader.program, chain, context.interfaces), chain.name, chain.name
+            missing = _MISSING_INTERFACE.get(chain.name) if chain.policy is not None else None
+            program, start, name = hooked(reader.program, missing, context.interfaces), chain.name, chain.name
             if chain.policy is not None:
                 program, start = {**program, **_with_policy(reader, chain, "")}, "policy"
         roots = [chain.name for chain in chains]
@@ -164,9 +165,8 @@ class _DumpReader:
         self.diagnostics.append(Diagnostic(code, message, self.dump.file, hint=hint, level="note"))
 
 
-def _hooked(program: Program, chain: Chain, interfaces: NameCodes) -> Program:
-    """The program for packets that enter at a built-in chain: the interface that they lack has the empty name."""
-    missing = _MISSING_INTERFACE.get(chain.name) if chain.policy is not None else None
+def hooked(program: Program, missing: str | None, interfaces: NameCodes) -> Program:
+    """The program for packets that lack the interface ``missing`` ("iif", "oif"): there its name is empty."""
     if missing is None:
         return program
     nameless = interfaces.code("")
@@ -193,10 +193,10 @@ def _dispatch(chains: Sequence[Chain], reader: TableReader, context: Context) ->
     """The program that begins in chain "": it sends each packet where the kernel would."""
     program: dict[str, Sequence[ChainRule]] = {}
     for chain in chains:
-        hooked = _hooked(reader.program, chain, context.interfaces)
-        program |= _renamed({**hooked, **_with_policy(reader, chain, "")}, f"{chain.name}: ")
+        chains_here = hooked(reader.program, _MISSING_INTERFACE.get(chain.name), context.interfaces)
+        program |= _renamed({**chains_here, **_with_policy(reader, chain, "")}, f"{chain.name}: ")
         if chain.name == "OUTPUT":  # to the host itself: what OUTPUT accepts, INPUT still judges
-            looped = _renamed({**hooked, **_with_policy(reader, chain, "")}, "loopback: ")
+            looped = _renamed({**chains_here, **_with_policy(reader, chain, "")}, "loopback: ")
             program |= {
                 name: [
                     replace(rule, verdict=Jump("INPUT: policy", goto=True)) if rule.verdict is Action.ALLOW else rule
@@ -252,7 +252,7 @@ def _interface_codes(table: Table) -> NameCodes:
     )
 
 
-def _own_addresses(texts: Sequence[str]) -> tuple[ValueSet, ValueSet]:
+def own_addresses(texts: Sequence[str]) -> tuple[ValueSet, ValueSet]:
     """(the host's own addresses with loopback, its broadcast addresses)"""
     own, broadcast = list(_LOOPBACK), ["255.255.255.255"]
     for text in texts:

@@ -225,8 +225,10 @@ def _flags(mask: int, wanted: int) -> Condition:
 def _icmp(option: Option, _: Context, names: Mapping[str, tuple[int, int | None]], protocol: int) -> Condition:
     text = option.arguments[0]
     proto = ValueSet.numbers(protocol)
+    # Even "any" looks at the ICMP header, which later fragments lack (seen in Linux: it does not match them).
+    every = constraint(proto=proto, icmp_type=ValueSet.numbers((0, 255)))
     if text == "any":
-        return constraint(proto=proto)
+        return every
     if text in names:
         number, code = names[text]
     else:
@@ -234,7 +236,7 @@ def _icmp(option: Option, _: Context, names: Mapping[str, tuple[int, int | None]
         number = _decimal(type_text, 255, "ICMP type")
         code = _decimal(code_text, 255, "ICMP code") if slash else None
         if number == 255 and not slash and protocol == 1:
-            return constraint(proto=proto)  # iptables writes type 255 for any
+            return every  # iptables writes type 255 for any
     types = {"icmp_type": ValueSet.numbers(number)}
     codes = {"icmp_code": ValueSet.numbers(code)} if code is not None else {}
     return constraint(proto=proto, **types, **codes)

@@ -1,0 +1,140 @@
+"""From rulesets to layers: one layer a base chain of the hook asked for, in the order in which they run.
+
+Evaluation (nft(8)): at one hook the base chains of all tables run by rising priority. ``accept`` ends its base chain
+only; ``drop`` ends everything; so a packet passes if every base chain accepts it, which is how layers combine. Base
+chains of equal priority run in an order that the kernel does not define: here that of the input, with a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from meshsieve.errors import PolicyError
+from meshsieve.importers.chains import ChainRule, Jump, check_calls, unfold
+from meshsieve.importers.conditions import TRUE
+from meshsieve.importers.iptables.importer import hooked, own_addresses
+from meshsieve.importers.iptables.rules import reachable
+from meshsieve.importers.nft.rules import Known, TableReader
+from meshsieve.importers.nft.syntax import HOOKS, Chain, Table, looks_like_nft, parse
+from meshsieve.model import Action, NameCodes, RuleSet, Source
+from meshsieve.policy import Diagnostic, ImportOptions, ImportResult, Layer, Point, SourceFile, Verdict
+
+# Families whose packets have an IP header that the rules can be held against.
+_VERSIONS = {"ip": frozenset({4}), "ip6": frozenset({6}), "inet": frozenset({4, 6})}
+# The interface that packets of a hook do not have: its name is empty.
+_MISSING_INTERFACE = {"prerouting": "oif", "input": "oif", "ingress": "oif", "output": "iif", "postrouting": "iif"}
+_INTERFACE_WORDS = frozenset({"iif", "oif", "iifname", "oifname"})
+
+
+class NftImporter:
+    name = "nft"
+    description = "nft list ruleset, as text"
+
+    def sniff(self, source: SourceFile) -> bool:
+        return looks_like_nft(source.text)
+
+    def load(self, sources: Sequence[SourceFile], options: ImportOptions) -> ImportResult:
+        """raises  PolicyError naming file, line and column"""
+        layers: list[Layer] = []
+        diagnostics: list[Diagnostic] = []
+        for source in sources:
+            reader = _RulesetReader(source, options)
+            layers += reader.layers()
+            diagnostics += reader.diagnostics
+        return ImportResult(tuple(layers), tuple(diagnostics))
+
+
+class _RulesetReader:
+    def __init__(self, source: SourceFile, options: ImportOptions) -> None:
+        self.file, self.options = source.name, options
+        self.tables = [table for table in parse(source) if not table.dormant]
+        self.diagnostics: list[Diagnostic] = []
+
+    def layers(self) -> list[Layer]:
+        base = [(table, chain) for table in self.tables for chain in table.chains.values() if chain.hook]
+        hook = self._hook({chain.hook for table, chain in base if table.family in _VERSIONS})
+        judged = [(table, chain) for table, chain in base if chain.hook == hook and table.family in _VERSIONS]
+        judged.sort(key=lambda pair: pair[1].priority)
+        self._warn(base, judged, hook)
+        readers: dict[int, TableReader] = {}
+        return [self._layer(table, chain, readers) for table, chain in judged]
+
+    def _hook(self, present: set[str]) -> str:
+        if self.options.chain != "auto":
+            if self.options.chain.lower() not in HOOKS:
+                raise PolicyError(f"no hook is called '{self.options.chain}'", hint=f"hooks: {', '.join(HOOKS)}")
+            return self.options.chain.lower()
+        found = [hook for hook in ("forward", "input", "output") if hook in present]
+        hook = found[0] if found else "forward"
+        self._note(
+            "judged-chain", f"the base chains of hook {hook} judge every packet; option chain names another hook"
+        )
+        return hook
+
+    def _warn(self, base: list[tuple[Table, Chain]], judged: list[tuple[Table, Chain]], hook: str) -> None:
+        if not judged:
+            self._note("no-table", f"no base chain of an IP family at hook {hook}; nothing is judged by this file")
+        for (a, first), (b, second) in pairwise(judged):
+            if first.priority == second.priority and _VERSIONS[a.family] & _VERSIONS[b.family]:
+                names = f"{a.name} {first.name} and {b.name} {second.name}"
+                self._note("equal-priority", f"{names} have equal priority; which runs first is not defined", "warning")
+        elsewhere = ("prerouting", "postrouting", "ingress", "egress")
+        for table, chain in base:
+            dropping = chain.policy == "drop" or any(w.text in ("drop", "reject") for rule in chain.rules for w in rule)
+            if table.family not in _VERSIONS:
+                self._note("not-judged", f"family {table.family} is not judged: {table.name} {chain.name}", "warning")
+            elif chain.hook in elsewhere and chain.hook != hook and dropping:
+                self._note("other-hook-drops", f"{table.name} {chain.name} also drops, at {chain.hook}", "warning")
+
+    def _layer(self, table: Table, chain: Chain, readers: dict[int, TableReader]) -> Layer:
+        if id(table) not in readers:
+            local, _ = own_addresses(self.options.local_addresses)
+            known = Known(_interface_codes(table), local if self.options.local_addresses else None, self.options.limits)
+            readers[id(table)] = TableReader(self.file, table, known)
+            check_calls(readers[id(table)].program, self.file)
+        reader = readers[id(table)]
+        chains = reachable(reader.program, [chain.name])
+        for name, error in reader.uninterpretable:
+            if name in chains:
+                if self.options.strict and self.options.mode == "strict":
+                    raise error
+                self.diagnostics.append(Diagnostic("unsupported", error.message, error.where, error.obj, error.hint))
+        source = Source(self.file, chain.line, f"{table.family} {table.name} {chain.name} policy {chain.policy}")
+        policy = Action.ALLOW if chain.policy == "accept" else Action.DROP
+        label = f"{chain.name} policy"
+        program = {
+            **hooked(reader.program, _MISSING_INTERFACE.get(chain.hook), reader.known.codes),
+            "": [ChainRule(TRUE, Jump(chain.name), label, source), ChainRule(TRUE, policy, label, source)],
+        }
+        rules = unfold(
+            program,
+            "",
+            mode=self.options.mode,
+            unseen=frozenset(self.options.unseen),
+            max_rules=self.options.max_rules,
+            where=f"{self.file}:{chain.line}",
+        )
+        codes = reader.known.codes
+        default = Verdict.ALLOW if policy is Action.ALLOW else Verdict.DROP
+        point = Point(chain.name, RuleSet(rules, names={"iif": codes, "oif": codes}), default)
+        return Layer(f"nft {table.family} {table.name} {chain.name}", (point,), families=_VERSIONS[table.family])
+
+    def _note(self, code: str, message: str, level: Literal["note", "warning"] = "note") -> None:
+        self.diagnostics.append(Diagnostic(code, message, self.file, level=level))
+
+
+def _interface_codes(table: Table) -> NameCodes:
+    """Codes for every quoted or plain word that may be an interface name: those of rules that speak of interfaces."""
+    names: set[str] = set()
+    for chain in table.chains.values():
+        for rule in chain.rules:
+            if any(word.text in _INTERFACE_WORDS for word in rule):
+                names |= {word.text for word in rule}
+    for made in table.sets.values():
+        names |= {text for element in made.elements for text in element.key}
+    return NameCodes.of(
+        exact=["", *(n for n in names if not n.endswith("*"))],
+        prefixes=(n[:-1] for n in names if n.endswith("*") and n != "*"),
+    )

@@ -1,0 +1,447 @@
+"""The rules of nft as programs of chains: conditions from matches, verdicts from statements and verdict maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meshsieve import _core
+from meshsieve.errors import PolicyError
+from meshsieve.importers.chains import ChainRule, Jump, Program, Return
+from meshsieve.importers.conditions import FALSE, TRUE, Condition, any_of, conjunction, constraint, negation, unknown
+from meshsieve.importers.iptables.meaning import UninterpretableError
+from meshsieve.importers.nft.expressions import TCP_FLAGS, Expression, expressions, flag_bits, number_of
+from meshsieve.importers.nft.syntax import Chain, Element, NftSet, Table, elements_of
+from meshsieve.importers.nft.words import Word
+from meshsieve.model import FIELD_INDEX, Action, NameCodes, Source, ValueSet
+
+MAX_TERMS = 64
+
+_SIMPLE_VERDICTS: dict[str, Action | Return] = {
+    "accept": Action.ALLOW,
+    "drop": Action.DROP,
+    "reject": Action.REJECT,
+    "return": Return(),
+    "queue": Action.UNDECIDED,
+    # Verdict-like: they rewrite the packet and accept it.
+    "masquerade": Action.ALLOW,
+    "snat": Action.ALLOW,
+    "dnat": Action.ALLOW,
+    "redirect": Action.ALLOW,
+    # What becomes of the packet is decided elsewhere.
+    "tproxy": Action.UNDECIDED,
+    "synproxy": Action.UNDECIDED,
+    "fwd": Action.UNDECIDED,
+}
+# Statements without verdict; their words go up to the next statement.
+_SIDE_EFFECTS = frozenset({"counter", "log", "notrack", "dup", "add", "update", "delete", "flow", "comment"})
+_VERDICT_WORDS = frozenset([*_SIMPLE_VERDICTS, "jump", "goto", "continue"])
+_OPERATORS = ("==", "!=", "<", ">", "<=", ">=")
+# First words of matches that nobody can interpret offline: those with a key behind them, and those without.
+_KEYED = frozenset(
+    """meta ct ether arp vlan fib ipsec socket osf numgen jhash symhash rt frag dst hbh mh exthdr tcp udp udplite sctp
+    dccp th ip ip6 icmp icmpv6 igmp ah esp comp gre geneve vxlan""".split()  # noqa: SIM905
+)
+_KEYLESS = frozenset(["mark", "skuid", "skgid", "pkttype", "cpu", "iiftype", "oiftype", "cgroup", "quota"])
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the rules of a ruleset are read with."""
+
+    codes: NameCodes
+    local: ValueSet | None
+    limits: str
+
+
+class TableReader:
+    """Every rule of a table; see iptables.rules.TableReader, whose members these are."""
+
+    def __init__(self, file: str, table: Table, known: Known) -> None:
+        self.file, self.table, self.known = file, table, known
+        self.expressions = expressions(known.codes)
+        self.uninterpretable: list[tuple[str, PolicyError]] = []
+        self.program: Program = {name: self._chain(chain) for name, chain in table.chains.items()}
+
+    def _chain(self, chain: Chain) -> list[ChainRule]:
+        rules: list[ChainRule] = []
+        for number, words in enumerate(chain.rules, 1):
+            obj = f"{self.table.family} {self.table.name} {chain.name} rule {number}"
+            reader = _RuleReader(words, self, obj)
+            try:
+                verdicts = reader.read()
+            except ValueError as error:
+                raise reader.error(str(error)) from None
+            if verdicts:
+                self.uninterpretable += [(chain.name, error) for error in reader.unread]
+            source = Source(self.file, words[0].line, obj)
+            name = reader.comment or f"{chain.name}:{number}"
+            rules += [ChainRule(condition, verdict, name, source) for condition, verdict in verdicts]
+        return rules
+
+
+class _RuleReader:
+    """One pass over the words of a rule: matches are ANDed until a verdict ends it."""
+
+    def __init__(self, words: Sequence[Word], reader: TableReader, obj: str) -> None:
+        self.words, self.reader, self.obj, self.at = words, reader, obj, 0
+        self.condition: Condition = TRUE
+        self.unread: list[PolicyError] = []
+        self.comment = ""
+
+    def error(self, message: str, hint: str = "") -> PolicyError:
+        word = self.words[min(self.at, len(self.words) - 1)]
+        return PolicyError(message, where=f"{self.reader.file}:{word.line}:{word.column}", obj=self.obj, hint=hint)
+
+    def read(self) -> list[tuple[Condition, Action | Jump | Return]]:
+        self.comment = next(
+            (b.text for a, b in zip(self.words, self.words[1:], strict=False) if a.text == "comment" and b.quoted), ""
+        )
+        while self.at < len(self.words):
+            word = self.peek()
+            if word in _VERDICT_WORDS:
+                verdict = self.verdict()
+                return [] if verdict is None else [(self.condition, verdict)]
+            if word in _SIDE_EFFECTS and not self.starts_match():
+                self.side_effect()
+            elif word == "limit":
+                self.limit()
+            else:
+                mapped = self.match()
+                if mapped is not None:
+                    return [(both, verdict) for condition, verdict in mapped if (both := self.both(condition)) != FALSE]
+        return []
+
+    # --- words ---
+
+    def peek(self, ahead: int = 0) -> str:
+        i = self.at + ahead
+        return self.words[i].text if i < len(self.words) and not self.words[i].quoted else ""
+
+    def take(self) -> str:
+        if self.at == len(self.words):
+            raise self.error("the rule ends early")
+        self.at += 1
+        return self.words[self.at - 1].text
+
+    def braces(self) -> list[Word]:
+        """The words inside the braces that begin here."""
+        start, depth = self.at + 1, 0
+        while self.at < len(self.words):
+            depth += (self.peek() == "{") - (self.peek() == "}")
+            self.at += 1
+            if depth == 0:
+                return list(self.words[start : self.at - 1])
+        raise self.error("'{' does not end")
+
+    def expression(self) -> Expression | None:
+        for count in (2, 1):
+            words = tuple(self.peek(i) for i in range(count))
+            if words in self.reader.expressions:
+                self.at += count
+                return self.reader.expressions[words]
+        return None
+
+    def starts_match(self) -> bool:
+        return tuple(self.peek(i) for i in range(2)) in self.reader.expressions
+
+    # --- statements ---
+
+    def verdict(self) -> Action | Jump | Return | None:
+        word = self.take()
+        if word == "continue":
+            return None
+        if word in ("jump", "goto"):
+            chain = self.take()
+            if chain not in self.reader.table.chains:
+                raise self.error(f"table {self.reader.table.name} has no chain '{chain}'")
+            return Jump(chain, goto=word == "goto")
+        return _SIMPLE_VERDICTS[word]
+
+    def side_effect(self) -> None:
+        self.at += 1
+        while self.at < len(self.words):
+            if self.peek() == "{":
+                self.braces()
+            elif self.starts_known():
+                return
+            else:
+                self.at += 1
+
+    def starts_known(self) -> bool:
+        """Whether a statement or a match begins here."""
+        word = self.peek()
+        return (
+            word == "limit"
+            or word in _VERDICT_WORDS
+            or word in _SIDE_EFFECTS
+            or word in _KEYED
+            or word in _KEYLESS
+            or (word,) in self.reader.expressions
+        )
+
+    def limit(self) -> None:
+        start = self.at
+        self.at += 1
+        self.skip_to_statement()
+        text = self.text_from(start)
+        limits = self.reader.known.limits
+        if limits == "unknown":
+            self.uninterpretable(start, text, "depends on the clock", "option limits decides what it is taken for")
+        elif limits == "never_match":
+            self.condition = FALSE
+
+    def skip_to_statement(self) -> None:
+        while self.at < len(self.words) and not self.starts_known():
+            if self.peek() == "{":
+                self.braces()
+            else:
+                self.at += 1
+
+    def text_from(self, start: int) -> str:
+        return " ".join(w.text for w in self.words[start : self.at])
+
+    def uninterpretable(self, start: int, text: str, why: str, hint: str = "") -> None:
+        word = self.words[start]
+        where = f"{self.reader.file}:{word.line}:{word.column}"
+        default = "without strict the rule stays in its place as undecided; modes upper and lower bracket it"
+        self.unread.append(PolicyError(f"'{text}' {why}", where=where, obj=self.obj, hint=hint or default))
+        self.condition = self.both(unknown(text))
+
+    def both(self, condition: Condition) -> Condition:
+        result = conjunction(self.condition, condition, MAX_TERMS * MAX_TERMS)
+        if result is None:
+            raise self.error("a rule of so many combinations cannot be expressed")
+        return result
+
+    # --- matches ---
+
+    def match(self) -> list[tuple[Condition, Action | Jump | Return]] | None:
+        """Read one match and AND it; a verdict map gives its entries instead."""
+        start = self.at
+        first = self.expression()
+        if first is None:
+            self.unknown_match(start)
+            return None
+        parts = [first]
+        while self.peek() == ".":
+            self.at += 1
+            further = self.expression()
+            if further is None:
+                self.unknown_match(start)
+                return None
+            parts.append(further)
+        if self.peek() == "set":  # writes the field, matches nothing
+            self.at += 3 if self.peek(1) in _KEYED else 2
+            self.skip_to_statement()
+            return None
+        if self.peek() == "vmap":
+            self.at += 1
+            return self.verdict_map(parts, start)
+        try:
+            self.condition = self.both(_where_it_is(parts, self.comparison(parts)))
+        except UninterpretableError as error:
+            self.skip_to_statement()
+            self.uninterpretable(start, self.text_from(start), f"cannot be known: {error}", error.hint)
+        return None
+
+    def unknown_match(self, start: int) -> None:
+        self.at = start
+        if self.peek() == "fib" and self.local_type(start):
+            return
+        if self.peek() not in _KEYED | _KEYLESS:
+            raise self.error(f"'{self.words[start].text}' begins no match or statement that is known")
+        self.at += 2 if self.peek() in _KEYED else 1
+        # The value, whatever word it is (`ct status dnat`), then the rest up to the next statement.
+        if self.peek() in _OPERATORS or self.peek() == "set":
+            self.at += 1
+        if self.peek() == "{":
+            self.braces()
+        elif self.at < len(self.words):
+            self.at += 2 if self.peek() in _KEYED else 1
+        self.skip_to_statement()
+        words = [w.text for w in self.words[start : self.at]]
+        if "set" in words:  # `meta mark set 1`: writes, matches nothing
+            return
+        if "vmap" in words:
+            raise self.error("a verdict map over what cannot be known", "the rule's verdict would be a guess")
+        self.uninterpretable(start, " ".join(words), "cannot be interpreted offline")
+
+    def local_type(self, start: int) -> bool:
+        """``fib saddr|daddr [. iif] type [!=] local`` where the host's addresses are given."""
+        words = [self.peek(i) for i in range(5)]
+        negated = words[3] == "!="
+        if words[1] not in ("saddr", "daddr") or words[2] != "type" or (words[4] if negated else words[3]) != "local":
+            return False
+        local = self.reader.known.local
+        self.at += 5 if negated else 4
+        if local is None:
+            why = "depends on the host's addresses"
+            self.uninterpretable(start, self.text_from(start), why, "give them as local_addresses")
+            return True
+        name = "src_ip" if words[1] == "saddr" else "dst_ip"
+        self.condition = self.both(constraint(**{name: local.complement(name) if negated else local}))
+        return True
+
+    def comparison(self, parts: list[Expression]) -> Condition:
+        operator = self.take() if self.peek() in (*_OPERATORS, "!") else ""
+        if self.peek() == "&":
+            return self.masked(parts[0])
+        if len(parts) == 1 and parts[0].text == "tcp flags":
+            return self.tcp_flags(operator)
+        if operator in ("<", ">", "<=", ">="):
+            return self.ordered(parts[0], operator)
+        condition = self.one_of(parts, self.elements())
+        if operator not in ("!=", "!"):
+            return condition
+        negated = negation(condition, MAX_TERMS)
+        if negated is None:
+            raise UninterpretableError("its negation takes too many combinations")
+        return negated
+
+    def elements(self) -> list[Element]:
+        """What stands on the right: a set, a reference, a list or one value."""
+        if self.peek() == "{":
+            return elements_of(self.braces())
+        text = self.take()
+        if text.startswith("@"):
+            return self.named(text[1:]).elements
+        key = [text]
+        while self.peek() == ".":
+            self.at += 1
+            key.append(self.take())
+        found = [Element(tuple(key))]
+        while self.peek() == ",":  # ct state established,related
+            self.at += 1
+            found.append(Element((self.take(),)))
+        return found
+
+    def named(self, name: str) -> NftSet:
+        if name not in self.reader.table.sets:
+            raise self.error(f"table {self.reader.table.name} has no set '{name}'")
+        found = self.reader.table.sets[name]
+        if found.dynamic:
+            raise UninterpretableError(f"set '{name}' is filled by packets")
+        return found
+
+    def one_of(self, parts: list[Expression], elements: list[Element]) -> Condition:
+        if len(parts) == 1:
+            everything = any(e.key == ("*",) for e in elements)
+            values = ValueSet().union(*(parts[0].values(self.single(e)) for e in elements if e.key != ("*",)))
+            return TRUE if everything else constraint(**{parts[0].field: values})
+        # Elements that differ in their first dimension alone share a term.
+        grouped: dict[tuple[str, ...], list[str]] = {}
+        for element in elements:
+            if len(element.key) != len(parts):
+                raise ValueError(f"'{' . '.join(element.key)}' has not {len(parts)} parts")
+            grouped.setdefault(element.key[1:], []).append(element.key[0])
+        if len(grouped) > MAX_TERMS:
+            raise UninterpretableError("it takes too many combinations")
+        terms: list[Condition] = []
+        for rest, firsts in grouped.items():
+            sets = [ValueSet().union(*(parts[0].values(text) for text in firsts))]
+            sets += [part.values(text) for part, text in zip(parts[1:], rest, strict=True)]
+            term: Condition = TRUE
+            for part, values in zip(parts, sets, strict=True):
+                term = conjunction(term, constraint(**{part.field: values})) or FALSE
+            terms.append(term)
+        return any_of(*terms)
+
+    def single(self, element: Element) -> str:
+        if len(element.key) != 1:
+            raise ValueError(f"'{' . '.join(element.key)}' has more than one part")
+        return element.key[0]
+
+    def ordered(self, part: Expression, operator: str) -> Condition:
+        if part.field in ("src_ip", "dst_ip", "iif", "oif", "ct_state"):
+            raise ValueError(f"{part.text} has no order that is read")
+        (low, high), *_ = part.values(self.take()).v4
+        largest = 2 ** _core.FIELDS[FIELD_INDEX[part.field]].bits - 1
+        low, high = {"<": (0, low - 1), "<=": (0, high), ">": (high + 1, largest), ">=": (low, largest)}[operator]
+        return constraint(**{part.field: ValueSet.numbers(*([(low, high)] if low <= high else []))})
+
+    def masked(self, part: Expression) -> Condition:
+        """``& MASK == VALUE`` and ``& MASK != VALUE`` of TCP flags and of small numbers."""
+        self.at += 1
+        bits = _core.FIELDS[FIELD_INDEX[part.field]].bits
+        if bits > 8 or part.field in ("iif", "oif", "ct_state"):
+            raise UninterpretableError("a mask of this field")
+        mask = self.bits()
+        operator = self.take()
+        wanted = self.bits()
+        if operator not in ("==", "!="):
+            raise ValueError(f"'{operator}' after a mask; == and != are read")
+        values = ValueSet.numbers(*(v for v in range(2**bits) if (v & mask == wanted) == (operator == "==")))
+        return constraint(**{part.field: values})
+
+    def bits(self) -> int:
+        """``syn``, ``0x12``, ``fin | syn`` or ``(fin|syn)``"""
+        inside = self.peek() == "("
+        self.at += inside
+        total = number_of(self.take(), TCP_FLAGS, 255, "TCP flag")
+        while self.peek() == "|":
+            self.at += 1
+            total |= number_of(self.take(), TCP_FLAGS, 255, "TCP flag")
+        if inside and self.take() != ")":
+            raise self.error("expected ')'")
+        return total
+
+    def tcp_flags(self, operator: str) -> Condition:
+        """any of (no operator, or a list), exactly (==, sets), none of (!), and ``FLAGS / MASK``"""
+        if self.peek() == "{" or self.peek().startswith("@"):
+            values = ValueSet().union(*(parts for e in self.elements() for parts in [self.flag_set(e)]))
+            return constraint(tcp_flags=values.complement("tcp_flags") if operator == "!=" else values)
+        listed = [self.bits()]
+        while self.peek() == ",":
+            self.at += 1
+            listed.append(self.bits())
+        wanted = 0
+        for bits in listed:
+            wanted |= bits
+        if self.peek() == "/":
+            self.at += 1
+            mask = self.bits()
+            while self.peek() == ",":
+                self.at += 1
+                mask |= self.bits()
+            matching = [v for v in range(256) if v & mask == wanted]
+            negated = operator in ("!=", "!")
+        elif operator == "==" or (operator == "!=" and len(listed) == 1):
+            matching, negated = [wanted], operator == "!="
+        else:
+            matching, negated = [v for v in range(256) if v & wanted], operator in ("!", "!=")
+        values = ValueSet.numbers(*matching)
+        return constraint(tcp_flags=values.complement("tcp_flags") if negated else values)
+
+    def flag_set(self, element: Element) -> ValueSet:
+        return ValueSet.numbers(flag_bits(self.single(element).split("|")))
+
+    def verdict_map(self, parts: list[Expression], start: int) -> list[tuple[Condition, Action | Jump | Return]]:
+        try:
+            elements = self.elements()
+        except UninterpretableError as error:
+            raise self.error(f"a verdict map that cannot be known: {error}") from None
+        # A catch-all element counts where no other key does, so it comes last.
+        entries = []
+        for element in sorted(elements, key=lambda e: e.key == ("*",)):
+            if not element.value:
+                raise self.error(f"'{' . '.join(element.key)}' maps to no verdict")
+            verdict = _RuleReader(element.value, self.reader, self.obj).verdict_of_element()
+            if verdict is not None:
+                entries.append((_where_it_is(parts, self.one_of(parts, [element])), verdict))
+            elif element.key != ("*",):
+                raise self.error("'continue' in a verdict map is not read")
+        return entries
+
+    def verdict_of_element(self) -> Action | Jump | Return | None:
+        if self.peek() not in _VERDICT_WORDS:
+            raise self.error(f"'{self.peek()}' is no verdict")
+        return self.verdict()
+
+
+def _where_it_is(parts: Sequence[Expression], comparison: Condition) -> Condition:
+    """The comparison for packets that have the fields, UNKNOWN for those where it looks at something else."""
+    result: Condition = comparison
+    for part in parts:
+        result = conjunction(result, part.implied) or FALSE
+    return any_of(result, *(part.elsewhere for part in parts))

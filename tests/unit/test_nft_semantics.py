@@ -1,0 +1,160 @@
+"""What nft does, case by case, each with its sentence from nft(8) or from the specification of the project."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshsieve import packets
+from meshsieve.errors import PolicyError
+from meshsieve.importers.nft import NftImporter
+from meshsieve.model import Action
+from meshsieve.policy import ImportOptions, SourceFile
+from tests.unit.test_iptables_semantics import ACK, BASE, SYN, SYN_ACK, icmp, tcp, udp
+
+
+def verdict(rules: str, packet: dict, table: str = "inet", **options) -> str:
+    """Of the hook forward with policy drop: the first layer that does not allow, else ALLOW."""
+    text = rules
+    if "table" not in rules:
+        text = (
+            f"table {table} t {{\n{rules}\n}}\n" if "chain f" in rules else f"table {table} t {{\n{base(rules)}\n}}\n"
+        )
+    layers = NftImporter().load([SourceFile("t", text)], ImportOptions(**{"strict": False, **options})).layers
+    for layer in layers:
+        rule_set = layer.points[0].rules
+        fields = {n: rule_set.names[n].code(v) if n in ("iif", "oif") else v for n, v in (BASE | packet).items()}
+        result = packets.compile(rule_set).classify(**fields)
+        found = Action(int(rule_set.actions[result])).name if result >= 0 else "UNDECIDED"
+        if found != "ALLOW":
+            return found
+    return "ALLOW"
+
+
+def base(rules: str, policy: str = "drop") -> str:
+    return f"chain f {{ type filter hook forward priority 0; policy {policy};\n{rules}\n}}"
+
+
+TWO_TABLES = (
+    "table inet a {\n" + base("tcp dport 80 accept", "accept") + "\n}\ntable inet b {\n"
+    "chain g { type filter hook forward priority 10; policy accept;\ntcp dport 80 drop\n}\n}"
+)
+
+CASES = [
+    ("accept ends this base chain only; the packet goes on to the next one", TWO_TABLES, tcp(80), "DROP"),
+    ("accepted iff no chain drops", TWO_TABLES, tcp(81), "ALLOW"),
+    ("policy default accept", "chain f { type filter hook forward priority 0;\n}", tcp(), "ALLOW"),
+    ("return in a base chain leads to its policy", "return\naccept", tcp(), "DROP"),
+    ("continue goes on", "tcp dport 80 continue\naccept", tcp(), "ALLOW"),
+    ("a rule without verdict decides nothing", "tcp dport 80 counter\naccept", tcp(), "ALLOW"),
+    ("jump comes back", "chain c { return; }\n" + base("jump c\naccept"), tcp(), "ALLOW"),
+    ("goto does not", "chain c { return; }\n" + base("goto c\naccept"), tcp(), "DROP"),
+    ("reject denies", "reject with tcp reset", tcp(), "REJECT"),
+    ("queue is UNDECIDED", "queue num 1", tcp(), "UNDECIDED"),
+    ("tcp dport != 22 is TCP to another port", "tcp dport != 22 accept", tcp(80), "ALLOW"),
+    ("... so UDP does not match", "tcp dport != 22 accept", udp(80), "DROP"),
+    ("in inet, ip saddr implies IPv4", "ip saddr != 192.0.2.1 accept", tcp(src="::1", dst="::2", ip_ver=6), "DROP"),
+    ("a set is an OR", "tcp dport { 22, 80-90 } accept", tcp(85), "ALLOW"),
+    ("... and its negation a NOR", "tcp dport != { 22, 80-90 } accept", tcp(85), "DROP"),
+    ("a named set", "set s { type inet_service; elements = { 80 } }\n" + base("tcp dport @s accept"), tcp(), "ALLOW"),
+    ("an empty set matches nothing", "set s { type inet_service; }\n" + base("tcp dport @s accept"), tcp(), "DROP"),
+    (
+        "... and its negation everything",
+        "set s { type inet_service; }\n" + base("tcp dport != @s accept"),
+        tcp(),
+        "ALLOW",
+    ),
+    (
+        "a set that packets fill cannot be known",
+        "set s { type inet_service; flags dynamic; }\n" + base("tcp dport @s accept"),
+        tcp(),
+        "UNDECIDED",
+    ),
+    (
+        "concatenations match tuple-wise",
+        "ip saddr . tcp dport { 10.0.0.1 . 80, 10.0.0.9 . 81 } accept",
+        tcp(80),
+        "ALLOW",
+    ),
+    ("... not crosswise", "ip saddr . tcp dport { 10.0.0.1 . 81, 10.0.0.9 . 80 } accept", tcp(80), "DROP"),
+    ("a verdict map takes the verdict of the key", "tcp dport vmap { 80 : accept, 81 : drop }", tcp(80), "ALLOW"),
+    ("... and none without the key", "tcp dport vmap { 81 : drop }\naccept", tcp(80), "ALLOW"),
+    ("... * is every other key", "tcp dport vmap { * : drop, 80 : accept }", tcp(80), "ALLOW"),
+    ("tcp flags syn,ack: any of", "tcp flags syn,ack accept", tcp(flags=ACK), "ALLOW"),
+    ("tcp flags & mask == value: exact", "tcp flags & (fin|syn|rst|ack) == syn accept", tcp(flags=SYN_ACK), "DROP"),
+    ("tcp flags value / mask: the same", "tcp flags syn / fin,syn,rst,ack accept", tcp(flags=SYN), "ALLOW"),
+    ("tcp flags == syn: no other flag at all", "tcp flags == syn accept", tcp(flags=SYN | 8), "DROP"),
+    ("tcp flags in a set: exact", "tcp flags { syn, syn | ack } accept", tcp(flags=SYN_ACK), "ALLOW"),
+    ("ct state is a list of states", "ct state established,related accept", tcp(ct_state=3), "ALLOW"),
+    ("ct state in a verdict map", "ct state vmap { invalid : drop, new : accept }", tcp(ct_state=1), "ALLOW"),
+    ("interface names: trailing * is a wildcard", 'iifname "eth*" accept', tcp(iif="eth7"), "ALLOW"),
+    ("... without it the whole name", 'iifname "eth" accept', tcp(iif="eth7"), "DROP"),
+    ("an interface that nobody saw", 'iifname "eth0" accept', tcp(), "UNDECIDED"),
+    ("icmp type by name", "icmp type { echo-request, 3 } accept", icmp(8), "ALLOW"),
+    ("icmpv6 type by name", "icmpv6 type nd-neighbor-solicit accept", icmp(135, proto=58), "ALLOW"),
+    ("comparisons", "tcp dport >= 80 tcp dport < 81 accept", tcp(80), "ALLOW"),
+    ("th is any transport", "th dport 53 accept", udp(53), "ALLOW"),
+    (
+        "... and looks at other headers too",
+        "th dport 53 accept",
+        icmp(8, proto=47, icmp_type=None, icmp_code=None),
+        "UNDECIDED",
+    ),
+    ("limit is UNKNOWN", "limit rate 5/second accept", tcp(), "UNDECIDED"),
+    ("... whatever fails beside it", "udp dport 53 limit rate 5/second accept", tcp(), "DROP"),
+    ("setting a mark matches nothing", "meta mark set 0x1 accept", tcp(), "ALLOW"),
+    ("... nor does one mark from another", "ct mark set meta mark tcp dport 81 accept", tcp(), "DROP"),
+    ("an unknown match keeps its value from the verdict", "ct status dnat drop\naccept", tcp(), "UNDECIDED"),
+    (
+        "log and counter have no verdict",
+        'log prefix "x drop " level info counter packets 1 bytes 2 accept',
+        tcp(),
+        "ALLOW",
+    ),
+    ("a dormant table does nothing", "table ip t {\nflags dormant\n" + base("drop") + "\n}", tcp(), "ALLOW"),
+    ("snat and masquerade accept", "masquerade", tcp(), "ALLOW"),
+]
+
+
+@pytest.mark.parametrize(("sentence", "rules", "packet", "expected"), CASES, ids=[c[0][:60] for c in CASES])
+def test_a_sentence_of_the_semantics(sentence, rules, packet, expected):
+    assert verdict(rules, packet) == expected
+
+
+REFUSED = [
+    ("an unknown match", "frobnicate 3 accept", "begins no match or statement"),
+    ("a port beyond 65535", "tcp dport 65536 accept", "beyond 65535"),
+    ("a falling range", "tcp dport 90-80 accept", "ends before it starts"),
+    ("a chain that is not there", "jump nowhere", "has no chain 'nowhere'"),
+    ("a set that is not there", "tcp dport @nowhere accept", "has no set 'nowhere'"),
+    ("an unknown flag", "tcp flags foo accept", "not a TCP flag"),
+    ("a brace without end", "tcp dport { 80, accept", "end"),
+    ("a key of the wrong width", "ip saddr . tcp dport { 10.0.0.1 } accept", "has not 2 parts"),
+    ("an unknown policy", "chain f { type filter hook forward priority 0; policy reject; }", "is no policy"),
+    ("an unknown hook", "chain f { type filter hook sideways priority 0; }", "is no base chain"),
+    ("an unknown priority", "chain f { type filter hook forward priority soon; }", "is no priority"),
+    (
+        "a verdict map over what cannot be known",
+        "meta mark vmap { 1 : accept }",
+        "verdict map over what cannot be known",
+    ),
+    ("a chain that calls itself", "chain f { type filter hook forward priority 0; jump f; }", "in a circle"),
+]
+
+
+@pytest.mark.parametrize(("what", "rules", "says"), REFUSED, ids=[c[0] for c in REFUSED])
+def test_what_cannot_be_loaded_is_refused_with_its_place(what, rules, says):
+    with pytest.raises(PolicyError, match=says) as error:
+        verdict(rules, tcp())
+    assert error.value.where.startswith("t")
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("upper", "ALLOW"), ("lower", "DROP")])
+def test_bounds(mode, expected):
+    assert verdict("limit rate 5/second accept", tcp(), mode=mode) == expected
+
+
+def test_the_host_s_own_addresses_are_known_once_given():
+    rules = "fib daddr type local accept"
+    assert verdict(rules, tcp(dst="10.0.0.2"), local_addresses=("10.0.0.2",)) == "ALLOW"
+    assert verdict(rules, tcp(dst="10.0.0.3"), local_addresses=("10.0.0.2",)) == "DROP"
+    assert verdict(rules, tcp()) == "UNDECIDED"
