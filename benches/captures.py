@@ -82,12 +82,15 @@ def _given(path: Path) -> Material:
 def run(options: Options) -> dict[str, Any]:
     cache = data.cache_folder()
     rows: list[Row] = []
-    for case in cases(options):
-        if options.wants(case.suite, case.name):
-            print(f"{case.name} ...", file=sys.stderr, flush=True)
-            folder = data.materialise(case, cache)
-            rows += [_row(case, step, folder, cache, options) for step in STEPS]
-    return report.document("captures", machine.describe(), rows, report.summary(rows))
+    facts = machine.describe()
+    with options.until_interrupted(facts):
+        for case in cases(options):
+            if options.wants(case.suite, case.name):
+                print(f"{case.name} ...", file=sys.stderr, flush=True)
+                folder = data.materialise(case, cache)
+                for step in STEPS:
+                    rows.append(_row(case, step, folder, cache, options))
+    return report.document("captures", facts, rows, report.summary(rows))
 
 
 def _row(case: Case, step: str, folder: Path, cache: Path, options: Options) -> Row:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,18 @@ class Options:
         return (not self.suites or suite in self.suites) and (
             not self.only or any(fnmatch(case, pattern) for pattern in self.only)
         )
+
+    @contextlib.contextmanager
+    def until_interrupted(self, facts: dict[str, Any]) -> Iterator[None]:
+        """Ends a run at Ctrl-C or SIGTERM and lets what was measured so far be reported; ``facts`` say so."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            yield
+        except KeyboardInterrupt:
+            facts["interrupted"] = True
+            print("interrupted; the rows so far follow", file=sys.stderr)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _words(text: str) -> list[str]:

@@ -74,7 +74,7 @@ def run(options: Options) -> dict[str, Any]:
     facts = machine.describe()
     rows: list[Row] = []
     seen: set[str] = set()
-    with machine.huge_pages(4 << 30) as huge:
+    with machine.huge_pages(4 << 30) as huge, options.until_interrupted(facts):
         facts["huge_pages"] = huge
         for case in cases(options):
             if case.name in seen or not options.wants(case.suite, case.name):
@@ -105,7 +105,7 @@ def _row(case: Case, options: Options, cache: Path, huge: bool) -> Row:
         folder,
         cache=cache,
         rounds=rounds,
-        patience=20 if options.quick else options.patience,
+        patience=60 if options.quick else options.patience,
         environment=lambda peer: {"BENCH_HUGE": str(int(huge)), "BENCH_LIMIT_GB": str(BUILD_LIMIT_GB)},
         extras=extras,
     )
@@ -126,7 +126,7 @@ def _prefix_rows(case: Case, options: Options, cache: Path) -> Iterator[Row]:
     folder = data.materialise(case, cache)
     for way in ("batch", "scalar"):
         ours = Peer("ours", module=PREFIX_TABLES, arguments=(f"ours_{way}",))
-        rounds, patience = (3, 20) if options.quick else (9, options.patience)
+        rounds, patience = (3, 60) if options.quick else (9, options.patience)
         entries = duel.run([ours, *PREFIX_PEERS], folder, cache=cache, rounds=rounds, patience=patience)
         yield _finished(case, data.about(folder), entries) | {"case": f"{case.name}_{way}"}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import ipaddress
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -312,6 +314,17 @@ def test_the_command_gives_the_promised_json(tmp_path):
     assert row["ours_ns"] > 0
     scan_ns = row["peers_ns"]["linear_scan"]
     assert row["ratio"] == (pytest.approx(scan_ns / row["ours_ns"]) if scan_ns else None)
+
+
+def test_an_interrupted_run_reports_what_it_has():
+    facts = {}
+    rows = []
+    with options.parse(["packets"], ["packets"]).until_interrupted(facts):
+        rows.append("first")
+        os.kill(os.getpid(), signal.SIGTERM)
+        rows.append("never reached")
+    assert facts == {"interrupted": True}
+    assert rows == ["first"]
 
 
 # --- figures ------------------------------------------------------------------------------------------------------
