@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,12 +15,14 @@ from meshsieve.balance import HashPolicy
 from meshsieve.balance.cluster import Cluster
 from meshsieve.balance.envoy import EnvoyCluster, clusters_of
 from meshsieve.balance.limits import retry_host
+from meshsieve.balance.observed import split_check
 from meshsieve.errors import PolicyError
 from meshsieve.policy import SourceFile
 from meshsieve.request import Request
 from tests.differential import envoy
 
 N_KEYS = 60
+N_CHANCES = 1500
 HASH = [{"header": {"header_name": "x-key"}}]
 COOKIE = [{"cookie": {"name": "sid", "ttl": "60s", "path": "/"}}]
 RETRY = {
@@ -78,6 +81,15 @@ def clusters(port: int, six: list[int], failing: list[int]) -> list[dict[str, An
     named = [endpoint(f"127.8.5.{i}", port, hostname=f"h{i}.example") for i in range(1, 6)]
     by_hostname = {"consistent_hashing_lb_config": {"use_hostname_for_hashing": True}}
 
+    half_sick = [
+        {"locality": {"zone": "a"}, "load_balancing_weight": 3, "lb_endpoints": hosts(16, 2)},
+        {
+            "locality": {"zone": "b"},
+            "load_balancing_weight": 1,
+            "lb_endpoints": [*hosts(17, 2), *(h | {"health_status": "UNHEALTHY"} for h in hosts(18, 2))],
+        },
+    ]
+
     def tagged(third: int, **labels: str) -> list[dict[str, Any]]:
         return hosts(third, 3, metadata={"filter_metadata": {"envoy.lb": labels}})
 
@@ -97,6 +109,10 @@ def clusters(port: int, six: list[int], failing: list[int]) -> list[dict[str, An
         cluster("maglev-retries", [{"lb_endpoints": [endpoint("127.0.0.1", p) for p in failing]}]),
         cluster("ring-retries", [{"lb_endpoints": [endpoint("127.0.0.1", p) for p in failing]}], "RING_HASH"),
         cluster("maglev-cookie", [{"lb_endpoints": hosts(6, 9)}]),
+        cluster("chance-random", mixed, "RANDOM"),
+        cluster("chance-round-robin", mixed, "ROUND_ROBIN"),
+        cluster("chance-least-request", mixed, "LEAST_REQUEST"),
+        cluster("chance-zones", half_sick, "ROUND_ROBIN", common_lb_config=by_locality),
         cluster(
             "subset",
             [{"lb_endpoints": tagged(14, version="v1") + tagged(15, version="v2")}],
@@ -208,10 +224,13 @@ def _variants(name: str) -> list[str]:
     return ["v1", "v2", "v9", "none"] if name == "subset" else [""]
 
 
+OWN = ("chance", "subset")  # with a test of their own
 NAMES = [c["name"] for c in clusters(0, [1], [2])]
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not n.endswith(("retries", "cookie")) and n != "subset"])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if not n.endswith(("retries", "cookie")) and n.partition("-")[0] not in OWN]
+)
 def test_picks(judge: tuple[int, int, dict[str, EnvoyCluster]], name: str) -> None:
     front, _, ours = judge
     _compare(front, f"{name}:", ours[name].cluster)
@@ -233,6 +252,21 @@ def _compare(front: int, case: str, ours: Cluster) -> None:
         assert value is not None
         host = ours.pick(value)
         assert (answer.get("x-up") if status == 200 else None) == (ours.hosts[host].name if host >= 0 else None)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("chance-")])
+def test_chances(judge: tuple[int, int, dict[str, EnvoyCluster]], name: str) -> None:
+    """Balancers without a hash: what Envoy does in many requests is plausible under our shares."""
+    front, _, ours = judge
+    client, chosen = envoy.Client(front), ours[name].cluster
+    counts: Counter[str] = Counter()
+    for _ in range(N_CHANCES):
+        _, answer = client.get("/", [("x-case", f"{name}:")])
+        counts[answer["x-up"]] += 1
+    shares = {h.name: share for h, share in zip(chosen.hosts, chosen.shares, strict=True) if share}
+    assert set(counts) <= set(shares)
+    check = split_check(shares, counts, confidence=0.9999)
+    assert check.consistent, check
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2, 3])

@@ -64,8 +64,8 @@ class HeaderHash:
 class CookieHash:
     """The first cookie of the name over all ``cookie`` lines, without surrounding double quotes; empty is absent.
 
-    With ``ttl`` (seconds, 0 = session cookie) an absent cookie is generated: hex of the xxHash64 of remote and local
-    address.
+    With ``ttl`` (seconds, 0 = session cookie) an absent cookie is generated: 16 hex digits of the xxHash64 of remote and
+    local address.
     """
 
     name: str
@@ -82,7 +82,7 @@ class CookieHash:
         addresses = _address_text(request.source_ip, request.source_port) + _address_text(
             request.destination_ip, request.destination_port
         )
-        return f"{_core.xxh64(_bytes(addresses)):x}"
+        return f"{_core.xxh64(_bytes(addresses)):016x}"
 
 
 @dataclass(frozen=True)

@@ -84,11 +84,12 @@ def test_request_hash(policies: list[dict[str, Any]], request_: Request, hashes:
     assert HashPolicy.from_envoy(policies).hash(request_).value == combine(hashes)
 
 
-def test_a_cookie_with_ttl_is_generated_from_the_addresses() -> None:
+@pytest.mark.parametrize("port", [4242, 1047])  # the second one's value begins with a zero
+def test_a_cookie_with_ttl_is_generated_from_the_addresses(port: int) -> None:
     policy = HashPolicy.from_envoy([{"cookie": {"name": "sid", "ttl": "3600s", "path": "/"}}])
-    request = Request(source_ip="10.0.0.9", source_port=4242, destination_ip="10.0.0.1", destination_port=80)
+    request = Request(source_ip="10.0.0.9", source_port=port, destination_ip="10.0.0.1", destination_port=80)
     answer = policy.hash(request)
-    value = f"{xxh64(b'10.0.0.9:424210.0.0.1:80'):x}"
+    value = f"{xxh64(f'10.0.0.9:{port}10.0.0.1:80'.encode()):016x}"
     assert answer.cookies_to_set == (("sid", value, "/", 3600.0),)
     assert answer.value == xxh64(value.encode())
 

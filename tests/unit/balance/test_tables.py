@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -216,6 +217,32 @@ def test_a_long_build_listens_to_signals() -> None:
         signal.signal(signal.SIGALRM, before)
     # 76 looks in a build; hosts are read before it, in Python, which hears signals too
     assert count >= 10
+
+
+def test_readers_see_one_table_or_the_other_while_it_is_replaced() -> None:
+    """Tables are immutable and replaced by one assignment: a batch comes wholly from one of them."""
+    names = [f"h{i}" for i in range(50)]
+    tables = [Maglev(names, 1009), Maglev(names[::-1], 1009)]
+    hashes = np.random.default_rng(8).integers(0, 2**64, 20_000, np.uint64)
+    wanted = [table.pick_batch(hashes).tobytes() for table in tables]
+    current = [tables[0]]
+    done = threading.Event()
+    mixed = []
+
+    def read() -> None:
+        while not done.is_set():
+            if current[0].pick_batch(hashes).tobytes() not in wanted:
+                mixed.append(1)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for i in range(2000):
+        current[0] = tables[i % 2] if i % 100 else Maglev(names if i % 2 == 0 else names[::-1], 1009)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not mixed
 
 
 def test_ctrl_c_leaves_no_table() -> None:
