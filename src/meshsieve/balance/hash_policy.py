@@ -64,8 +64,8 @@ class HeaderHash:
 class CookieHash:
     """The first cookie of the name over all ``cookie`` lines, without surrounding double quotes; empty is absent.
 
-    With ``ttl`` (seconds, 0 = session cookie) an absent cookie is generated: the xxHash64 of remote and local address in
-    16 hex digits.
+    With ``ttl`` (seconds, 0 = session cookie) an absent cookie is generated: 16 hex digits, the xxHash64 of remote and
+    local address.
     """
 
     name: str
