@@ -63,12 +63,16 @@ cdef class Lookup:
 
 cdef extern from "meshsieve/prefix_table.h" namespace "meshsieve" nogil:
     cdef cppclass PrefixTable:
-        int64_t lookup(U128 address, bint is_v6, int64_t missing) except +
+        int64_t lookup(uint32_t ipv4, int64_t missing) except +
+        int64_t lookup(U128 ipv6, int64_t missing) except +
         void lookup_batch(const void* addresses, uint32_t width, const uint8_t* is_v6, size_t n, int64_t missing,
                           int64_t* out) except +
 
 
 cdef class PrefixLookup:
     cdef shared_ptr[PrefixTable] table
+    cdef readonly object native
     # Value of the longest prefix, else `missing`.
-    cdef int64_t longest_match(self, U128 address, bint is_v6, int64_t missing) noexcept nogil
+    cdef int64_t longest_match4(self, uint32_t address, int64_t missing) noexcept nogil
+    cdef int64_t longest_match6(self, U128 address, int64_t missing) noexcept nogil
+    cdef int64_t value_of(self, object ip, int64_t missing) except? -1

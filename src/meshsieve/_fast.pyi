@@ -1,6 +1,6 @@
 """Look-ups, called millions of times; docs in _fast.pyx."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,11 @@ class Lookup:
     ) -> None: ...
 
 class PrefixLookup:
-    """Look-ups in a PrefixTable. ``capsule``: ``_core.PrefixTable.capsule``."""
+    """The look-ups of ``meshsieve.packets.PrefixTable``, which is the class to make."""
 
-    def __init__(self, capsule: Any) -> None: ...
+    native: Any
+    def __new__(cls, prefixes: Any = ..., *, backend: str = ...) -> Self: ...
+    def __getitem__(self, ip: Any) -> int: ...
     def lookup(self, ip: Any, missing: int = ...) -> int: ...
     def batch(
         self,

@@ -13,6 +13,7 @@ import numpy as np
 import ipaddress
 import operator
 
+from meshsieve import _core
 from meshsieve._core import FIELDS
 from meshsieve.errors import ColumnError
 
@@ -186,25 +187,53 @@ cdef class Lookup:
             self.first_match_batch(keys, results)
 
 
-cdef class PrefixLookup:
-    """Look-ups in the PrefixTable of ``capsule`` (``_core.PrefixTable.capsule``)."""
+# Stands for "no prefix" until a second look-up tells whether it is a value after all.
+cdef int64_t _UNLIKELY = -0x5DEECE66D0B1A2C3
 
-    def __cinit__(self, object capsule not None):
+
+cdef class PrefixLookup:
+    """The look-ups of ``meshsieve.packets.PrefixTable``, which is the class to make; ``native``: its changes."""
+
+    def __cinit__(self, *prefixes, **options):
+        self.native = _core.PrefixTable(options.get("backend", "auto"))
+        capsule = self.native.capsule  # owns what the pointer points to
         cdef void* pointer = PyCapsule_GetPointer(capsule, b"meshsieve.PrefixTable/1")
         self.table = (<shared_ptr[PrefixTable]*>pointer)[0]
 
-    cdef int64_t longest_match(self, U128 address, bint is_v6, int64_t missing) noexcept nogil:
-        return self.table.get().lookup(address, is_v6, missing)
+    def __getitem__(self, ip):
+        """The value of the longest prefix that holds ``ip``; KeyError if there is none."""
+        cdef int64_t value = self.value_of(ip, _UNLIKELY)
+        if value == _UNLIKELY and self.value_of(ip, 0) == 0:
+            raise KeyError(ip)
+        return value
+
+    cdef int64_t longest_match4(self, uint32_t address, int64_t missing) noexcept nogil:
+        return self.table.get().lookup(address, missing)
+
+    cdef int64_t longest_match6(self, U128 address, int64_t missing) noexcept nogil:
+        return self.table.get().lookup(address, missing)
 
     def lookup(self, ip, int64_t missing=-1):
-        """The value of the longest prefix that holds ``ip``, else ``missing``. See ``meshsieve.packets.PrefixTable``."""
+        """The value of the longest prefix that holds ``ip``, else ``missing``."""
+        return self.value_of(ip, missing)
+
+    cdef int64_t value_of(self, object ip, int64_t missing) except? -1:
+        cdef Py_ssize_t size = 0
+        cdef int overflow = 0
+        cdef long long number = -1
         cdef PacketKey key
-        cdef int version
+        if PyUnicode_CheckExact(ip):
+            number = parse_dotted(PyUnicode_AsUTF8AndSize(ip, &size), size)
+        elif PyLong_CheckExact(ip):
+            number = PyLong_AsLongLongAndOverflow(ip, &overflow)
+        if 0 <= number <= 0xFFFFFFFF:
+            return self.table.get().lookup(<uint32_t>number, missing)
         try:
-            version = put_address(key, kSrc, ip, 0)
+            if put_address(key, kSrc, ip, 0) == 6:
+                return self.table.get().lookup(key.address[0], missing)
         except ColumnError as error:
             raise ColumnError(str(error).replace("src_ip", "the address", 1)) from None
-        return self.table.get().lookup(key.address[0], version == 6, missing)
+        return self.table.get().lookup(<uint32_t>key.address[0].lo, missing)
 
     def batch(self, cnp.ndarray addresses not None, object is_v6, int64_t missing,
               cnp.ndarray[int64_t, ndim=1, mode="c"] out not None):

@@ -40,6 +40,11 @@ def test_one_address(address: str, value: int, backend: str) -> None:
     parsed = ipaddress.ip_address(address)
     assert table.lookup(address) == value
     assert table.lookup(parsed) == value
+    if value == -1:
+        with pytest.raises(KeyError):
+            table[address]
+    else:
+        assert table[address] == value
     assert table.lookup(parsed.packed) == value
     assert list(table.lookup_batch([address])) == [value]
 
@@ -90,7 +95,7 @@ def test_changes_leave_what_a_fresh_table_would_hold(steps: list[tuple[bool, str
             del model[prefix]
         address = ipaddress.ip_network(prefix)[0]
         assert table.lookup(address) == reference(model, address)
-    assert {p: table[p] for p in table} == model
+    assert {p: table.exact(p) for p in table} == model
     assert len(table) == len(model)
 
 
@@ -98,7 +103,8 @@ def test_a_failed_update_changes_nothing() -> None:
     table = PrefixTable({"10.0.0.0/8": 1})
     with pytest.raises(KeyError, match=r"192\.0\.2\.0/24"):
         table.update({"10.0.0.0/8": 2}, remove=["10.0.0.0/8", "192.0.2.0/24"])
-    assert table["10.0.0.0/8"] == 1
+    assert table.exact("10.0.0.0/8") == 1
+    assert table.exact("192.0.2.0/24") is None
     with pytest.raises(KeyError):
         table.remove("10.0.0.0/9")
 
@@ -127,6 +133,8 @@ def test_a_batch_never_sees_half_an_update() -> None:
 
 REFUSED = [
     ("host bits below the prefix", lambda: PrefixTable({"10.0.0.1/8": 1}), ModelError, "10.0.0.1/8"),
+    ("a NUL in the text", lambda: PrefixTable({"10.0.0.0\0/8": 1}), ModelError, "not a prefix"),
+    ("leading zeros", lambda: PrefixTable({"010.0.0.0/8": 1}), ModelError, "not a prefix"),
     ("an over-long prefix", lambda: PrefixTable({"10.0.0.0/33": 1}), ModelError, "10.0.0.0/33"),
     ("a value beyond 64 bits", lambda: PrefixTable({"10.0.0.0/8": 2**63}), ModelError, "10.0.0.0/8"),
     ("a value that is no integer", lambda: PrefixTable({"10.0.0.0/8": "x"}), ModelError, "64-bit"),  # type: ignore[dict-item]

@@ -6,7 +6,7 @@
 //         pointer a bit or byte.
 // Updates insert and remove change the list of prefixes; the next look-up, from whichever thread, publishes a new
 //         snapshot of all changes made until then. A look-up answers wholly from one snapshot.
-// Threads Any number may look up and change at once. Look-ups on a published snapshot take no lock.
+// Threads Any number may look up and change at once. A thread takes a lock at its first look-up after a change only.
 // Cost    Change: one ordered map operation; then one rebuild, linear in the number of prefixes (about 0.5 us each), at
 //         the next look-up. Memory: about 100 bytes a prefix, of which the searched part is 10 to 70.
 // Limits  2^30 distinct values.
@@ -53,7 +53,8 @@ class PrefixTable {
   size_t size() const;
   size_t bytes() const;  // of the searched tables
 
-  int64_t lookup(U128 address, bool is_v6, int64_t missing) const;
+  int64_t lookup(uint32_t ipv4, int64_t missing) const;
+  int64_t lookup(U128 ipv6, int64_t missing) const;
   // n addresses, `width` bytes each (4: IPv4; 16: U128), is_v6[i] != 0 says the family where width is 16; nullptr: all
   // IPv6. out: n values.
   void lookup_batch(const void* addresses, uint32_t width, const uint8_t* is_v6, size_t n, int64_t missing,
@@ -62,13 +63,15 @@ class PrefixTable {
  private:
   struct Snapshot;
 
-  std::shared_ptr<const Snapshot> snapshot() const;
+  // Valid until the calling thread's next look-up, in any table.
+  const Snapshot& snapshot() const;
   std::shared_ptr<const Snapshot> build() const;
 
   const simd::Backend* backend_;
   mutable std::mutex mutex_;
   std::map<Prefix, int64_t> prefixes_;  // guarded by mutex_; by family, address, then from short to long
-  mutable std::atomic<std::shared_ptr<const Snapshot>> snapshot_;  // null: changed since
+  mutable std::shared_ptr<const Snapshot> snapshot_;  // guarded by mutex_; null: changed since
+  mutable std::atomic<uint64_t> version_ = 0;         // of snapshot_; 0 while that is null
 };
 
 }  // namespace meshsieve

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <unordered_map>
 
 #include "l4/classes_table.h"
 #include "meshsieve/errors.h"
@@ -50,8 +51,17 @@ class TreeBuilder {
   static constexpr Value kSign = Value{1} << (8 * sizeof(Value) - 1);
   static constexpr Key kLargest = static_cast<Key>(kSign - 1);
 
+  using Image = std::array<uint64_t, 2 * kFanOut>;  // keys, children
+  struct ImageHash {
+    size_t operator()(const Image& image) const {
+      uint64_t hash = 0;
+      for (const uint64_t word : image) hash = (hash ^ word) * 0x9e3779b97f4a7c15 ^ (hash >> 32);
+      return hash;
+    }
+  };
+
   uint32_t node(const Value* start, const uint32_t* child, size_t n) {
-    std::array<uint64_t, 2 * kFanOut> image{};
+    Image image{};
     Node made{};
     for (size_t i = 0; i < kFanOut; ++i) {
       made.child[i] = child[std::min(i, n - 1)];
@@ -66,7 +76,7 @@ class TreeBuilder {
   }
 
   std::vector<Node> nodes_;
-  std::map<std::array<uint64_t, 2 * kFanOut>, uint32_t> known_;
+  std::unordered_map<Image, uint32_t, ImageHash> known_;
 };
 
 uint32_t terminal(uint32_t id) {

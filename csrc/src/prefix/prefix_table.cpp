@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "l4/classes_table.h"
+#include "l4/signature.h"
 #include "simd/backends.h"
 
 namespace meshsieve {
@@ -57,6 +58,22 @@ class Flattener {
   std::vector<Boundary> boundaries_;
 };
 
+// One value, without the set-up that the kernels for many need: three halvings of the seven keys of a node.
+uint32_t class_of(const classes::Search32View& map, uint32_t value) {
+  const uint32_t block = map.blocks[value >> (32 - classes::kBlockBits)];
+  const uint64_t below_block = value << classes::kBlockBits;
+  uint32_t entry = map.slots[(block >> 5) + (below_block >> (32 - (block & 31)))];
+  const auto biased = static_cast<int32_t>(value ^ 0x80000000u);
+  while ((entry & classes::kTerminal) == 0) {
+    const classes::Node32& node = map.nodes[entry];
+    unsigned below = biased > node.key[3] ? 4 : 0;
+    below += biased > node.key[below + 1] ? 2 : 0;
+    below += biased > node.key[below] ? 1 : 0;
+    entry = node.child[below];
+  }
+  return entry & ~classes::kTerminal;
+}
+
 }  // namespace
 
 struct PrefixTable::Snapshot {
@@ -78,7 +95,8 @@ bool PrefixTable::apply(const std::vector<Change>& changes) {
       prefixes_.erase(change.prefix);
     }
   }
-  snapshot_.store(nullptr);
+  snapshot_ = nullptr;
+  version_.store(0, std::memory_order_release);
   return true;
 }
 
@@ -99,20 +117,28 @@ size_t PrefixTable::size() const {
 }
 
 size_t PrefixTable::bytes() const {
-  const auto tables = snapshot();
-  return tables->v4.bytes() + tables->v6.bytes() + tables->value.bytes();
+  const Snapshot& tables = snapshot();
+  return tables.v4.bytes() + tables.v6.bytes() + tables.value.bytes();
 }
 
-std::shared_ptr<const PrefixTable::Snapshot> PrefixTable::snapshot() const {
-  std::shared_ptr<const Snapshot> current = snapshot_.load();
-  if (current != nullptr) return current;
+// The thread keeps the snapshot that it used last, so that a look-up costs one atomic load instead of four atomic
+// read-modify-writes on a counter that all threads share. Versions are unique in the process, so the version alone tells
+// of which table and state a snapshot is. An idle thread thus keeps its last snapshot alive.
+const PrefixTable::Snapshot& PrefixTable::snapshot() const {
+  thread_local uint64_t version = 0;
+  thread_local std::shared_ptr<const Snapshot> tables;
+  const uint64_t now = version_.load(std::memory_order_acquire);
+  if (now != 0 && now == version) return *tables;
   const std::lock_guard lock(mutex_);
-  current = snapshot_.load();  // another thread may have been first
-  if (current == nullptr) {
-    current = build();
-    snapshot_.store(current);
+  if (snapshot_ == nullptr) {
+    // Each extension module has its own copy of this counter; they start far apart, by their addresses.
+    static std::atomic<uint64_t> last_version = mixed(reinterpret_cast<uintptr_t>(&last_version));
+    snapshot_ = build();
+    version_.store(++last_version, std::memory_order_release);
   }
-  return current;
+  tables = snapshot_;
+  version = version_.load(std::memory_order_relaxed);
+  return *tables;
 }
 
 std::shared_ptr<const PrefixTable::Snapshot> PrefixTable::build() const {
@@ -131,33 +157,34 @@ std::shared_ptr<const PrefixTable::Snapshot> PrefixTable::build() const {
   return tables;
 }
 
-int64_t PrefixTable::lookup(U128 address, bool is_v6, int64_t missing) const {
-  const auto tables = snapshot();
-  uint32_t id = classes::kNoSet;
-  if (is_v6) {
-    backend_->search128(tables->v6.view(), &address, 1, &id);
-  } else {
-    const auto value = static_cast<uint32_t>(address.lo);
-    backend_->search32(tables->v4.view(), &value, 1, &id);
-  }
-  return id == classes::kNoSet ? missing : tables->value[id];
+int64_t PrefixTable::lookup(uint32_t address, int64_t missing) const {
+  const Snapshot& tables = snapshot();
+  const uint32_t id = class_of(tables.v4.view(), address);
+  return id == classes::kNoSet ? missing : tables.value[id];
+}
+
+int64_t PrefixTable::lookup(U128 address, int64_t missing) const {
+  const Snapshot& tables = snapshot();
+  uint32_t id;
+  backend_->search128(tables.v6.view(), &address, 1, &id);
+  return id == classes::kNoSet ? missing : tables.value[id];
 }
 
 void PrefixTable::lookup_batch(const void* addresses, uint32_t width, const uint8_t* is_v6, size_t n, int64_t missing,
                                int64_t* out) const {
-  const auto tables = snapshot();
-  const int64_t* values = tables->value.data();
+  const Snapshot& tables = snapshot();
+  const int64_t* values = tables.value.data();
   uint32_t id[classes::kChunk], v4_id[classes::kChunk], v4[classes::kChunk];
   for (size_t first = 0; first < n; first += classes::kChunk) {
     const size_t m = std::min(classes::kChunk, n - first);
     if (width == 4) {
-      backend_->search32(tables->v4.view(), static_cast<const uint32_t*>(addresses) + first, m, id);
+      backend_->search32(tables.v4.view(), static_cast<const uint32_t*>(addresses) + first, m, id);
     } else {
       const U128* wide = static_cast<const U128*>(addresses) + first;
-      backend_->search128(tables->v6.view(), wide, m, id);
+      backend_->search128(tables.v6.view(), wide, m, id);
       if (is_v6 != nullptr) {
         for (size_t i = 0; i < m; ++i) v4[i] = static_cast<uint32_t>(wide[i].lo);
-        backend_->search32(tables->v4.view(), v4, m, v4_id);
+        backend_->search32(tables.v4.view(), v4, m, v4_id);
         for (size_t i = 0; i < m; ++i) id[i] = is_v6[first + i] != 0 ? id[i] : v4_id[i];
       }
     }
