@@ -29,8 +29,8 @@ class PrefixTable(_fast.PrefixLookup):
               ``update`` returns; a batch answers wholly from one state
 
     ``lookup(ip, missing=-1)`` and ``table[ip]`` (KeyError if no prefix holds it) take one address in any form: text,
-    int (beyond 32 bits it is IPv6), packed bytes, ``ipaddress`` object. Values may be negative; pass another ``missing``
-    if -1 is one of them.
+    int (beyond 32 bits it is IPv6), packed bytes, ``ipaddress`` object. Values may be negative: pass another
+    ``missing`` if -1 is one of them.
 
     >>> table = PrefixTable({"10.0.0.0/8": 7, "10.1.0.0/16": 8})
     >>> table.lookup("10.1.2.3"), table.lookup("10.2.0.1"), table.lookup("192.0.2.1")
