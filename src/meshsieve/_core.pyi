@@ -172,7 +172,7 @@ class PacketBatch:
 
 class CaptureProblem:
     @property
-    def path(self) -> bytes: ...
+    def name(self) -> str: ...
     @property
     def text(self) -> str: ...
     @property
@@ -186,6 +186,7 @@ class CaptureReader:
     def __init__(
         self,
         paths: Sequence[bytes],
+        names: Sequence[str],
         merge: bool,
         filter: str,
         count: int | None,
@@ -194,6 +195,7 @@ class CaptureReader:
     ) -> None: ...
     def next_batch(self, batch_size: int, flows: FlowTable | None) -> PacketBatch | None:
         """The next batch, None at the end; the GIL is released."""
+    def close(self) -> None: ...
     @property
     def packets_read(self) -> int: ...
     @property

@@ -85,7 +85,7 @@ class CaptureReader(Iterator[PacketColumns]):
     @property
     def problem(self) -> str | None:
         """None, or 'FILE: N packets read, then REASON at byte B' for each file that could not be read to its end."""
-        texts = [f"{os.fsdecode(p.path)}: {p.text}" for p in self._native.problems]
+        texts = [f"{p.name}: {p.text}" for p in self._native.problems]
         return "; ".join(texts) or None
 
     @property
@@ -93,13 +93,17 @@ class CaptureReader(Iterator[PacketColumns]):
         """Delivered packets by decode status, without zeros; names are those of ``STATUSES``."""
         return {name: n for name, n in zip(STATUSES, self._native.status_counts, strict=True) if n}
 
+    def close(self) -> None:
+        """Close the files; counts and ``problem`` can still be read. ``with`` does it."""
+        self._native.close()
+
     def __enter__(self) -> CaptureReader:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._native = None
+        self.close()
 
 
 def read(
@@ -134,5 +138,7 @@ def read(
     if count is not None and count < 0:
         raise ValueError(f"count is {count}; it cannot be negative")
     paths = [path] if isinstance(path, str | bytes | os.PathLike) else list(path)
-    native = _core.CaptureReader([os.fsencode(p) for p in paths], merge, filter or "", count, start_ns, end_ns)
+    raw = [os.fsencode(p) for p in paths]
+    names = [name.decode("utf-8", "backslashreplace") for name in raw]
+    native = _core.CaptureReader(raw, names, merge, filter or "", count, start_ns, end_ns)
     return CaptureReader(native, batch_size=batch_size, strict=strict, flows=flows)

@@ -398,3 +398,22 @@ def test_status_counts(tmp_path: Path) -> None:
     reader = capture.read(write(tmp_path, pcap([FRAMES[0], b"\0" * 5])))
     assert [len(batch) for batch in reader] == [2]
     assert reader.status_counts == {"ok": 1, "truncated_link": 1}
+
+
+def test_a_path_of_any_bytes(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/odd \xff name.pcap"
+    with open(path, "wb") as file:
+        file.write(pcap(FRAMES)[:-1])
+    reader = capture.read(path)
+    assert len(numbers(reader)) == 2
+    assert "odd \\xff name.pcap: 2 packets read" in (reader.problem or "")
+    with pytest.raises(CaptureError, match=r"\\xff"):
+        capture.read(path + b"?")
+
+
+def test_a_closed_reader_keeps_its_counts(tmp_path: Path) -> None:
+    with capture.read(write(tmp_path, MANY), batch_size=10) as reader:
+        next(reader)
+    assert reader.packets_delivered == 10
+    assert reader.bytes_read > 0
+    assert list(reader) == []

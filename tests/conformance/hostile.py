@@ -13,6 +13,7 @@ counted here, which the output says.
 from __future__ import annotations
 
 import csv
+import faulthandler
 import json
 import os
 import random
@@ -108,6 +109,7 @@ def _isolated(path: Path, fact: dict[str, Any]) -> Findings:
     child = os.fork()
     if child == 0:
         os.close(receive)
+        faulthandler.disable()  # the parent names the death
         signal.alarm(WALL_SECONDS)
         try:
             text = json.dumps(_examine(path, fact))

@@ -24,7 +24,8 @@ class FlowTable;
 class RecordReader;
 
 struct CaptureOptions {
-  std::vector<std::string> paths;  // "-" = standard input
+  std::vector<std::string> paths;  // "-" = standard input; any bytes
+  std::vector<std::string> names;  // the same for messages, in UTF-8
   bool merge = true;               // by time; otherwise one after another
   std::string filter;              // empty = everything
   uint64_t count = std::numeric_limits<uint64_t>::max();      // packets that pass the filter
@@ -44,6 +45,9 @@ class CaptureReader {
   // With `flows`, the packets also go through the flow table, which fills the flow columns.
   Progress fill(PacketBatch& batch, FlowTable* flows = nullptr);
 
+  // Closes the files. Counts and problems stay; fill() then answers `end`.
+  void close();
+
   uint64_t packets_read() const { return packets_read_; }      // records taken from the files
   uint64_t packets_delivered() const { return delivered_; }    // of these, what filter, times and count let through
   uint64_t file_bytes_read() const;
@@ -52,7 +56,7 @@ class CaptureReader {
 
   // A file that could not be read to its end.
   struct Problem {
-    std::string path;
+    std::string name;       // of the file
     std::string text;       // "N packets read, then REASON at byte B"
     uint64_t packets_read;  // of this file
     uint64_t offset;        // in the decompressed stream
@@ -79,6 +83,7 @@ class CaptureReader {
   uint64_t packets_read_ = 0;
   uint64_t delivered_ = 0;
   uint64_t file_bytes_ = 0;
+  uint64_t closed_file_bytes_read_ = 0;
   std::array<uint64_t, kDecodeStatusCount> status_counts_{};
   std::vector<Problem> problems_;
 };

@@ -29,7 +29,7 @@ struct CaptureReader::Run {
 };
 
 struct CaptureReader::File : Run {
-  std::string path;
+  std::string name;
   uint16_t index;
   std::unique_ptr<RecordReader> reader;
 
@@ -46,17 +46,17 @@ CaptureReader::CaptureReader(CaptureOptions options)
   if (!options_.filter.empty()) filter_ = std::make_unique<Filter>(options_.filter);
   const size_t block = std::clamp(kAllBlocksBytes / options_.paths.size(), kLeastBlockBytes, kBlockBytes);
   bool sizes_known = true;
-  for (const std::string& path : options_.paths) {
+  for (size_t i = 0; i < options_.paths.size(); ++i) {
     auto file = std::make_unique<File>();
-    file->path = path;
-    file->index = static_cast<uint16_t>(files_.size());
+    file->name = options_.names.at(i);
+    file->index = static_cast<uint16_t>(i);
     try {
-      OpenedSource opened = open_source(path, options_.interrupted);
+      OpenedSource opened = open_source(options_.paths[i], options_.interrupted);
       file->reader = make_record_reader(std::move(opened.source), block);
       file_bytes_ += opened.file_size;
       sizes_known = sizes_known && opened.file_size != 0;
     } catch (const CaptureError& error) {
-      throw CaptureError(path + ": " + error.what());
+      throw CaptureError(file->name + ": " + error.what());
     }
     files_.push_back(std::move(file));
   }
@@ -66,9 +66,17 @@ CaptureReader::CaptureReader(CaptureOptions options)
 CaptureReader::~CaptureReader() = default;
 
 uint64_t CaptureReader::file_bytes_read() const {
-  uint64_t sum = 0;
+  uint64_t sum = closed_file_bytes_read_;
   for (const auto& file : files_) sum += file->reader->file_bytes_read();
   return sum;
+}
+
+void CaptureReader::close() {
+  closed_file_bytes_read_ = file_bytes_read();
+  files_.clear();
+  heap_.clear();
+  drained_ = nullptr;
+  run_->at = run_->n = 0;
 }
 
 CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows) {
@@ -118,7 +126,7 @@ bool CaptureReader::refill(File& file) {
   if (file.n != 0) return true;
   const RecordReader& reader = *file.reader;
   if (!reader.problem().empty()) {
-    problems_.push_back({file.path,
+    problems_.push_back({file.name,
                          std::to_string(reader.packets_read()) + " packets read, then " + reader.problem() +
                              " at byte " + std::to_string(reader.problem_offset()),
                          reader.packets_read(), reader.problem_offset()});

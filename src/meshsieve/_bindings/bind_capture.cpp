@@ -76,10 +76,12 @@ void check_signals() {
 // A reader with its spare batches. A batch is used again when no array of Python points into it any more.
 class ReaderHandle {
  public:
-  ReaderHandle(std::vector<std::string> paths, bool merge, std::string filter, std::optional<uint64_t> count,
+  ReaderHandle(std::vector<std::string> paths, std::vector<std::string> names, bool merge, std::string filter, std::optional<uint64_t> count,
                std::optional<int64_t> start_ns, std::optional<int64_t> end_ns) {
     CaptureOptions options;
+    if (names.size() != paths.size()) throw CaptureError("every path needs a name");
     options.paths = std::move(paths);
+    options.names = std::move(names);
     options.merge = merge;
     options.filter = std::move(filter);
     if (count) options.count = *count;
@@ -110,6 +112,14 @@ class ReaderHandle {
     }
     if (batch_->size() == 0) return nullptr;
     return std::move(batch_);
+  }
+
+  void close() {
+    const std::unique_lock lock(busy_, std::try_to_lock);
+    if (!lock) throw CaptureError("the reader is being read by another thread");
+    reader_->close();
+    batch_.reset();
+    batches_.clear();
   }
 
   const CaptureReader& reader() const { return *reader_; }
@@ -163,17 +173,18 @@ void bind_capture(py::module_& module) {
       .def("arrays", &batch_arrays);
 
   py::class_<CaptureReader::Problem>(module, "CaptureProblem")
-      .def_property_readonly("path", [](const CaptureReader::Problem& p) { return py::bytes(p.path); })
+      .def_readonly("name", &CaptureReader::Problem::name)
       .def_readonly("text", &CaptureReader::Problem::text)
       .def_readonly("packets_read", &CaptureReader::Problem::packets_read)
       .def_readonly("offset", &CaptureReader::Problem::offset);
 
   py::class_<ReaderHandle>(module, "CaptureReader")
-      .def(py::init<std::vector<std::string>, bool, std::string, std::optional<uint64_t>, std::optional<int64_t>,
-                    std::optional<int64_t>>(),
-           py::arg("paths"), py::arg("merge"), py::arg("filter"), py::arg("count"), py::arg("start_ns"),
+      .def(py::init<std::vector<std::string>, std::vector<std::string>, bool, std::string, std::optional<uint64_t>,
+                    std::optional<int64_t>, std::optional<int64_t>>(),
+           py::arg("paths"), py::arg("names"), py::arg("merge"), py::arg("filter"), py::arg("count"), py::arg("start_ns"),
            py::arg("end_ns"))
       .def("next_batch", &ReaderHandle::next_batch, py::arg("batch_size"), py::arg("flows"))
+      .def("close", &ReaderHandle::close)
       .def_property_readonly("packets_read", [](const ReaderHandle& h) { return h.reader().packets_read(); })
       .def_property_readonly("packets_delivered", [](const ReaderHandle& h) { return h.reader().packets_delivered(); })
       .def_property_readonly("bytes_read", [](const ReaderHandle& h) { return h.reader().file_bytes_read(); })
