@@ -35,7 +35,7 @@ def draw(result: dict[str, Any], folder: Path) -> list[Path]:
 
 def _growth(rows: list[Row], machine: dict[str, Any], path: Path) -> Path:
     """Nanoseconds per header against rules, both logarithmic, one panel a family."""
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     families = sorted({row["family"] for row in rows})
     figure, panels = pyplot.subplots(1, len(families), figsize=(3.4 * len(families), 3.4), sharey=True, squeeze=False)
@@ -46,6 +46,9 @@ def _growth(rows: list[Row], machine: dict[str, Any], path: Path) -> Path:
             if points:
                 panel.plot(*zip(*points, strict=True), marker="o", ms=3, color=COLOURS[name], label=LABELS[name])
         panel.set(title=family, xscale="log", yscale="log", xlabel="rules")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_minor_formatter(ticker.NullFormatter())
         panel.grid(alpha=0.25)
     panels[0][0].set_ylabel("ns per header, one core")
     panels[0][0].legend(frameon=False, fontsize=8)

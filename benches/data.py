@@ -181,13 +181,14 @@ def given(folder: Path) -> Iterator[Case]:
         yield Case(name, "given", facts, lambda p=path: _read_given(p), folder=f"given_{stamp}")
 
 
-def _size(n: int) -> str:
+def short(n: int) -> str:
+    """1000 as 1k."""
     return f"{n // 1000}k" if n % 1000 == 0 else str(n)
 
 
 def _generated(suite: str, family: str, n: int, headers: int, trace: str) -> Case:
     facts = {"family": family, "asked": n, "seed": SEED, "trace": trace}
-    name = f"{family}_{_size(n)}" + ("" if trace == "uniform" else f"_{trace}")
+    name = f"{family}_{short(n)}" + ("" if trace == "uniform" else f"_{trace}")
     return Case(name, suite, facts, lambda: _with_trace(classbench.rules(family, n, SEED), headers, trace))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,9 +183,6 @@ def _summaries(rows: list[Row]) -> dict[str, Any]:
 
 
 def _size_class(row: Row) -> str:
-    """The round number that was asked for; generators may drop some rules."""
+    """The number of rules that was asked for (generators may drop some); of given sets, the nearest power of ten."""
     asked = row.get("asked") or row["rules"]
-    for limit, name in ((1_500, "1k"), (3_000, "2k"), (15_000, "10k"), (150_000, "100k")):
-        if asked <= limit:
-            return name
-    return "beyond"
+    return data.short(10 ** round(math.log10(asked)) if row["suite"] == "given" else asked)

@@ -169,13 +169,13 @@ def _updates(
     }
 
 
-def _rate(change: Callable[[int], int], seconds: float) -> int:
+def _rate(change: Callable[[int], int], seconds: float) -> float:
     """Changes a second, ``change(turn)`` saying how many it made; at least one turn."""
     done, turn, start = 0, 0, time.perf_counter()
     while not turn or time.perf_counter() - start < seconds:
         done += change(turn)
         turn += 1
-    return round(done / (time.perf_counter() - start))
+    return round(done / (time.perf_counter() - start), 2)
 
 
 if __name__ == "__main__":
