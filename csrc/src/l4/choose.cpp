@@ -2,16 +2,19 @@
 //
 // Why     No formula told from the rules alone which structure is fastest: overlap decides, and building tells. A build
 //         costs microseconds a rule, so trying is cheap; what is not cheap is left out by size (kEngineLimits) or stops
-//         by itself (CompileError), and the forest, which always fits, is built last as the fallback.
-// Sample  Headers that hit: a rule drawn uniformly, for each field that any rule names a value of its set. The generator
+//         by itself (CompileError). The forest, which always fits, is built last: to compare, or as the fallback.
+// Sample  Headers that hit: a rule drawn uniformly, for each field that rules name a value of its set. The generator
 //         is seeded with a constant, so the headers are the same every time; the clock is not, so two engines that are
 //         about equally fast may be taken in turn. Answers never depend on the choice.
-// Cost    kSampleHeaders look-ups, kSamplePasses times an engine: well under a millisecond each.
+//         There are many of them: a branch predictor learns a thousand repeated headers by heart, and an engine with
+//         branches then looks twice as fast as it is.
+// Cost    twice kSampleHeaders look-ups an engine: half a millisecond for fast ones.
 #include "l4/choose.h"
 
 #include <time.h>
 
 #include <algorithm>
+#include <optional>
 #include <random>
 #include <string_view>
 
@@ -20,17 +23,23 @@
 namespace meshsieve {
 namespace {
 
-constexpr size_t kSampleHeaders = 1024;
-constexpr int kSamplePasses = 3;
+constexpr size_t kSampleHeaders = 8192;
+constexpr size_t kSampleParts = 8;  // all of them warm the caches, then the fastest counts
 // Short segments, of which a rule base with chains has hundreds, go to the forest unmeasured: it is one or two leaves.
 constexpr int32_t kFewRules = 32;
 
-// Rules beyond which building an engine only to compare it takes too long.
+// How many rules make an engine worth building to compare it: below, another was as fast in every family measured;
+// above, it takes too long or too much memory.
 struct Limit {
   std::string_view engine;
-  int32_t most_rules;
+  int32_t fewest_rules, most_rules;
 };
-constexpr Limit kEngineLimits[] = {{"linear", 0}, {"bitmap", 4096}, {"cross", 20'000}};
+constexpr Limit kEngineLimits[] = {{"linear", 0, 0}, {"bitmap", 0, 4096}, {"cross", 1500, 20'000}};
+// Where a rule's sets have this many intervals on average, trees only bound what matches and check rules one by one.
+constexpr size_t kManyIntervals = 16;
+// Slower than this, and without a budget of the caller's, bitmaps may take kRescueBytes.
+constexpr double kSlowNs = 1000;
+constexpr size_t kRescueBytes = size_t{64} << 20;
 
 double thread_seconds() {
   timespec now;
@@ -38,29 +47,34 @@ double thread_seconds() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-// Headers that hit the rules, one column a field that they name.
+// Headers that hit the rules, one column a field that they name, as callers have them: 4 bytes an IPv4 address.
 class Sample {
  public:
-  Sample(const RuleSet& rules, int32_t begin, int32_t end) {
-    for (int f = 0; f < kFieldCount; ++f) values_[f].resize(kSampleHeaders);
+  Sample(const RuleSet& rules, int32_t begin, int32_t end) : used_(rules.fields_used() | bit_of(Field::ip_ver)) {
+    for (int f = 0; f < kFieldCount; ++f)
+      if (used_ >> f & 1) number_[f].resize(kSampleHeaders);
+    for (std::vector<U128>& column : address_) column.resize(kSampleHeaders);
     std::mt19937_64 random(7);
     std::uniform_int_distribution<int32_t> any_rule(begin, end - 1);
-    uint32_t used = bit_of(Field::ip_ver);
-    for (size_t i = 0; i < kSampleHeaders; ++i) draw(rules, any_rule(random), i, random, used);
-    keys_.n = kSampleHeaders;
-    for (int f = 0; f < kFieldCount; ++f) {
-      if ((used >> f & 1) == 0) continue;
-      const bool address = kFields[f].kind == FieldKind::address;
-      if (address) keys_.column[f] = {values_[f].data(), sizeof(U128), sizeof(U128)};
-      else keys_.column[f] = {&values_[f].data()->lo, 4, sizeof(U128)};
-    }
-    if (only_v4_) shrink_addresses(used);
+    for (size_t i = 0; i < kSampleHeaders; ++i) draw(rules, any_rule(random), i, random);
   }
 
-  const KeyColumns& keys() const { return keys_; }
+  KeyColumns part(size_t p) const {
+    KeyColumns keys;
+    keys.n = kSampleHeaders / kSampleParts;
+    const size_t first = p * keys.n;
+    for (int f = 0; f < kFieldCount; ++f) {
+      if ((used_ >> f & 1) == 0) continue;
+      const bool wide = kFields[f].kind == FieldKind::address && !only_v4_;
+      if (wide) keys.column[f] = {&address_[f][first], sizeof(U128), sizeof(U128)};
+      else keys.column[f] = {&number_[f][first], 4, 4};
+    }
+    if (only_v4_) keys[Field::ip_ver].stride = 0;
+    return keys;
+  }
 
  private:
-  void draw(const RuleSet& rules, int32_t rule, size_t i, std::mt19937_64& random, uint32_t& used) {
+  void draw(const RuleSet& rules, int32_t rule, size_t i, std::mt19937_64& random) {
     Match match = rules.common[rule];
     const uint32_t first = rules.alternative_begin[rule], last = rules.alternative_begin[rule + 1];
     if (first != last) {
@@ -71,18 +85,19 @@ class Sample {
     const bool v6 = is_v6(rules, match);
     only_v4_ = only_v4_ && !v6;
     for (int f = 0; f < kFieldCount; ++f) {
+      if ((used_ >> f & 1) == 0) continue;
       U128 value{random(), random()};
       const bool address = kFields[f].kind == FieldKind::address;
       if (!address) value = {0, value.lo & kFields[f].max_value()};
       else if (!v6) value = {0, value.lo & 0xffffffffu};
       if (match[f] != kAnySet) {
-        used |= uint32_t{1} << f;
         const std::vector<Interval>& span = address && v6 ? rules.sets[match[f]].v6 : rules.sets[match[f]].v4;
         if (!span.empty()) value = within(span[random() % span.size()], value);
       }
-      values_[f][i] = value;
+      number_[f][i] = static_cast<uint32_t>(value.lo);
+      if (address) address_[f][i] = value;
     }
-    values_[index_of(Field::ip_ver)][i] = {0, v6 ? uint64_t{6} : uint64_t{4}};
+    number_[index_of(Field::ip_ver)][i] = v6 ? 6 : 4;
   }
 
   static bool is_v6(const RuleSet& rules, const Match& match) {
@@ -107,64 +122,105 @@ class Sample {
     return {interval.lo.hi + value.hi % (interval.hi.hi - interval.lo.hi), value.lo | interval.lo.lo};
   }
 
-  // All IPv4: columns as a caller with IPv4 headers has them.
-  void shrink_addresses(uint32_t used) {
-    for (const Field field : {Field::src_ip, Field::dst_ip})
-      if (used & bit_of(field)) keys_[field] = {&values_[index_of(field)].data()->lo, 4, sizeof(U128)};
-    keys_[Field::ip_ver] = {&values_[index_of(Field::ip_ver)].data()->lo, 4, 0};
-  }
-
-  std::array<std::vector<U128>, kFieldCount> values_;
-  KeyColumns keys_;
+  const uint32_t used_;
+  std::array<std::vector<uint32_t>, kFieldCount> number_;
+  std::array<std::vector<U128>, 2> address_;
   bool only_v4_ = true;
 };
 
+double seconds_a_batch(const EngineTable& table, const KeyColumns& keys, std::vector<RuleResult>& results) {
+  const double started = thread_seconds();
+  table.first_match_batch(keys, results.data());
+  return thread_seconds() - started;
+}
+
 double nanoseconds_a_lookup(const EngineTable& table, const Sample& sample) {
-  std::vector<RuleResult> results(sample.keys().n);
+  KeyColumns keys = sample.part(0);
+  std::vector<RuleResult> results(keys.n);
+  keys.n /= 16;
+  const double few_ns = 1e9 * seconds_a_batch(table, keys, results) / static_cast<double>(keys.n);
+  if (few_ns > 10 * kSlowNs) return few_ns;  // slow whatever the caches hold
+  for (size_t p = 0; p < kSampleParts; ++p) seconds_a_batch(table, sample.part(p), results);
   double best = 1e9;
-  for (int pass = 0; pass < kSamplePasses; ++pass) {
-    const double started = thread_seconds();
-    table.first_match_batch(sample.keys(), results.data());
-    best = std::min(best, thread_seconds() - started);
-  }
+  for (size_t p = 0; p < kSampleParts; ++p) best = std::min(best, seconds_a_batch(table, sample.part(p), results));
   return 1e9 * best / static_cast<double>(results.size());
 }
 
-bool worth_building(const EngineInfo& engine, int32_t n_rules) {
-  for (const Limit& limit : kEngineLimits)
-    if (limit.engine == engine.name) return kFewRules < n_rules && n_rules <= limit.most_rules;
-  return true;
+bool has_large_groups(const RuleSet& rules, int32_t begin, int32_t end) {
+  size_t intervals = 0;
+  for (int32_t rule = begin; rule < end; ++rule)
+    for (const SetId id : rules.common[rule])
+      if (id != kAnySet) intervals += rules.sets[id].v4.size() + rules.sets[id].v6.size();
+  return intervals > kManyIntervals * static_cast<size_t>(end - begin);
 }
 
-}  // namespace
+class Chooser {
+ public:
+  Chooser(const std::shared_ptr<const RuleSet>& rules, int32_t begin, int32_t end, const CompileOptions& options,
+          std::vector<Candidate>& candidates)
+      : rules_(rules), begin_(begin), end_(end), options_(options), candidates_(candidates) {
+    if (!is_short()) sample_.emplace(*rules, begin, end);
+  }
 
-std::unique_ptr<EngineTable> choose_engine(const std::shared_ptr<const RuleSet>& rules, int32_t begin, int32_t end,
-                                           const CompileOptions& options, std::vector<Candidate>& candidates) {
-  const size_t first = candidates.size();
-  std::unique_ptr<EngineTable> best;
-  size_t taken = first;
-  const Sample sample(*rules, begin, end);
-  for (const EngineInfo& engine : engines()) {
-    if (!worth_building(engine, end - begin)) continue;
-    Candidate candidate{engine.name, begin, end, 0, 0, 0, false, ""};
+  std::unique_ptr<EngineTable> choose() {
+    for (const EngineInfo& engine : engines())
+      if (worth_building(engine)) try_engine(engine, options_);
+    if (options_.budget_bytes == 0 && candidates_[taken_].lookup_ns > kSlowNs) rescue();
+    candidates_[taken_].taken = true;
+    return std::move(best_);
+  }
+
+ private:
+  bool is_short() const { return end_ - begin_ <= kFewRules; }
+
+  bool worth_building(const EngineInfo& engine) const {
+    for (const Limit& limit : kEngineLimits)
+      if (limit.engine == engine.name)
+        return !is_short() && limit.fewest_rules <= end_ - begin_ && end_ - begin_ <= limit.most_rules;
+    return best_ == nullptr || !has_large_groups(*rules_, begin_, end_);
+  }
+
+  void try_engine(const EngineInfo& engine, const CompileOptions& options) {
+    Candidate candidate{engine.name, begin_, end_, 0, 0, 0, false, ""};
     const double started = thread_seconds();
     try {
-      std::unique_ptr<EngineTable> table = engine.build(rules, begin, end, options);
+      std::unique_ptr<EngineTable> table = engine.build(rules_, begin_, end_, options);
       candidate.build_seconds = thread_seconds() - started;
       candidate.bytes = table->stats().bytes;
-      if (end - begin > kFewRules) candidate.lookup_ns = nanoseconds_a_lookup(*table, sample);
-      if (best == nullptr || candidate.lookup_ns < candidates[taken].lookup_ns) {
-        best = std::move(table);
-        taken = candidates.size();
+      if (sample_) candidate.lookup_ns = nanoseconds_a_lookup(*table, *sample_);
+      if (best_ == nullptr || candidate.lookup_ns < candidates_[taken_].lookup_ns) {
+        best_ = std::move(table);
+        taken_ = candidates_.size();
       }
     } catch (const CompileError& error) {
       candidate.build_seconds = thread_seconds() - started;
       candidate.declined = error.what();
     }
-    candidates.push_back(std::move(candidate));
+    candidates_.push_back(std::move(candidate));
   }
-  candidates[taken].taken = true;
-  return best;
+
+  // Policies of many rules over large groups: bitmaps over the groups' classes need memory, all else needs time.
+  void rescue() {
+    CompileOptions options = options_;
+    options.budget_bytes = kRescueBytes;
+    for (const EngineInfo& engine : engines())
+      if (std::string_view(engine.name) == "bitmap") try_engine(engine, options);
+  }
+
+  const std::shared_ptr<const RuleSet>& rules_;
+  const int32_t begin_, end_;
+  const CompileOptions& options_;
+  std::vector<Candidate>& candidates_;
+  std::optional<Sample> sample_;
+  std::unique_ptr<EngineTable> best_;
+  size_t taken_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<EngineTable> choose_engine(const std::shared_ptr<const RuleSet>& rules, int32_t begin, int32_t end,
+                                           const CompileOptions& options, std::vector<Candidate>& candidates) {
+  return Chooser(rules, begin, end, options, candidates).choose();
 }
 
 }  // namespace meshsieve

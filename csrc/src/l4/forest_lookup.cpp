@@ -83,7 +83,7 @@ class ForestTable final : public EngineTable {
     const Table& table = tables_[route.family];
     uint32_t value[kMaxDims * kChunk];
     for (size_t d = 0; d < table.boxes.dims(); ++d) value[d * kChunk] = value_of(table, d, key);
-    const ScalarContext context{rules_.get(), &key};
+    ScalarContext context{rules_.get(), &key};
     const Packets packets{value, route.absent ? &route.absent : nullptr, 1, &ScalarContext::verify, &context};
     int32_t best = kNoRule;
     backend_.forest_first_match(table.view, packets, &best);
@@ -201,7 +201,7 @@ class ForestTable final : public EngineTable {
     uint32_t value[kMaxDims * kChunk];
     for (size_t d = 0; d < table.boxes.dims(); ++d)
       fill(table, d, keys[table.boxes.field[d]], first, index, n, value + d * kChunk);
-    const BatchContext context{rules_.get(), &keys, first, index};
+    BatchContext context{rules_.get(), &keys, first, index, ~size_t{0}, {}};
     const Packets packets{value, absent, n, &BatchContext::verify, &context};
     int32_t best[kChunk];
     std::fill(best, best + n, kNoRule);
@@ -259,7 +259,7 @@ class ForestTable final : public EngineTable {
   struct ScalarContext {
     const RuleSet* rules;
     const PacketKey* key;
-    static bool verify(const void* context, size_t, int32_t rule) {
+    static bool verify(void* context, size_t, int32_t rule) {
       const auto* self = static_cast<const ScalarContext*>(context);
       return reference_truth(*self->rules, *self->key, rule) != Truth::No;
     }
@@ -269,10 +269,15 @@ class ForestTable final : public EngineTable {
     const KeyColumns* keys;
     size_t first;
     const size_t* index;
-    static bool verify(const void* context, size_t packet, int32_t rule) {
-      const auto* self = static_cast<const BatchContext*>(context);
-      const size_t row = self->index != nullptr ? self->index[packet] : self->first + packet;
-      return reference_truth(*self->rules, self->keys->key(row), rule) != Truth::No;
+    size_t packet;  // whose key is held
+    PacketKey key;
+    static bool verify(void* context, size_t packet, int32_t rule) {
+      auto* self = static_cast<BatchContext*>(context);
+      if (self->packet != packet) {
+        self->key = self->keys->key(self->index != nullptr ? self->index[packet] : self->first + packet);
+        self->packet = packet;
+      }
+      return reference_truth(*self->rules, self->key, rule) != Truth::No;
     }
   };
 

@@ -1,8 +1,8 @@
 // The decision forest: the engine that takes every rule set and always fits its memory budget.
 //
 // What    Rules become *entries*: boxes over the fields that any rule names. Entries are split by how small their
-//         source and destination are into at most four trees. An inner node looks at a window of bits of one field and has one
-//         child a value of the window; a leaf is a row of blocks of eight entries that are compared at once.
+//         source and destination are into at most four trees. An inner node looks at a window of bits of one field and
+//         has one child a value of the window; a leaf is a row of blocks of eight entries that are compared at once.
 // Why     Wide rules in the same tree as narrow ones would be copied into most of its leaves. Windows of several bits
 //         make trees of depth 2 to 4, and leaves of whole cache lines make use of what a memory access brings.
 // Groups  A field's set of many intervals is not multiplied out: its entry goes where any interval reaches. In a leaf,

@@ -42,7 +42,7 @@ struct BlockTail {
 static_assert(sizeof(BlockTail) == 48, "with the 5-tuple of IPv4 a block is 256 bytes, four cache lines");
 
 // Checks `rule` exactly on packet number `packet` of the chunk: does it not fail?
-using Verify = bool (*)(const void* context, size_t packet, int32_t rule);
+using Verify = bool (*)(void* context, size_t packet, int32_t rule);
 
 struct View {
   const Node* nodes;
@@ -62,7 +62,7 @@ struct Packets {
   const uint32_t* absent;
   size_t n;
   Verify verify;
-  const void* context;
+  void* context;
 };
 
 }  // namespace meshsieve::forest
