@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -26,10 +26,14 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Snat:
-    """Source addresses that the server may see: "client" (its own), "automap" (the gateway's), "pool", "node"."""
+    """Source addresses that the server may see: "client" (its own), "automap" (the gateway's), "pool", "node".
+
+    forwarded_for: what becomes of X-Forwarded-For: "" nothing, INSERT the client is added, REPLACE it stands alone
+    """
 
     mode: str
     addresses: tuple[str, ...] = ()
+    forwarded_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Decision:
             "class": self.answer_class,
             "status": self.status,
             "location": self.location,
-            "snat": None if self.snat is None else {"mode": self.snat.mode, "addresses": list(self.snat.addresses)},
+            "snat": None if self.snat is None else asdict(self.snat),
             "persistence": self.persistence,
             "limits": list(self.limits),
             "explain": list(self.explain),

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve import _core, _fast_balance
+from meshsieve import _core
+from meshsieve._fast_balance import hash_fixed, hash_variable
 from meshsieve.errors import ColumnError
 from meshsieve.extras import require
 
@@ -32,7 +33,7 @@ def hash_keys(keys: Any) -> Hashes:
     raises  ColumnError for anything else, and for a null: an absent key has no hash
     """
     if isinstance(keys, np.ndarray) and keys.dtype.kind == "S" and keys.ndim == 1:
-        return _fast_balance.hash_fixed(np.ascontiguousarray(keys))
+        return hash_fixed(np.ascontiguousarray(keys))
     if hasattr(keys, "__arrow_c_array__") or hasattr(keys, "__arrow_c_stream__"):
         return _hash_arrow(keys)
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
@@ -40,7 +41,7 @@ def hash_keys(keys: Any) -> Hashes:
     values = [_bytes(key) for key in keys]
     offsets = np.zeros(len(values) + 1, np.int64)
     np.cumsum([len(v) for v in values], out=offsets[1:])
-    return _fast_balance.hash_variable(np.frombuffer(b"".join(values), np.uint8), offsets)
+    return hash_variable(np.frombuffer(b"".join(values), np.uint8), offsets)
 
 
 def combine(hashes: Hashes, more: Hashes) -> Hashes:
@@ -65,4 +66,4 @@ def _hash_arrow(keys: Any) -> Hashes:
     column = column.cast(pa.large_binary())
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    return _fast_balance.hash_variable(np.frombuffer(data or b"", np.uint8), np.ascontiguousarray(ends))
+    return hash_variable(np.frombuffer(data or b"", np.uint8), np.ascontiguousarray(ends))

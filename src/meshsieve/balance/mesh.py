@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from meshsieve.balance import locality as places
 from meshsieve.balance.cluster import ChancePolicy, Cluster, ClusterSettings, MaglevPolicy
@@ -158,6 +158,21 @@ class Mesh:
                 return Decision(Outcome.PASSTHROUGH, pool=name, explain=(f"{host} is defined by nobody",))
             return Decision(Outcome.NO_ENDPOINT, pool=name, status=502, explain=(f"{host} is defined by nobody",))
         return self.backend(host, port, subset, proxy).decide(request)
+
+    def decide_split(self, split: Split, value: int, request: Request, proxy: Proxy | None = None) -> Decision:
+        """The endpoint of a request that the router gave to a rule: its split by the random value, then ``decide``.
+
+        raises  BalanceError where a destination names no port and its service has not exactly one
+        """
+        chosen = split.pick(value)
+        port = chosen.port
+        if port is None:
+            ports = [p.port for host, known in self._hosts() if host == chosen.host for p in known]
+            if len(ports) != 1:
+                raise BalanceError(f"{split.name}: {chosen.host} has {len(ports)} ports, and the rule names none")
+            port = ports[0]
+        decision = self.decide(chosen.host, port, request, chosen.subset, proxy)
+        return replace(decision, explain=(f"{split.name} ({split.where}): {chosen.name}", *decision.explain))
 
     def defines(self, host: str) -> bool:
         """Whether a Service or ServiceEntry has the host."""

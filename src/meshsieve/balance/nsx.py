@@ -312,6 +312,7 @@ class NsxBalancer:
         # A cookie carries its own record; the table holds only the hidden ones that the caller knows.
         if profile is not None and key and profile.kind != "cookie":
             _remember(state.tables.setdefault(table, {}), key, member.name, time, profile)
+        app = self.objects.profiles.get(server.profile)
         port = member.port or _member_port(server, walk.request.destination_port or 0)
         host = Host(member.address, port, member.weight)
         notes = [f"member {member.name}, {pool.algorithm}"] + ([note] if note else [])
@@ -320,7 +321,7 @@ class NsxBalancer:
             ((host, Fraction(1)),),
             pool.path,
             class_,
-            snat=Snat(pool.snat, pool.snat_addresses),
+            snat=Snat(pool.snat, pool.snat_addresses, app.x_forwarded_for if app else ""),
             persistence=persistence,
             explain=tuple(notes),
             source=pool.where,

@@ -395,6 +395,21 @@ def test_splits_of_routes() -> None:
         by_name(splits, "HTTPRoute")
 
 
+def test_a_split_leads_to_an_endpoint() -> None:
+    known = mesh(RULE % "", ROUTES)
+    canary = by_name(known.splits, "VirtualService shop/web http[1]")
+    decisions = [known.decide_split(canary, value, Request(), CLIENT) for value in (98, 99)]
+    assert [d.endpoint and d.endpoint.address for d in decisions] == ["10.1.0.1", "10.1.0.2"]
+    assert decisions[1].explain[0].endswith(f"{WEB}|v2")
+
+
+def test_a_split_to_a_service_of_several_ports_must_name_one() -> None:
+    several = (SERVICE % "").replace("nodePort: 30080}]", "nodePort: 30080}, {name: admin, port: 81}]")
+    known = mesh_of([SourceFile("web.yaml", "---\n".join([several + ENDPOINTS, RULE % "", ROUTES]))])
+    with pytest.raises(BalanceError, match="has 2 ports, and the rule names none"):
+        known.decide_split(known.splits[0], 0, Request(), CLIENT)
+
+
 A, B, C = Locality("r1", "a"), Locality("r1", "b"), Locality("r2", "c")
 
 

@@ -409,6 +409,13 @@ def test_what_source_the_server_sees(more: dict[str, Any], mode: str, addresses:
     assert (snat.mode, snat.addresses) == (mode, addresses)
 
 
+@pytest.mark.parametrize("how", ["INSERT", "REPLACE"])
+def test_what_the_server_is_told_of_the_client(how: str) -> None:
+    snat = decide(balancer({**HTTP, "x_forwarded_for": how})).snat
+    assert snat is not None
+    assert snat.forwarded_for == how
+
+
 def test_a_group_of_members_is_sorted_by_number_and_cut() -> None:
     group = {"group_path": GROUP, "max_ip_list_size": 3, "port": 8080}
     lb = balancer(
