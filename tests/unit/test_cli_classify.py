@@ -137,6 +137,7 @@ ERRORS = [
     # what it shows              words                                                             said
     ("no such capture", ["classify", "-r", "nowhere.pcap", *POLICIES], "nowhere.pcap"),
     ("no such policy", ["classify", "-r", CAPTURE, "-p", "nowhere.json"], "nowhere.json"),
+    ("no such second policy", [*CLASSIFY, "nowhere.rules"], "nowhere.rules"),
     ("a capture as policy", ["classify", "-r", CAPTURE, "-p", CAPTURE], "demo.pcap"),
     ("a policy as capture", ["classify", "-r", "examples/demo/nsx.json", *POLICIES], "nsx.json"),
     ("a filter that is none", [*CLASSIFY, "tcp and nonsense ("], "nonsense"),

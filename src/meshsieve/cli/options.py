@@ -12,6 +12,7 @@ from meshsieve.errors import UsageError
 if TYPE_CHECKING:
     from meshsieve.engine import Engine
 
+_FILE_ENDINGS = (".json", ".yaml", ".yml", ".rules", ".txt", ".pcap", ".pcapng", ".cap", ".gz", ".zst")
 FORMATS = ("table", "json", "ndjson", "csv", "parquet")
 
 
@@ -101,12 +102,19 @@ def take_trailing_words(options: argparse.Namespace, lists: Sequence[str], trail
         end = next((i for i, w in enumerate(words) if i and w != "-" and not os.path.lexists(w)), len(words))
         places.append(words[end:])
         setattr(options, name, words[:end])
+    for words in places[1:]:
+        if words and _looks_like_file(words[0]):
+            raise UsageError(f"'{words[0]}' does not exist (and an expression, which would stand here, it is not)")
     found = [" ".join(words) for words in places if words]
     if len(found) > 1:
         raise UsageError(
             f"'{found[1]}' is neither a file nor, with '{found[0]}', one expression; put it into one place"
         )
     return found[0] if found else ""
+
+
+def _looks_like_file(word: str) -> bool:
+    return word.startswith(("/", "./", "../", "~")) or word.endswith(_FILE_ENDINGS)
 
 
 def load_engine(options: argparse.Namespace) -> Engine:
