@@ -20,6 +20,7 @@ _ROOMS = frozenset(
 )
 # Public names and the room that each lives in.
 _NAMES = {
+    "backend": "packets",
     "Engine": "engine",
     "load": "engine",
     "ImportOptions": "policy",
@@ -27,11 +28,12 @@ _NAMES = {
     "Request": "request",
 }
 
-__all__ = ["Engine", "ImportOptions", "PacketColumns", "Request", "__version__", "load"]
+__all__ = ["Engine", "ImportOptions", "PacketColumns", "Request", "__version__", "backend", "load"]
 
 if TYPE_CHECKING:
     from meshsieve.columns import PacketColumns
     from meshsieve.engine import Engine, load
+    from meshsieve.packets import backend
     from meshsieve.policy import ImportOptions
     from meshsieve.request import Request
 

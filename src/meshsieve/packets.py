@@ -36,6 +36,7 @@ __all__ = [
     "Rule",
     "RuleSet",
     "RuleTest",
+    "backend",
     "compile",
     "read_rules",
     "read_trace",
@@ -64,6 +65,14 @@ def compile(
     if budget_bytes is not None and budget_bytes <= 0:
         raise ModelError(f"budget_bytes is {budget_bytes}; give a positive number of bytes, or None for the default")
     return PacketClassifier(_Version.of(rules, _Options(engine, backend, budget_bytes or 0)))
+
+
+def backend() -> str:
+    """The SIMD backend that "auto" means: the best that this CPU runs, or what MESHSIEVE_BACKEND names.
+
+    raises  BackendError if MESHSIEVE_BACKEND names none that there is, or one that this CPU lacks
+    """
+    return compile(()).stats.backend
 
 
 def read_rules(path: str | os.PathLike[str], format: str = "auto") -> RuleSet:

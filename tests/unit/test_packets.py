@@ -5,7 +5,8 @@ import ipaddress
 import numpy as np
 import pytest
 
-from meshsieve import packets
+import meshsieve
+from meshsieve import _core, packets
 from meshsieve.errors import BackendError, ColumnError, ModelError, PolicyError
 from meshsieve.model import Action, NameCodes, Rule, RuleSet, ValueSet
 
@@ -198,3 +199,15 @@ def test_auto_says_what_it_tried():
     assert [c.engine for c in clf.stats.candidates if c.taken] == [clf.stats.engine]
     assert len(clf.stats.candidates) > 1
     assert clf.explain_compile().count("taken") == 1
+
+
+def test_the_backend_can_be_read_and_forced(monkeypatch):
+    monkeypatch.delenv("MESHSIEVE_BACKEND", raising=False)
+    assert packets.backend() == meshsieve.backend() == _core.backends()[0]
+    for name in _core.backends():
+        assert packets.compile([Rule()], backend=name).stats.backend == name
+    monkeypatch.setenv("MESHSIEVE_BACKEND", "scalar")
+    assert packets.backend() == "scalar"
+    monkeypatch.setenv("MESHSIEVE_BACKEND", "abacus")
+    with pytest.raises(BackendError, match="from MESHSIEVE_BACKEND"):
+        packets.compile([Rule()])

@@ -35,11 +35,12 @@ struct Limit {
   int32_t fewest_rules, most_rules;
 };
 constexpr Limit kEngineLimits[] = {{"linear", 0, 0}, {"bitmap", 0, 4096}, {"cross", 1500, 20'000}};
-// Where a rule's sets have this many intervals on average, trees only bound what matches and check rules one by one.
+// Where a rule's sets have this many intervals on average, it is a policy of groups: trees only bound what matches and
+// check rules one by one, products explode, and bitmaps win. Their rows belong to classes of groups, of which there are
+// many for few rules, so they may take kGroupBytes where the caller set no budget.
 constexpr size_t kManyIntervals = 16;
-// Slower than this, and without a budget of the caller's, bitmaps may take kRescueBytes.
-constexpr double kSlowNs = 1000;
-constexpr size_t kRescueBytes = size_t{64} << 20;
+constexpr size_t kGroupBytes = size_t{128} << 20;
+constexpr double kSlowNs = 10'000;
 
 double thread_seconds() {
   timespec now;
@@ -139,7 +140,7 @@ double nanoseconds_a_lookup(const EngineTable& table, const Sample& sample) {
   std::vector<RuleResult> results(keys.n);
   keys.n /= 16;
   const double few_ns = 1e9 * seconds_a_batch(table, keys, results) / static_cast<double>(keys.n);
-  if (few_ns > 10 * kSlowNs) return few_ns;  // slow whatever the caches hold
+  if (few_ns > kSlowNs) return few_ns;  // slow whatever the caches hold
   for (size_t p = 0; p < kSampleParts; ++p) seconds_a_batch(table, sample.part(p), results);
   double best = 1e9;
   for (size_t p = 0; p < kSampleParts; ++p) best = std::min(best, seconds_a_batch(table, sample.part(p), results));
@@ -160,12 +161,13 @@ class Chooser {
           std::vector<Candidate>& candidates)
       : rules_(rules), begin_(begin), end_(end), options_(options), candidates_(candidates) {
     if (!is_short()) sample_.emplace(*rules, begin, end);
+    taken_ = candidates.size();
   }
 
   std::unique_ptr<EngineTable> choose() {
+    if (!is_short() && has_large_groups(*rules_, begin_, end_)) try_bitmaps_of_groups();
     for (const EngineInfo& engine : engines())
       if (worth_building(engine)) try_engine(engine, options_);
-    if (options_.budget_bytes == 0 && candidates_[taken_].lookup_ns > kSlowNs) rescue();
     candidates_[taken_].taken = true;
     return std::move(best_);
   }
@@ -174,10 +176,11 @@ class Chooser {
   bool is_short() const { return end_ - begin_ <= kFewRules; }
 
   bool worth_building(const EngineInfo& engine) const {
+    if (of_groups_ && (best_ != nullptr || std::string_view(engine.name) == "bitmap")) return false;
     for (const Limit& limit : kEngineLimits)
       if (limit.engine == engine.name)
         return !is_short() && limit.fewest_rules <= end_ - begin_ && end_ - begin_ <= limit.most_rules;
-    return best_ == nullptr || !has_large_groups(*rules_, begin_, end_);
+    return true;
   }
 
   void try_engine(const EngineInfo& engine, const CompileOptions& options) {
@@ -199,10 +202,10 @@ class Chooser {
     candidates_.push_back(std::move(candidate));
   }
 
-  // Policies of many rules over large groups: bitmaps over the groups' classes need memory, all else needs time.
-  void rescue() {
+  void try_bitmaps_of_groups() {
+    of_groups_ = true;
     CompileOptions options = options_;
-    options.budget_bytes = kRescueBytes;
+    if (options.budget_bytes == 0) options.budget_bytes = kGroupBytes;
     for (const EngineInfo& engine : engines())
       if (std::string_view(engine.name) == "bitmap") try_engine(engine, options);
   }
@@ -214,6 +217,7 @@ class Chooser {
   std::optional<Sample> sample_;
   std::unique_ptr<EngineTable> best_;
   size_t taken_ = 0;
+  bool of_groups_ = false;
 };
 
 }  // namespace
