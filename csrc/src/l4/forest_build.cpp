@@ -37,6 +37,7 @@ struct BuildNode {
   std::vector<Region> region;
   std::vector<uint32_t> children;  // empty: a leaf
   uint8_t dim = 0, shift = 0;
+  uint32_t first_entry = 0;  // kept when a split gives the entries away
 };
 
 struct Window {
@@ -116,7 +117,8 @@ class Builder {
     const auto id = static_cast<uint32_t>(nodes_.size());
     bytes_ += leaf_bytes(entries.size());
     if (entries.size() > kShortLeaf) longest_.push({entries.size(), id});
-    nodes_.push_back({std::move(entries), std::move(region), {}, 0, 0});
+    const uint32_t first = entries.empty() ? 0 : entries.front();
+    nodes_.push_back({std::move(entries), std::move(region), {}, 0, 0, first});
     return id;
   }
 
@@ -345,8 +347,7 @@ class Builder {
     std::vector<std::pair<uint32_t, uint32_t>> pending;  // build node, place
     for (size_t t = 0; t < roots_.size(); ++t) {
       out.root[t] = static_cast<uint32_t>(t);
-      out.first_rule[t] = boxes_.entries[nodes_[roots_[t]].entries.empty() ? first_entry(roots_[t])
-                                                                           : nodes_[roots_[t]].entries[0]].rule;
+      out.first_rule[t] = boxes_.entries[nodes_[roots_[t]].first_entry].rule;
       pending.push_back({roots_[t], static_cast<uint32_t>(t)});
     }
     out.n_trees = static_cast<uint8_t>(roots_.size());
@@ -370,18 +371,6 @@ class Builder {
     steps_.assign(nodes_.size(), 0);
     for (const uint32_t root : roots_) out.worst_case_steps += worst_steps(root);
     return out;
-  }
-
-  // Entries of inner nodes are gone; their first entry is that of their first leaf.
-  uint32_t first_entry(uint32_t id) const {
-    const BuildNode& node = nodes_[id];
-    if (node.children.empty()) return node.entries.empty() ? ~uint32_t{0} : node.entries[0];
-    uint32_t first = ~uint32_t{0}, previous = ~uint32_t{0};
-    for (const uint32_t child : node.children) {
-      if (child != previous) first = std::min(first, first_entry(child));
-      previous = child;
-    }
-    return first;
   }
 
   uint64_t worst_steps(uint32_t id) {

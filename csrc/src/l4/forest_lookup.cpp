@@ -295,9 +295,18 @@ class ForestTable final : public EngineTable {
       const Node node = table.view.nodes[node_at];
       if (node.mask == 0) return scan_leaf(node.first);
       if ((unknown_dims >> node.dim & 1) == 0) return walk(node.first + (value[node.dim] >> node.shift & node.mask));
+      walk_children(node);
+    }
+
+    // Values often share a child; as many as fit the list are walked once.
+    void walk_children(const Node& node) {
+      uint64_t walked[64];
+      size_t n_walked = 0;
       for (uint32_t c = 0; c <= node.mask; ++c) {
-        const Node& child = table.view.nodes[node.first + c];
-        if (c > 0 && std::memcmp(&child, &child - 1, sizeof child) == 0) continue;
+        uint64_t child;
+        std::memcpy(&child, &table.view.nodes[node.first + c], sizeof child);
+        if (std::find(walked, walked + n_walked, child) != walked + n_walked) continue;
+        if (n_walked < std::size(walked)) walked[n_walked++] = child;
         walk(node.first + c);
       }
     }
