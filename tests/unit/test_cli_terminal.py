@@ -29,7 +29,7 @@ def on_terminal(columns: int, **environment: str) -> str:
         stdout=theirs,
         stderr=subprocess.DEVNULL,
         cwd=ROOT,
-        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": str(columns), **environment},
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": "", **environment},
     )
     os.close(theirs)
     out = b""
