@@ -15,7 +15,16 @@ namespace {
 constexpr uint64_t kStepsARule = 400;         // 10 to 20 ns each, nodes and patterns included: 8 ms a thousand rules
 constexpr size_t kMostPlansTried = 1;         // a plan whose nodes and patterns outgrew the limits has cost its build
 constexpr uint64_t kFewestSteps = 1 << 18;    // small sets may be denser
+// Work for nodes and patterns, over all plans tried, in units of about a nanosecond: 10 ms a thousand rules.
+constexpr uint64_t kWorkARule = 10'000;
+constexpr uint64_t kLeastWork = 5'000'000;
+constexpr uint64_t kWorkAStep = 4;
 constexpr uint32_t kMostPositions = 254;      // positions of a pattern are bytes, 0 is none
+
+void spend(uint64_t work, uint64_t& left) {
+  if (work > left) throw CompileError("building cross-product tables takes too long: too many different cells");
+  left -= work;
+}
 
 struct VectorHash {
   template <class T>
@@ -57,8 +66,8 @@ class Containment {
 // Nodes, patterns and winners of all tables.
 class NodePool {
  public:
-  NodePool(const Problem& problem, size_t most_bytes)
-      : problem_(problem), most_bytes_(most_bytes), containment_(problem.service), covered_(containment_.words()),
+  NodePool(const Problem& problem, size_t most_bytes, uint64_t& work_left)
+      : problem_(problem), most_bytes_(most_bytes), work_left_(work_left), containment_(problem.service), covered_(containment_.words()),
         class_words_((problem.n_services + 63) / 64), service_bits_(problem.service.size() * class_words_),
         positions_(class_words_ * 64) {
     for (size_t s = 0; s < problem.service.size(); ++s)
@@ -70,6 +79,7 @@ class NodePool {
 
   // Node of a cell that leaves these rules (sorted).
   uint32_t node_of(const std::vector<uint32_t>& rules) {
+    spend(8 * rules.size() + 500, work_left_);
     services_.clear();
     kept_.clear();
     std::fill(covered_.begin(), covered_.end(), 0);
@@ -121,6 +131,7 @@ class NodePool {
     const auto [found, is_new] = shapes_.try_emplace(services);
     if (!is_new) return found->second;
     Shape& shape = found->second;
+    spend(services.size() * class_words_ + problem_.n_services + 500, work_left_);
     std::fill(positions_.begin(), positions_.end(), 0);
     left_.assign(class_words_, ~uint64_t{0});
     for (uint32_t k = 0; k < services.size(); ++k) {
@@ -163,6 +174,7 @@ class NodePool {
 
   const Problem& problem_;
   size_t most_bytes_;
+  uint64_t& work_left_;
   Containment containment_;
   std::vector<uint64_t> covered_;
   std::vector<uint32_t> services_, kept_, list_;
@@ -361,9 +373,11 @@ CrossTable::CrossTable(std::shared_ptr<const RuleSet> rules, int32_t begin, int3
   const size_t most = most_bytes(options, n_rules);
   const uint64_t steps = std::max(kFewestSteps, uint64_t{n_rules} * kStepsARule);
   std::vector<Plan> plans = make_plans(problem, steps, usual_bytes(n_rules) / 2, most / 2);
+  uint64_t work_left = n_rules * kWorkARule + kLeastWork;
   for (size_t p = 0; p < plans.size(); ++p) {
     try {
-      fill(problem, plans[p], most);
+      spend(plans[p].steps() * kWorkAStep, work_left);
+      fill(problem, plans[p], most, work_left);
       break;
     } catch (const CompileError&) {
       if (p + 1 == std::min(plans.size(), kMostPlansTried)) throw;
@@ -373,8 +387,8 @@ CrossTable::CrossTable(std::shared_ptr<const RuleSet> rules, int32_t begin, int3
 }
 
 // Builds the tables of a plan. Throws CompileError where nodes and patterns, unknown until then, exceed the limits.
-void CrossTable::fill(const Problem& problem, const Plan& plan, size_t most) {
-  NodePool pool(problem, most);
+void CrossTable::fill(const Problem& problem, const Plan& plan, size_t most, uint64_t& work_left) {
+  NodePool pool(problem, most, work_left);
   const size_t n_tables = plan.tables.size();
   row_ = TableArray<uint32_t>(size_t{problem.source.n_classes} * n_tables);
   column_ = TableArray<uint32_t>(size_t{problem.destination.n_classes} * n_tables);

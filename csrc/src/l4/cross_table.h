@@ -120,7 +120,7 @@ class CrossTable final : public EngineTable {
   EngineStats stats() const override;
 
  private:
-  void fill(const Problem& problem, const Plan& plan, size_t most);
+  void fill(const Problem& problem, const Plan& plan, size_t most, uint64_t& work_left);
   void look_up(const classes::ClassChunk& chunk, size_t n, RuleResult* out) const;
 
   classes::ClassFront front_;
