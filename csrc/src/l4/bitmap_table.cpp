@@ -25,10 +25,10 @@ BitmapTable::BitmapTable(std::shared_ptr<const RuleSet> rules, int32_t begin, in
   size_t n_classes = 0;
   for (const classes::Dimension& dimension : front_.dimensions()) n_classes += dimension.n_classes;
   const size_t bytes = n_classes * view_.words * sizeof(uint64_t) + front_.bytes();
-  if (bytes > most_bytes(options, n_rules))
+  if (bytes > most_bytes(options, *rules, n_rules))
     throw CompileError("bitmaps of " + std::to_string(n_classes) + " classes x " + std::to_string(n_rules) +
                        " rules take " + std::to_string(bytes) + " bytes, the budget is " +
-                       std::to_string(most_bytes(options, n_rules)));
+                       std::to_string(most_bytes(options, *rules, n_rules)));
 
   for (uint32_t d = 0; d < view_.n_dims; ++d) {
     const classes::Dimension& dimension = front_.dimensions()[d];

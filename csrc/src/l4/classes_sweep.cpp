@@ -46,12 +46,27 @@ struct Event {
   uint32_t set;
 };
 
+// By place. IPv4 events, which large groups have by the hundred thousand, are sorted as one word each.
+void sort(std::vector<Event>& events) {
+  const bool narrow = std::all_of(events.begin(), events.end(),
+                                  [](const Event& e) { return e.at.hi == 0 && e.at.lo <= 0xffffffffu; });
+  if (!narrow) {
+    std::sort(events.begin(), events.end(), [](const Event& x, const Event& y) { return x.at < y.at; });
+    return;
+  }
+  std::vector<uint64_t> words;
+  words.reserve(events.size());
+  for (const Event& e : events) words.push_back(e.at.lo << 32 | e.set);
+  std::sort(words.begin(), words.end());
+  for (size_t i = 0; i < words.size(); ++i) events[i] = {{0, words[i] >> 32}, static_cast<uint32_t>(words[i])};
+}
+
 class Sweeper {
  public:
   Sweeper(const FieldInfo& field, FieldSweep& out) : field_(field), out_(out) { class_of({}, {}); }
 
   void axis(std::vector<Event>& events, size_t n_sets, std::vector<Boundary>& boundaries) {
-    std::sort(events.begin(), events.end(), [](const Event& x, const Event& y) { return x.at < y.at; });
+    sort(events);
     ActiveSets active(n_sets);
     boundaries.push_back({{0, 0}, kNoSet});
     for (size_t e = 0; e < events.size();) {

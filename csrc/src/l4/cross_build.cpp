@@ -370,7 +370,7 @@ CrossTable::CrossTable(std::shared_ptr<const RuleSet> rules, int32_t begin, int3
       axes_(choose_axes(front_.dimensions())) {
   const auto n_rules = static_cast<uint32_t>(end - begin);
   const Problem problem = problem_of(front_.dimensions(), axes_, n_rules);
-  const size_t most = most_bytes(options, n_rules);
+  const size_t most = most_bytes(options, *rules, n_rules);
   const uint64_t steps = std::max(kFewestSteps, uint64_t{n_rules} * kStepsARule);
   std::vector<Plan> plans = make_plans(problem, steps, usual_bytes(n_rules) / 2, most / 2);
   uint64_t work_left = n_rules * kWorkARule + kLeastWork;
