@@ -42,6 +42,11 @@ def test_hard_sets_are_right_and_within_the_budget(make, engine: str) -> None:
     assert np.array_equal(clf.classify_batch(headers), expected)
 
 
+def test_a_rule_that_never_decides_costs_no_step():
+    rules = boxes.to_rule_set(hard_sets.identical(20_000))
+    assert packets.compile(rules, engine="forest").stats.worst_case_steps < 10
+
+
 @pytest.mark.parametrize("budget", [1, 1000, 50_000, 200_000, 2_000_000])
 @pytest.mark.parametrize("engine", ["auto", "forest"])
 def test_any_budget_is_kept_and_never_fails(engine: str, budget: int) -> None:

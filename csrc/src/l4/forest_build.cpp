@@ -7,6 +7,7 @@
 #include <queue>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "l4/forest_table.h"
 
@@ -76,6 +77,18 @@ class Builder {
     return region;
   }
 
+  // The ranges say exactly what the entry matches.
+  bool is_box(uint32_t entry) const {
+    const auto lists = boxes_.list.begin() + static_cast<ptrdiff_t>(entry * boxes_.dims());
+    return boxes_.entries[entry].exact &&
+           std::all_of(lists, lists + static_cast<ptrdiff_t>(boxes_.dims()), [](int32_t list) { return list < 0; });
+  }
+
+  std::string_view box_bytes(uint32_t entry) const {
+    const size_t size = boxes_.dims() * sizeof(Range);
+    return {reinterpret_cast<const char*>(boxes_.hull.data()) + entry * size, size};
+  }
+
   bool is_wide(uint32_t entry, size_t dim) const {
     double values = 0;
     for (const Range& r : boxes_.ranges(entry, dim)) values += static_cast<double>(r.hi - r.lo) + 1;
@@ -89,7 +102,10 @@ class Builder {
       return static_cast<size_t>(found - boxes_.field.begin());
     };
     const size_t src = dim_of(Field::src_ip), dst = dim_of(Field::dst_ip);
+    // By groups of fields named: the boxes seen. An entry with the box of an earlier one never decides.
+    std::array<std::unordered_set<std::string_view>, 16> seen;
     for (uint32_t e = 0; e < boxes_.entries.size(); ++e) {
+      if (is_box(e) && !seen[boxes_.entries[e].groups].insert(box_bytes(e)).second) continue;
       const bool wide_src = src == boxes_.dims() || is_wide(e, src);
       const bool wide_dst = dst == boxes_.dims() || is_wide(e, dst);
       groups[wide_src * 2 + wide_dst].push_back(e);
