@@ -40,7 +40,7 @@ from meshsieve.importers.conditions import (
 from meshsieve.model import Action, Rule, Source
 
 MAX_CALL_DEPTH = 1000
-MAX_TERMS = 64
+MAX_TERMS = 4
 
 Mode = Literal["strict", "upper", "lower"]
 

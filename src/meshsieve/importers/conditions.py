@@ -74,7 +74,7 @@ def any_of(*conditions: Condition) -> Condition:
 
 def conjunction(a: Condition, b: Condition, limit: int = 1 << 16) -> Condition | None:
     """``a AND b``, or None if that takes more than ``limit`` terms."""
-    if len(a) * len(b) > limit * limit:
+    if len(a) * len(b) > 4 * limit:  # absorption seldom saves more
         return None
     both = _product(a, b)
     return both if len(both) <= limit else None
@@ -140,6 +140,8 @@ def rules_for(condition: Condition, action: Action, name: str, source: Source) -
     return rules
 
 
+# Absorption compares each term with each; it keeps short conditions short and costs too much on long ones.
+_WORTH_ABSORBING = 16
 _WHOLE = ValueSet.numbers(0)
 _LATER = ValueSet.numbers(1)
 
@@ -157,7 +159,10 @@ def _is_false(term: Term) -> bool:
 
 
 def _product(a: Condition, b: Condition) -> Condition:
-    return _absorbed(_both(x, y) for x in a for y in b)
+    products = (_both(x, y) for x in a for y in b)
+    if len(a) * len(b) > _WORTH_ABSORBING:
+        return tuple(term for term in products if not _is_false(term))
+    return _absorbed(products)
 
 
 def _both(a: Term, b: Term) -> Term:
