@@ -10,6 +10,7 @@ namespace meshsieve {
 namespace {
 
 constexpr uint32_t kWordsWithoutSummary = 32;  // 2,048 rules
+static_assert(kFieldCount <= kMaxBitmapDims, "at most one dimension a field");
 
 }  // namespace
 

@@ -13,7 +13,7 @@
 // Limits  65,535 classes a joint table and kMaxJointEntries entries; 2^30 nodes and classes elsewhere; membership lists
 //         of kMaxMembers entries in all. More is a CompileError that names the figures.
 // Source  Equivalence classes: Gupta and McKeown, Packet classification on multiple fields (RFC), SIGCOMM 1999.
-//         One-line search nodes: Zhou et al., FAST-style trees; measured against stride tries before it was chosen.
+//         One-line search nodes: Kim et al., FAST, SIGMOD 2010.
 #pragma once
 
 #include <array>
