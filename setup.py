@@ -99,6 +99,10 @@ class BuildExt(build_ext):
             extension.depends += extension.extra_objects
             if target.exists() and any(os.path.getmtime(o) > target.stat().st_mtime for o in extension.extra_objects):
                 target.unlink()
+        # Cython reads numpy's own declarations: what it generates belongs to one numpy, not to the source folder, where
+        # the next interpreter would take it for its own.
+        self.cython_c_in_temp = True
+        self.build_temp = str(Path(self.build_temp) / f"numpy-{numpy.__version__}")
         super().build_extensions()
         if not self.inplace:  # extensions that cimport meshsieve._fast compile against these
             shutil.copytree(CSRC / "include", Path(self.build_lib) / "meshsieve" / "include", dirs_exist_ok=True)
