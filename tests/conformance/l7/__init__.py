@@ -7,7 +7,6 @@ from pathlib import Path
 from tests.conformance.l7 import envoy, router_check
 from tests.conformance.report import Report
 
-
 SETS = {
     "envoy-probes": envoy.probes,
     "envoy-config-impl": envoy.config_impl,
