@@ -27,6 +27,9 @@ Array = npt.NDArray[Any]
 
 # Rows of a batch of flows; memory per batch is about 1 kB a row.
 FLOW_BATCH = 16384
+# Live flows at a time: keeps the whole command under 200 MB however long the capture. Beyond, the flow that was idle
+# longest is written early, which the summary says.
+MAX_FLOWS = 150_000
 
 NEW = 1  # ct_state of a flow's first packet
 
@@ -114,7 +117,7 @@ class Classification:
 
     def __iter__(self) -> Iterator[ClassifiedBatch]:
         """Batches of at least one row; flows in the order in which they end, packets in that of the capture."""
-        table = flows.FlowTable()
+        table = flows.FlowTable(flows.FlowOptions(max_flows=MAX_FLOWS))
         reader = capture.read(self._paths, filter=self._filter, count=self._count, strict=self._strict, flows=table)
         run = _Run(self.tables, reader, table)
         yield from self._by_flow(run) if self.by == "flow" else self._by_packet(run)
