@@ -122,12 +122,15 @@ def load_engine(options: argparse.Namespace) -> Engine:
     from meshsieve.cli.stderr import show_diagnostics
     from meshsieve.engine import load
 
+    # Bounds are exact only if the unfolding knows which fields no packet will carry.
+    unseen = () if options.mode == "strict" else tuple(f for f in ("iif", "oif") if getattr(options, f) is None)
     engine = load(
         options.policies,
         strict=not options.lenient,
         mode=options.mode,
         chain=options.chain,
         local_addresses=tuple(options.local),
+        unseen=unseen,
     )
     show_diagnostics(engine.diagnostics)
     return engine

@@ -137,8 +137,6 @@ class _DumpReader:
             self.diagnostics.append(
                 Diagnostic("unsupported", error.message, error.where, error.obj, error.hint, level="warning")
             )
-        for finding in reader.findings:
-            self.diagnostics.append(finding)
         without = Counter(target for chain, target in reader.without_verdict if chain in chains)
         if without:
             listed = ", ".join(f"{target} {count}" for target, count in sorted(without.items()))

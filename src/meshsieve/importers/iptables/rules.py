@@ -10,7 +10,6 @@ from meshsieve.importers.conditions import TRUE, Condition, conjunction, unknown
 from meshsieve.importers.iptables.meaning import Context, UninterpretableError, condition_of
 from meshsieve.importers.iptables.syntax import Chain, RuleLine, Table
 from meshsieve.model import Action, Source
-from meshsieve.policy import Diagnostic
 
 _VERDICTS: dict[str, Action | Return] = {
     "ACCEPT": Action.ALLOW,
@@ -36,7 +35,6 @@ class TableReader:
     program           chain name -> rules that decide something
     uninterpretable   (chain, error) of each match or target that cannot be known; the rule is in its place, unknown
     without_verdict   (chain, target or "no target") of each rule that decides nothing
-    findings          what is understood and still worth a look
     raises            PolicyError for what is malformed, in whatever chain
     """
 
@@ -44,7 +42,6 @@ class TableReader:
         self.file, self.table, self.context = file, table, context
         self.uninterpretable: list[tuple[str, PolicyError]] = []
         self.without_verdict: list[tuple[str, str]] = []
-        self.findings: list[Diagnostic] = []
         self.program: Program = {name: self._chain(chain) for name, chain in table.chains.items()}
 
     def _chain(self, chain: Chain) -> list[ChainRule]:
