@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from collections.abc import Mapping as AnyMapping
+from datetime import date
 from typing import Any
 
 import yaml
@@ -76,6 +78,30 @@ def load_documents(text: str, file: str) -> list[Any]:
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
         raise PolicyError(f"not valid YAML: {problem}", where=where) from None
+
+
+def located(value: Any, file: str, position: Position = (1, 1), depth: int = 0) -> Any:
+    """Plain data, as other YAML and JSON readers make it, with the positions that typed access wants: all ``position``.
+
+    raises  PolicyError for data nested deeper than ``MAX_DEPTH``
+    """
+    if depth > MAX_DEPTH:
+        raise PolicyError(f"nested deeper than {MAX_DEPTH}", where=file)
+    if isinstance(value, Mapping | Sequence):
+        return value
+    if isinstance(value, AnyMapping):
+        mapping = Mapping(file, position)
+        for key, item in value.items():
+            mapping[str(key)] = located(item, file, position, depth + 1)
+        return mapping
+    if isinstance(value, list | tuple):
+        sequence = Sequence(file, position)
+        for item in value:
+            sequence.append(located(item, file, position, depth + 1))
+            sequence.item_positions.append(position)
+        return sequence
+    # Readers of YAML 1.1 turn time stamps into objects; Kubernetes has them as text.
+    return value.isoformat() if isinstance(value, date) else value
 
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z", re.ASCII)

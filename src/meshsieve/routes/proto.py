@@ -8,12 +8,11 @@ Source: the proto3 JSON mapping.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping as AnyMapping
 from typing import Any
 
 from meshsieve.errors import PolicyError
 from meshsieve.importers.typed import Node
-from meshsieve.importers.yaml_source import Mapping, Sequence, load_documents
+from meshsieve.importers.yaml_source import Mapping, Sequence, load_documents, located
 
 _INTEGER = re.compile(r"-?[0-9]{1,20}\Z", re.ASCII)
 _UPPER = re.compile(r"[A-Z]")
@@ -30,26 +29,10 @@ def document(config: Any, file: str) -> Proto:
         if len(documents) != 1:
             raise PolicyError(f"expected one document, found {len(documents)}", where=file)
         config = documents[0]
-    located = config if isinstance(config, Mapping) else _located(config, file)
-    if not isinstance(located, Mapping):
+    message = located(config, file)
+    if not isinstance(message, Mapping):
         raise PolicyError("expected a mapping", where=file)
-    return Proto(located, "")
-
-
-def _located(value: Any, file: str) -> Any:
-    """Plain data with the positions that typed access wants (all of them the beginning of the file)."""
-    if isinstance(value, AnyMapping):
-        mapping = Mapping(file, (1, 1))
-        for key, item in value.items():
-            mapping[str(key)] = _located(item, file)
-        return mapping
-    if isinstance(value, list | tuple):
-        sequence = Sequence(file, (1, 1))
-        for item in value:
-            sequence.append(_located(item, file))
-            sequence.item_positions.append((1, 1))
-        return sequence
-    return value
+    return Proto(message, "")
 
 
 def plain(value: Any) -> Any:

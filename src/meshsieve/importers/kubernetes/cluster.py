@@ -128,7 +128,7 @@ def _add(cluster: Cluster, kind: str, node: Node) -> None:
     elif kind in POLICY_KINDS:
         cluster.policies.append(Node(node.data, node.obj))
     else:
-        cluster.pods.append(_pod(kind, namespace, name, node))
+        cluster.pods.append(pod_of(kind, namespace, name, node))
 
 
 def _refuse_duplicates(cluster: Cluster) -> None:
@@ -141,7 +141,7 @@ def _refuse_duplicates(cluster: Cluster) -> None:
             )
 
 
-def _pod(kind: str, namespace: str, name: str, node: Node) -> Pod:
+def pod_of(kind: str, namespace: str, name: str, node: Node) -> Pod:
     template = node
     if kind == "CronJob":
         template = _below(_below(template, "spec"), "jobTemplate")
