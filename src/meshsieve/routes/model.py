@@ -158,12 +158,16 @@ class PathRewrite:
 
 @dataclass(frozen=True, slots=True)
 class WeightedCluster:
+    """``instead``: what answers for this share in place of a cluster, as Gateway API's backends may (a redirect, or 500
+    for a backend that does not exist)."""
+
     name: str
     cluster_header: bytes
     weight: int
     edits: HeaderEdits = HeaderEdits()
     response_edits: HeaderEdits = HeaderEdits()
     host_rewrite: bytes | None = None
+    instead: Redirect | DirectResponse | Forward | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,8 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
+    """``port`` 0: without a port, whatever the request's authority says."""
+
     https: bool = False
     scheme: str | None = None
     host: bytes | None = None

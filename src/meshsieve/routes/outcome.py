@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from meshsieve.routes import formats
 from meshsieve.routes.http_options import RequestView
 from meshsieve.routes.model import (
+    DirectResponse,
     Forward,
     HeaderEdits,
     PathMatch,
@@ -29,9 +30,11 @@ DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """status: of an answer that Envoy gives itself; clusters: (name, share of the weight) that can be chosen; cluster:
-    the one chosen, None where the choice needs a random number or a hash that the request does not give."""
+    """action: as in ``Match``; status: of an answer that Envoy gives itself; clusters: (name, share of the weight) that
+    can be chosen; cluster: the one chosen, None where the choice needs a random number or a hash that the request does
+    not give."""
 
+    action: str
     status: int | None = None
     location: bytes | None = None
     cluster: str | None = None
@@ -43,19 +46,30 @@ class Outcome:
 
 def outcome(config: RouteConfiguration, host: VirtualHost, route: Route, seen: RequestView) -> Outcome:
     action = route.action
+    entry: WeightedCluster | None = None
+    chosen: Chosen | None = None
+    clusters: tuple[tuple[str, int], ...] = ()
+    if isinstance(action, Forward):
+        chosen, clusters = _clusters(action, seen)
+        entry = chosen[1] if chosen is not None else None
+    if entry is not None and entry.instead is not None:
+        action = entry.instead
+        chosen = (action.cluster or "", entry) if isinstance(action, Forward) else None
     if isinstance(action, Redirect):
-        return Outcome(action.status, redirect_location(action, route.match.path, seen))
+        location = redirect_location(action, route.match.path, seen)
+        return Outcome("redirect", action.status, location, clusters=clusters)
+    if isinstance(action, DirectResponse):
+        return Outcome("direct_response", action.status, clusters=clusters)
     if not isinstance(action, Forward):
-        return Outcome(getattr(action, "status", None))
-    chosen, clusters = _clusters(action, seen)
-    cluster, entry = chosen if chosen is not None else (None, None)
+        return Outcome(action.kind)
+    cluster = chosen[0] if chosen is not None else None
     edited = apply_edits(seen, [e.edits for e in ([entry] if entry else [])] + _levels(config, host, route))
     authority = _rewritten_host(action, entry, edited, seen)
     path = rewritten_path(action.rewrite, route.match.path, edited, config.ignore_path_parameters)
     final = copy.copy(edited)
     final.authority, final.target = authority, path
     status = action.not_found_status if cluster == "" else None
-    return Outcome(status, None, cluster or None, clusters, path, authority, _virtual_cluster(host, final))
+    return Outcome("route", status, None, cluster or None, clusters, path, authority, _virtual_cluster(host, final))
 
 
 def _levels(config: RouteConfiguration, host: VirtualHost, route: Route) -> list[HeaderEdits]:
@@ -193,7 +207,7 @@ def redirect_location(action: Redirect, match: PathMatch, seen: RequestView) -> 
     if action.host is not None:
         host, port = action.host, None
     if action.port is not None:
-        port = b"%d" % action.port
+        port = b"%d" % action.port if action.port else None
     authority = host if port is None else host + b":" + port
     return new_scheme + b"://" + authority + _redirect_target(action, match, seen)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from meshsieve.model import Source
 from meshsieve.request import Request
 from meshsieve.routes.http_options import HttpOptions, Refusal, RequestView, view
-from meshsieve.routes.model import NOWHERE, Forward, Redirect, Route, RouteConfiguration, Tree, VirtualHost
+from meshsieve.routes.model import NOWHERE, Route, RouteConfiguration, Tree, VirtualHost
 from meshsieve.routes.outcome import Outcome, outcome
 from meshsieve.routes.read_envoy import read_route_configuration
 from meshsieve.routes.reference import choose_route, choose_virtual_host
@@ -85,13 +85,12 @@ class Router:
         return np.fromiter((self.match(request).route_index for request in requests), np.int32)
 
     def _hit(self, host: VirtualHost, route: Route, found: Outcome) -> Match:
-        kind = {Forward: "route", Redirect: "redirect"}.get(type(route.action), "direct_response")
         return Match(
             True,
             host.name,
             route.name,
             self._index[id(route)],
-            getattr(route.action, "kind", kind),
+            found.action,
             found.cluster,
             found.clusters,
             found.status,
