@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from meshsieve.cli.options import add_capture, add_output, add_policy, load_engine, take_trailing_words
+from meshsieve.cli.options import FLOW_FORMATS, add_capture, add_output, add_policy, load_engine, take_trailing_words
 
 EXAMPLES = """\
 examples:
@@ -18,13 +18,14 @@ examples:
   meshsieve classify -r 1.pcap.zst 2.pcap.zst -p policies/ -o ndjson | jq -c 'select(.action != "ALLOW")'
   tcpdump -w - | meshsieve classify -r - -p nsx.json --by packet -o csv
   meshsieve classify -r traffic.pcap -p nsx.json -o parquet --output verdicts.parquet
+  meshsieve classify -r traffic.pcap -p nsx.json -o ipfix --output verdicts.ipfix   # tshark -r verdicts.ipfix
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_capture(parser)
     add_policy(parser)
-    add_output(parser)
+    add_output(parser, FLOW_FORMATS)
     parser.add_argument("--by", choices=("flow", "packet"), default="flow", help="what a row is (default: flow)")
 
 
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
                 for batch in result:
                     sink.write(batch.columns)
                 sink.end(result.summary().to_dict())
-    if options.format in ("ndjson", "csv", "parquet"):
+    if options.format not in ("table", "json"):
         show_open(result.summary())
     if result.problem:
         sys.stdout.flush()

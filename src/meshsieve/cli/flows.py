@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from meshsieve.cli.options import add_capture, add_output, take_trailing_words
+from meshsieve.cli.options import FLOW_FORMATS, add_capture, add_output, take_trailing_words
 
 if TYPE_CHECKING:
     from meshsieve import flows
@@ -26,7 +26,7 @@ _BATCH = 16384  # flows written at a time
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_capture(parser)
-    add_output(parser)
+    add_output(parser, FLOW_FORMATS)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _FILE_ENDINGS = (".json", ".yaml", ".yml", ".rules", ".txt", ".pcap", ".pcapng", ".cap", ".gz", ".zst")
 FORMATS = ("table", "json", "ndjson", "csv", "parquet")
+FLOW_FORMATS = (*FORMATS, "ipfix")
 
 
 def add_capture(parser: argparse.ArgumentParser) -> None:
@@ -75,9 +76,9 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--oif", metavar="NAME", help="interface by which it goes out")
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("-o", "--format", choices=FORMATS, default="table", help="default: table")
+    group.add_argument("-o", "--format", choices=formats, default="table", help="default: table")
     group.add_argument("--output", metavar="FILE", help="write here instead of to standard output; whole or not at all")
     group.add_argument("--limit", type=_positive, default=40, metavar="N", help="rows that a table shows (default 40)")
 

@@ -74,6 +74,23 @@ class ParquetSink:
         self._writer.close()
 
 
+class IpfixSink:
+    """IPFIX messages (RFC 7011), one after another: the form that RFC 5655 calls an IPFIX file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        from meshsieve.observability.ipfix import IpfixWriter
+
+        self._file = file
+        self._writer = IpfixWriter()
+
+    def write(self, columns: Sequence[Column]) -> None:
+        for message in self._writer.messages(columns):
+            self._file.write(message)
+
+    def end(self, summary: dict[str, Any]) -> None:
+        pass
+
+
 @contextlib.contextmanager
 def open_sink(options: argparse.Namespace, columns: Sequence[Column]) -> Iterator[Sink]:
     """The sink that ``-o`` and ``--output`` ask for.
@@ -81,10 +98,14 @@ def open_sink(options: argparse.Namespace, columns: Sequence[Column]) -> Iterato
     columns  of a batch without rows: names and types
     """
     with open_output(options.output) as file:
+        if options.format in ("parquet", "ipfix") and options.output is None and sys.stdout.isatty():
+            raise UsageError(f"{options.format} is binary; name a file with --output, or send it into a pipe")
         if options.format == "parquet":
-            if options.output is None and sys.stdout.isatty():
-                raise UsageError("Parquet is binary; name a file with --output, or send it into a pipe")
             yield ParquetSink(file, columns)
+        elif options.format == "ipfix":
+            if not any(column.name == "first_ns" for column in columns):
+                raise UsageError("ipfix holds flows; it goes with flows and with classify --by flow")
+            yield IpfixSink(file)
         elif options.format == "json":
             yield JsonSink(file, columns)
         else:

@@ -1,0 +1,1 @@
+"""What observed traffic amounts to: flow records for collectors, hit counts, metrics, graphs, talkers, timelines."""
