@@ -303,3 +303,60 @@ class SmoothRotation:
     def next(self) -> int: ...
     def take(self, n: int) -> npt.NDArray[np.int32]: ...
     def copy(self) -> SmoothRotation: ...
+
+def pack_texts(
+    values: Sequence[str | bytes | None],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int32] | None]:
+    """Bytes, offsets (values + 1) and codes of a column (None: row i is value i; -1: absent). Text is UTF-8.
+
+    raises  ModelError for a row that is neither text nor None
+    """
+
+def tidy_texts(
+    data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], fold: bool
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Every value in lower case (``fold``), or without the blanks around it."""
+
+class NativeHttpOptions:
+    """A ``routes.HttpOptions`` as the core keeps it."""
+
+    def __init__(self, options: Any) -> None: ...
+
+class RequestBatch:
+    """Columns of n requests, checked when they are set; meshsieve.request_columns makes them.
+
+    raises  ModelError for unequal lengths, offsets that leave the data, codes that name nothing
+    """
+
+    def __init__(self, n: int) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def capsule(self) -> Any: ...
+    def set_text(
+        self,
+        name: str,
+        data: npt.NDArray[np.uint8],
+        offsets: npt.NDArray[np.int64],
+        codes: npt.NDArray[np.int32] | None,
+        constant: bool,
+    ) -> None: ...
+    def add_header(
+        self,
+        name: bytes,
+        data: npt.NDArray[np.uint8],
+        offsets: npt.NDArray[np.int64],
+        codes: npt.NDArray[np.int32] | None,
+        constant: bool,
+    ) -> None: ...
+    def set_lines(
+        self,
+        begin: npt.NDArray[np.int64],
+        names: list[bytes],
+        name_codes: npt.NDArray[np.int32],
+        data: npt.NDArray[np.uint8],
+        offsets: npt.NDArray[np.int64],
+    ) -> None: ...
+    def set_address(self, name: str, words: npt.NDArray[np.uint64], ip_ver: npt.NDArray[np.uint8]) -> None: ...
+    def set_number(self, name: str, values: npt.NDArray[np.int64]) -> None: ...
+    def reading(self, row: int, options: NativeHttpOptions) -> tuple[Any, ...]:
+        """(why the row is refused or "no", method, scheme, authority or None, target, path, header lines)."""

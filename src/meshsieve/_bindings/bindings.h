@@ -12,3 +12,4 @@ void bind_regex(pybind11::module_& module);
 void bind_flows(pybind11::module_& module);
 void bind_report(pybind11::module_& module);
 void bind_prefix(pybind11::module_& module);
+void bind_requests(pybind11::module_& module);

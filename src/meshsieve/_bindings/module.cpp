@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, module) {
   bind_flows(module);
   bind_report(module);
   bind_prefix(module);
+  bind_requests(module);
 }

@@ -1,0 +1,268 @@
+#include "meshsieve/request_view.h"
+
+#include <array>
+#include <cstring>
+
+namespace meshsieve {
+namespace {
+
+// Methods of Envoy's HTTP/1 codec.
+constexpr std::string_view kMethods[] = {
+    "ACL", "BIND", "CHECKOUT", "CONNECT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR",
+    "MKCOL", "MOVE", "MSEARCH", "M-SEARCH", "NOTIFY", "OPTIONS", "PATCH", "POST", "PROPFIND", "PROPPATCH", "PURGE", "PUT",
+    "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "TRACE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE"};
+
+bool known_method(std::string_view method) {
+  if (method == "GET" || method == "POST") return true;
+  for (const std::string_view known : kMethods)
+    if (method == known) return true;
+  return false;
+}
+
+constexpr std::array<uint8_t, 256> hex_table() {
+  std::array<uint8_t, 256> table{};
+  for (int i = 0; i < 256; ++i) table[i] = 255;
+  for (int i = 0; i < 10; ++i) table['0' + i] = static_cast<uint8_t>(i);
+  for (int i = 0; i < 6; ++i) table['a' + i] = table['A' + i] = static_cast<uint8_t>(10 + i);
+  return table;
+}
+constexpr std::array<uint8_t, 256> kHex = hex_table();
+
+bool is_unreserved(uint8_t c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' ||
+         c == '~';
+}
+
+bool is_digits(std::string_view text) {
+  if (text.empty()) return false;
+  for (const char c : text)
+    if (c < '0' || c > '9') return false;
+  return true;
+}
+
+// "http://" or "https://" at the beginning, in any case; its length, else 0.
+size_t absolute_prefix(std::string_view target) {
+  static constexpr std::string_view kHttp = "http";
+  if (target.size() < 7) return 0;
+  for (size_t i = 0; i < kHttp.size(); ++i)
+    if ((target[i] | 0x20) != kHttp[i]) return 0;
+  const size_t colon = (target[4] | 0x20) == 's' ? 5 : 4;
+  return target.substr(colon, 3) == "://" ? colon + 3 : 0;
+}
+
+Refused check_codec(RequestView& view, RequestScratch& scratch) {
+  if (!known_method(view.method)) return Refused::codec;
+  if (view.method == "CONNECT") return view.target.starts_with('/') ? Refused::codec : Refused::no;
+  if (!view.target.starts_with('/')) {
+    if (const size_t begin = absolute_prefix(view.target)) {
+      const size_t end = std::min(view.target.find_first_of("/?", begin), view.target.size());
+      view.authority = view.target.substr(begin, end - begin);
+      view.has_authority = true;
+      if (end < view.target.size() && view.target[end] == '/') {
+        view.target = view.target.substr(end);
+      } else {
+        scratch.target.clear();
+        scratch.target.push_back('/');
+        scratch.target.append(view.target.substr(end));
+        view.target = scratch.target;
+      }
+    }
+  }
+  bool bad = false;
+  for (const char c : view.target) {  // without an early end, so that it becomes vector code
+    const uint8_t byte = static_cast<uint8_t>(c);
+    bad |= (byte < 0x21) | (byte > 0x7E) | (byte == '#');
+  }
+  return bad || !view.target.starts_with('/') ? Refused::codec : Refused::no;
+}
+
+void strip_host(const HttpOptions& options, RequestView& view, RequestScratch& scratch) {
+  const std::string_view host = view.authority;
+  const size_t colon = host.rfind(':');
+  const bool has_port = colon != std::string_view::npos && !host.ends_with(']');
+  std::string_view name = has_port ? host.substr(0, colon) : host;
+  const std::string_view port = has_port ? host.substr(colon + 1) : std::string_view();
+  if (options.strip_trailing_host_dot && name.ends_with('.')) name.remove_suffix(1);
+  const bool matching = options.strip_matching_host_port && port == std::to_string(options.listener_port);
+  if (!has_port || (options.strip_any_host_port && is_digits(port)) || matching) {
+    view.authority = name;
+  } else if (name.size() != colon) {
+    std::string text(name);
+    text.push_back(':');
+    text.append(port);
+    scratch.authority = std::move(text);
+    view.authority = scratch.authority;
+  }
+}
+
+// Whether `%2F` or `%5C` stands at i.
+bool is_escaped_slash(std::string_view path, size_t i) {
+  if (path[i] != '%' || i + 2 >= path.size()) return false;
+  const char low = path[i + 2] | 0x20;
+  return (path[i + 1] == '2' && low == 'f') || (path[i + 1] == '5' && low == 'c');
+}
+
+bool has_escaped_slash(std::string_view path) {
+  for (size_t i = path.find('%'); i != std::string_view::npos; i = path.find('%', i + 1))
+    if (is_escaped_slash(path, i)) return true;
+  return false;
+}
+
+std::string unescaped_slashes(std::string_view path) {
+  std::string out;
+  for (size_t i = 0; i < path.size(); ++i) {
+    if (is_escaped_slash(path, i)) {
+      out.push_back(path[i + 1] == '2' ? '/' : '\\');
+      i += 2;
+    } else {
+      out.push_back(path[i]);
+    }
+  }
+  return out;
+}
+
+// Backslashes, unreserved escapes and bytes that are not allowed raw.
+std::string canonical(std::string_view path) {
+  static constexpr char kDigits[] = "0123456789ABCDEF";
+  std::string out;
+  out.reserve(path.size());
+  for (size_t i = 0; i < path.size(); ++i) {
+    const uint8_t c = static_cast<uint8_t>(path[i]);
+    if (c == '\\') {
+      out.push_back('/');
+    } else if (c == '%' && i + 2 < path.size()) {
+      const uint8_t high = kHex[static_cast<uint8_t>(path[i + 1])], low = kHex[static_cast<uint8_t>(path[i + 2])];
+      const bool escape = high != 255 && low != 255;
+      if (escape && is_unreserved(static_cast<uint8_t>(high << 4 | low))) {
+        out.push_back(static_cast<char>(high << 4 | low));
+        i += 2;
+      } else if (escape) {
+        out.append(path.substr(i, 3));
+        i += 2;
+      } else {
+        out.push_back('%');
+      }
+    } else if (std::memchr("\"<>^`{|}", c, 8) != nullptr) {
+      out.append({'%', kDigits[c >> 4], kDigits[c & 15]});
+    } else {
+      out.push_back(static_cast<char>(c));
+    }
+  }
+  return out;
+}
+
+// `.` and `..` segments, also with parameters (`..;x`). What stands before the first slash goes.
+std::string without_dots(std::string_view path) {
+  std::vector<std::string_view> kept;
+  size_t slash = path.find('/');
+  while (slash != std::string_view::npos) {
+    const size_t next = path.find('/', slash + 1);
+    const bool last = next == std::string_view::npos;
+    const std::string_view segment = path.substr(slash + 1, last ? std::string_view::npos : next - slash - 1);
+    const std::string_view name = segment.starts_with('.') ? segment.substr(0, segment.find(';')) : segment;
+    if (name != "." && name != "..") {
+      kept.push_back(segment);
+    } else {
+      if (name == ".." && !kept.empty()) kept.pop_back();
+      if (last) kept.emplace_back();
+    }
+    slash = next;
+  }
+  std::string out;
+  for (const std::string_view segment : kept) {
+    out.push_back('/');
+    out.append(segment);
+  }
+  if (out.empty()) out.push_back('/');
+  return out;
+}
+
+// A path of nothing but slashes keeps two (measured).
+std::string merged_slashes(std::string_view path) {
+  if (path.size() > 1 && path.find_first_not_of('/') == std::string_view::npos) return "//";
+  std::string out;
+  for (const char c : path)
+    if (c != '/' || !out.ends_with('/')) out.push_back(c);
+  return out;
+}
+
+Refused normalize(const HttpOptions& options, RequestView& view, RequestScratch& scratch) {
+  const bool slashes = options.escaped_slashes != EscapedSlashes::keep;
+  if (!slashes && !options.normalize_path && !options.merge_slashes) return Refused::no;
+  const size_t mark = std::min(view.target.find('?'), view.target.size());
+  std::string path(view.target.substr(0, mark));
+  const bool escaped = slashes && has_escaped_slash(path);
+  if (escaped) {
+    if (options.escaped_slashes == EscapedSlashes::reject) return Refused::escaped_slash;
+    path = unescaped_slashes(path);
+  }
+  if (options.normalize_path) {
+    if (path.find("%00") != std::string::npos) return Refused::escaped_nul;
+    path = without_dots(canonical(path));
+  }
+  if (options.merge_slashes) path = merged_slashes(path);
+  path.append(view.target.substr(mark));
+  scratch.target = std::move(path);
+  view.target = scratch.target;
+  return escaped && options.escaped_slashes == EscapedSlashes::unescape_and_redirect ? Refused::redirect_unescaped
+                                                                                     : Refused::no;
+}
+
+}  // namespace
+
+int32_t HeaderNames::slot(const std::string& name) {
+  const auto [found, fresh] = slots_.try_emplace(name, static_cast<int32_t>(names_.size()));
+  if (fresh) names_.push_back(name);
+  return found->second;
+}
+
+int32_t HeaderNames::find(std::string_view name) const {
+  const auto found = slots_.find(std::string(name));
+  return found == slots_.end() ? -1 : found->second;
+}
+
+Refused read_request(const HttpOptions& options, RequestView& view, RequestScratch& scratch) {
+  if (options.codec)
+    if (const Refused refused = check_codec(view, scratch); refused != Refused::no) return refused;
+  if (view.has_authority) strip_host(options, view, scratch);
+  if (view.method != "CONNECT")
+    if (const Refused refused = normalize(options, view, scratch); refused != Refused::no) return refused;
+  view.path_size = std::min(view.target.find_first_of("?#"), view.target.size());
+  return Refused::no;
+}
+
+BatchReader::BatchReader(const RequestBatch& batch, const HttpOptions& options, const HeaderNames& names)
+    : batch_(batch), options_(options) {
+  for (const RequestBatch::HeaderColumn& column : batch.header_columns)
+    if (const int32_t slot = names.find(column.name); slot >= 0) columns_.emplace_back(slot, &column.value);
+  for (const std::string& name : batch.line_names) {
+    line_slots_.push_back(names.find(name));
+    any_line_ |= line_slots_.back() >= 0;
+  }
+}
+
+Refused BatchReader::read(size_t row, RequestView& view, RequestScratch& scratch) const {
+  view.row = row;
+  view.method = batch_[RequestText::method].value_or(row, "GET");
+  view.scheme = batch_[RequestText::scheme].value_or(row, "http");
+  view.authority = batch_[RequestText::authority].value_or(row, "");
+  view.has_authority = !view.authority.empty();
+  view.target = batch_[RequestText::path].value_or(row, "/");
+  view.random = static_cast<uint64_t>(batch_.number_or(RequestNumber::random_value, row, 0));
+  view.tls = static_cast<uint8_t>(batch_.number_or(RequestNumber::tls, row, 0));
+  view.context = batch_.number_or(RequestNumber::context, row, 0);
+  scratch.lines.clear();
+  std::string_view value;
+  for (const auto& [slot, column] : columns_)
+    if (column->get(row, value)) scratch.lines.push_back({slot, value});
+  if (any_line_) {
+    for (int64_t line = batch_.line_begin[row]; line < batch_.line_begin[row + 1]; ++line) {
+      const int32_t slot = line_slots_[static_cast<size_t>(batch_.line_name[line])];
+      if (slot >= 0) scratch.lines.push_back({slot, batch_.line_value.value_or(static_cast<size_t>(line), "")});
+    }
+  }
+  view.headers = scratch.lines;
+  return read_request(options_, view, scratch);
+}
+
+}  // namespace meshsieve

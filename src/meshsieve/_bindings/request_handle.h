@@ -1,0 +1,16 @@
+// A RequestBatch together with the Python arrays that it points into.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <memory>
+
+#include "meshsieve/request_batch.h"
+
+struct RequestHandle {
+  meshsieve::RequestBatch batch;
+  pybind11::list owners;
+};
+
+// A capsule over the batch for the Cython modules; the RequestHandle must outlive what is read through it.
+inline constexpr const char* kRequestCapsule = "meshsieve.RequestBatch/1";
