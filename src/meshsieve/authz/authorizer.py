@@ -1,0 +1,220 @@
+"""Authorization as people use it: build it from a mesh's objects, ask who may do what, and why.
+
+>>> az = from_kubernetes(POLICIES)                                                     # doctest: +SKIP
+>>> az.decide(Request(method="GET", path="/admin", principal="cluster.local/ns/a/sa/b"), workload="shop/web")
+Decision(allowed=False, action='DENY', by='DENY', status=403, policy='shop/no-admin', ...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve.authz.decision import Decision, decision_of
+from meshsieve.authz.facts import Facts
+from meshsieve.authz.generate import Generator, UnknownKey
+from meshsieve.authz.model import Action, Chain, Filter
+from meshsieve.authz.policy import Policy, RuleSpec, read_policy
+from meshsieve.authz.reference import Provider, walk
+from meshsieve.authz.selection import Place, ServiceRef, applies
+from meshsieve.authz.settings import PATH_NORMALIZATIONS, MeshSettings, PathNormalization, read_settings
+from meshsieve.errors import MeshsieveError, PolicyError, UsageError
+from meshsieve.mesh.objects import ISTIO_SECURITY, Objects, ObjectStore, read_objects
+from meshsieve.mesh.workloads import Workload, find_workload, read_workloads
+from meshsieve.policy import Diagnostic
+from meshsieve.request import Request
+from meshsieve.routes.http_options import Refusal, view
+
+WorkloadLike = Place | Workload | Mapping[str, Any] | str | None
+_PLACE_FIELDS = {"namespace", "labels", "name", "waypoint", "services"}
+
+
+class Authorizer:
+    """The policies of one mesh, ready to be asked. Made by ``from_kubernetes``.
+
+    rules        name of every rule of every policy, in byte order: what ``decide_batch`` numbers
+    diagnostics  what the policies hold that a proxy cannot use
+
+    Threads: any number may ask at once.
+    """
+
+    def __init__(
+        self,
+        policies: Sequence[Policy],
+        settings: MeshSettings,
+        *,
+        workloads: Sequence[Workload] = (),
+        diagnostics: Sequence[Diagnostic] = (),
+    ) -> None:
+        self.policies = tuple(policies)
+        self.settings = settings
+        self.workloads = list(workloads)
+        self.diagnostics = tuple(diagnostics)
+        self._generator = Generator(settings.trust_domains)
+        self._chains: dict[object, Chain] = {}
+        names = (f"{p.title}-rule[{i}]" for p in self.policies for i in range(len(p.rules)))
+        self.rules: tuple[str, ...] = tuple(sorted(names, key=str.encode))
+        self._index = {name: i for i, name in enumerate(self.rules)}
+
+    def decide(
+        self, request: Request, workload: WorkloadLike = None, *, tcp: bool = False, provider: Provider | None = None
+    ) -> Decision:
+        """Whether ``request`` may reach ``workload``.
+
+        workload  ``namespace/name`` of a pod or workload among the objects; a mapping with namespace and labels (and
+                  name, waypoint, services); None: every policy is taken to be for it, whatever it selects
+        tcp       the port is not read as HTTP: ``request`` stands for a connection
+        provider  asked (name, rule) for the answer of an external authorizer where a CUSTOM rule matches
+
+        raises    UsageError for a workload that is not known, ModelError for an address that is none
+        """
+        return self._decide(request, self.place(workload), tcp, provider)
+
+    def decide_batch(
+        self, requests: Iterable[Request], workload: WorkloadLike = None, *, tcp: bool = False
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+        """``decide`` for many requests to one workload.
+
+        returns  allowed: bool, shape (n,); rule: int32, shape (n,), index into ``self.rules`` of the deciding rule, -1
+                 where none matched
+        """
+        place = self.place(workload)
+        decisions = [self._decide(request, place, tcp, None) for request in requests]
+        allowed = np.fromiter((d.allowed for d in decisions), np.bool_, len(decisions))
+        rules = (-1 if d.rule is None else self._index[d.rule] for d in decisions)
+        return allowed, np.fromiter(rules, np.int32, len(decisions))
+
+    def chain(self, workload: WorkloadLike = None, *, tcp: bool = False) -> Chain:
+        """What the workload enforces, as filters in order."""
+        return self._chain(self.place(workload), tcp)
+
+    def place(self, workload: WorkloadLike) -> Place | None:
+        """The workload as policies see it.
+
+        raises  UsageError
+        """
+        if workload is None or isinstance(workload, Place):
+            return workload
+        if isinstance(workload, str):
+            namespace, slash, name = workload.partition("/")
+            if not slash:
+                raise UsageError(f"workload {workload!r}: write it as namespace/name")
+            workload = find_workload(self.workloads, namespace, name)
+        if isinstance(workload, Workload):
+            return Place(workload.namespace, workload.labels, workload.name)
+        if unknown := sorted(set(workload) - _PLACE_FIELDS):
+            raise UsageError(
+                f"a workload has no field {', '.join(unknown)}; fields: {', '.join(sorted(_PLACE_FIELDS))}"
+            )
+        services = tuple(s if isinstance(s, ServiceRef) else ServiceRef(**s) for s in workload.get("services") or ())
+        return Place(
+            workload.get("namespace") or "default",
+            dict(workload.get("labels") or {}),
+            workload.get("name") or "",
+            workload.get("waypoint"),
+            services,
+        )
+
+    def _chain(self, place: Place | None, tcp: bool) -> Chain:
+        key = (None if place is None else place.key, tcp)
+        found = self._chains.get(key)
+        if found is None:
+            root = self.settings.root_namespace
+            here = [p for p in self.policies if place is None or applies(p.attachment, place, root)]
+            found = self._chains[key] = Chain(tuple(self._filters(here, tcp)), tcp)
+        return found
+
+    def _filters(self, policies: Sequence[Policy], tcp: bool) -> Iterable[Filter]:
+        custom = [p for p in policies if p.action is Action.CUSTOM]
+        if custom:
+            providers = {p.provider for p in custom}
+            known = self.settings.extension_providers
+            provider = next(iter(providers)) if len(providers) == 1 else None
+            yield self._filter(custom, Action.CUSTOM, tcp, provider if known is None or provider in known else None)
+        for action in (Action.AUDIT, Action.DENY, Action.ALLOW):
+            chosen = [p for p in policies if p.action is action]
+            if chosen:
+                yield self._filter(chosen, action, tcp)
+
+    def _filter(self, policies: Sequence[Policy], action: Action, tcp: bool, provider: str | None = None) -> Filter:
+        in_force, dry_run = (
+            tuple(r for p in policies if p.dry_run == dry for r in self._generator.rules(p, tcp=tcp))
+            if any(p.dry_run == dry for p in policies)
+            else None
+            for dry in (False, True)
+        )
+        return Filter(action, in_force, dry_run, prefix=f"{action.value.lower()}_", provider=provider)
+
+    def _decide(self, request: Request, place: Place | None, tcp: bool, provider: Provider | None) -> Decision:
+        chain = self._chain(place, tcp)
+        seen = None if tcp else view(request, self.settings.http)
+        if isinstance(seen, Refusal):
+            return Decision(False, "DENY", "bad-request", seen.status, reason=f"the proxy refuses it: {seen.reason}")
+        facts = Facts(request, seen, trusted_proxies=self.settings.trusted_proxies)
+        return decision_of(walk(chain, facts, provider), tcp=tcp)
+
+
+def from_kubernetes(
+    objects: Objects,
+    *,
+    root_namespace: str | None = None,
+    trust_domain: str | None = None,
+    trust_domain_aliases: Sequence[str] | None = None,
+    path_normalization: PathNormalization | None = None,
+    trusted_proxies: int | None = None,
+    extension_providers: Iterable[str] | None = None,
+    strict: bool = True,
+) -> Authorizer:
+    """An authorizer from Kubernetes and Istio objects: paths, text, mappings, or a mix of these.
+
+    What is not given is read from the mesh configuration (ConfigMap ``istio`` in the root namespace), else it is
+    Istio's default: istio-system, cluster.local, BASE, 0.
+
+    strict   refuse policies that Istio refuses at admission because of an unknown condition key; else they count as
+             the mesh counts them if they got in: the rule is dropped
+
+    raises   PolicyError naming file, line, object and what to do
+    """
+    store = read_objects(objects)
+    settings = read_settings(store, root_namespace)
+    given = {
+        "trust_domain": trust_domain,
+        "trust_domain_aliases": None if trust_domain_aliases is None else tuple(trust_domain_aliases),
+        "path_normalization": path_normalization,
+        "trusted_proxies": trusted_proxies,
+        "extension_providers": None if extension_providers is None else frozenset(extension_providers),
+    }
+    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    if settings.path_normalization not in PATH_NORMALIZATIONS:
+        raise UsageError(f"path normalization is one of {', '.join(PATH_NORMALIZATIONS)}")
+    return from_store(store, settings, strict=strict)
+
+
+def from_store(store: ObjectStore, settings: MeshSettings, *, strict: bool = True) -> Authorizer:
+    """``from_kubernetes`` for objects that are read already."""
+    policies = [read_policy(obj) for obj in store.of("AuthorizationPolicy", ISTIO_SECURITY)]
+    findings = list(_unusable(policies, settings, strict))
+    return Authorizer(policies, settings, workloads=read_workloads(store), diagnostics=findings)
+
+
+def _unusable(policies: Sequence[Policy], settings: MeshSettings, strict: bool) -> Iterable[Diagnostic]:
+    generator = Generator(settings.trust_domains)
+    found: list[Diagnostic] = []
+    for policy in policies:
+
+        def tell(spec: RuleSpec, error: MeshsieveError, policy: Policy = policy) -> None:
+            where = f"{spec.source.file}:{spec.source.line}"
+            if strict and isinstance(error, UnknownKey):
+                hint = "Istio refuses the policy; correct the key, or read with strict=False to see it as if it got in"
+                raise PolicyError(str(error), where=where, obj=spec.source.obj, hint=hint)
+            whole = policy.action is Action.ALLOW or isinstance(error, UnknownKey)
+            effect = "the whole rule is dropped" if whole else "only this value is dropped: the rule takes more"
+            found.append(Diagnostic("unusable-value", f"{error}; {effect}", where=where, obj=spec.source.obj))
+
+        for _ in generator.rules(policy, tcp=False, dropped=tell):
+            pass
+    return found
