@@ -150,6 +150,9 @@ def _host(host: bytes, options: HttpOptions) -> bytes:
 
 _ESCAPED_SLASH = re.compile(rb"%(2[fF]|5[cC])")
 _ESCAPE = re.compile(rb"%([0-9a-fA-F]{2})")
+_HEX = re.compile(rb"[0-9a-fA-F]{2}")
+# A dot segment's parameters. Only where both are written as such: Envoy cuts them before it decodes anything.
+_PATH_PARAMETERS = re.compile(rb"((?:\A|(?<=/))\.{1,2});[^/]*")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _QUOTED = {byte: b"%%%02X" % byte for byte in b'"<>^`{|}'}
 
@@ -175,10 +178,8 @@ def _normal_path(path: bytes, options: HttpOptions) -> bytes | Refusal:
     if options.normalize_path:
         if b"%00" in path:
             return Refusal(400, "the path holds an escaped NUL")
-        path = path.replace(b"\\", b"/")
-        path = _ESCAPE.sub(
-            lambda m: c if (c := bytes.fromhex(m.group(1).decode()))[0] in _UNRESERVED else m.group(), path
-        )
+        path = _PATH_PARAMETERS.sub(rb"\1", path)
+        path = _decode_unreserved(path).replace(b"\\", b"/")
         path = b"".join(_QUOTED.get(byte, bytes([byte])) for byte in path)
         path = _resolve_dots(path)
     if options.merge_slashes:
@@ -187,16 +188,46 @@ def _normal_path(path: bytes, options: HttpOptions) -> bytes | Refusal:
     return path
 
 
+def _decode_unreserved(path: bytes) -> bytes:
+    """Codes of unreserved characters decoded. A ``%`` that begins no code stays, unless a decoded character would make
+    it begin one: then it is written ``%25``, so that nothing can be decoded twice.
+
+    Source: googleurl's url_canon_path.cc (CheckForNestedEscapes), by which Envoy normalises.
+    """
+    out = bytearray()
+    stray = -3  # position in out of the last % that begins no code
+    at = 0
+    while at < len(path):
+        found = _ESCAPE.match(path, at)
+        if found is None:
+            if path[at] == 0x25:
+                stray = len(out)
+            out.append(path[at])
+            at += 1
+            continue
+        at = found.end()
+        byte = int(found.group(1), 16)
+        if byte not in _UNRESERVED:
+            out += found.group()
+            continue
+        out.append(byte)
+        after = bytes(out[stray + 1 :]) if stray >= len(out) - 3 else b""
+        if stray == len(out) - 2:
+            after += path[at : at + 1]
+        if len(after) == 2 and _HEX.fullmatch(after):
+            out[stray + 1 : stray + 1] = b"25"
+    return bytes(out)
+
+
 def _resolve_dots(path: bytes) -> bytes:
     out: list[bytes] = []
     segments = path.split(b"/")[1:]
     for i, segment in enumerate(segments):
         last = i == len(segments) - 1
-        name = segment.split(b";", 1)[0] if segment.startswith(b".") else segment
-        if name not in (b".", b".."):
+        if segment not in (b".", b".."):
             out.append(segment)
             continue
-        if name == b".." and out:
+        if segment == b".." and out:
             out.pop()
         if last:
             out.append(b"")
