@@ -5,7 +5,7 @@
 
 namespace meshsieve {
 
-inline constexpr int kMaxBitmapDims = 20;
+inline constexpr int kMaxBitmapDims = 32;
 
 // Row c of dimension d: `words` uint64, bit r set where rule r does not fail on class c. Rows start on cache lines.
 struct BitmapView {

@@ -17,7 +17,7 @@
 namespace meshsieve::forest {
 
 inline constexpr int kLanes = 8;
-inline constexpr int kMaxDims = 20;
+inline constexpr int kMaxDims = 32;
 inline constexpr int kMaxTrees = 4;
 // Packets that walk together: enough to hide memory latency, few enough that their state stays in L1.
 inline constexpr size_t kChunk = 64;
