@@ -18,8 +18,11 @@ from meshsieve.routes.http_options import HttpOptions, Refusal, view
 from meshsieve.text_columns import TextColumn
 
 # Pieces that normalisation, codec and host forms look at.
-PIECES = ["/", "//", ".", "..", ";x", "a", "B", "%2F", "%2f", "%5c", "%5C", "%41", "%7e", "%00", "%zz", "%", "%2",
-          "%%41", "\\", "?", "#", "{", '"', " ", "ü", "\udc80", "\x7f", "http://", "HTTPS://h", ":", "*"]  # fmt: skip
+PIECES = [
+    *["/", "//", ".", "..", ";x", "a", "B", "4", "\\", "?", "#", "{", ":", "*", "%", "http://", "HTTPS://h"],
+    *["%2F", "%2f", "%5c", "%5C", "%41", "%7e", "%00", "%zz", "%2", "%%41", "%%3", "%34"],
+    *['"', " ", "ü", "\udc80", "\x7f"],
+]
 TARGETS = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 AUTHORITIES = st.lists(st.sampled_from(["h", "H.x", ".", ":", "80", "x", "[::1]", "]", "8080"]), max_size=5).map(
     "".join
@@ -50,6 +53,7 @@ REQUESTS = st.builds(
 @given(st.lists(REQUESTS, min_size=1, max_size=5), OPTIONS)
 @example([Request(path="/x//../admin")], HttpOptions(normalize_path=True, merge_slashes=True))
 @example([Request(path="/a/%2e%2e/%252e?%2e/../")], HttpOptions(normalize_path=True))
+@example([Request(path="/%%34%31/%%341/%3%31%/..;x/b/%2e;x/c")], HttpOptions(normalize_path=True))
 @example([Request(authority="a.:80")], HttpOptions(strip_trailing_host_dot=True))
 def test_a_row_is_read_as_python_reads_the_request(requests: list[Request], options: HttpOptions) -> None:
     batch = RequestColumns.of(requests)

@@ -121,37 +121,69 @@ std::string unescaped_slashes(std::string_view path) {
   return out;
 }
 
-// Backslashes, unreserved escapes and bytes that are not allowed raw.
+// Parameters of dot segments cut (`/..;x/` -> `/../`), where dots and `;` are written as such.
+std::string without_dot_parameters(std::string_view path) {
+  std::string out;
+  for (size_t begin = 0; begin <= path.size();) {
+    const size_t end = std::min(path.find('/', begin), path.size());
+    std::string_view segment = path.substr(begin, end - begin);
+    const size_t name = segment.find_first_not_of('.');
+    if ((name == 1 || name == 2) && segment[name] == ';') segment = segment.substr(0, name);
+    out.append(segment);
+    if (end < path.size()) out.push_back('/');
+    begin = end + 1;
+  }
+  return out;
+}
+
+// Codes of unreserved characters decoded. A `%` that begins no code stays, unless a decoded character would make it begin
+// one: then it is written `%25`, so that nothing can be decoded twice (googleurl's CheckForNestedEscapes).
+std::string decoded_unreserved(std::string_view path) {
+  const auto hex = [](char c) { return kHex[static_cast<uint8_t>(c)]; };
+  std::string out;
+  out.reserve(path.size());
+  size_t stray = std::string::npos;  // position in out of the last % that begins no code
+  for (size_t at = 0; at < path.size();) {
+    const bool code = path[at] == '%' && path.size() - at > 2 && hex(path[at + 1]) != 255 && hex(path[at + 2]) != 255;
+    if (!code) {
+      if (path[at] == '%') stray = out.size();
+      out.push_back(path[at++]);
+      continue;
+    }
+    const uint8_t byte = static_cast<uint8_t>(hex(path[at + 1]) << 4 | hex(path[at + 2]));
+    if (!is_unreserved(byte)) {
+      out.append(path.substr(at, 3));
+      at += 3;
+      continue;
+    }
+    at += 3;
+    out.push_back(static_cast<char>(byte));
+    if (stray == std::string::npos) continue;
+    const size_t behind = out.size() - stray - 1;  // bytes of out after the stray %
+    const bool completed = (behind == 2 && hex(out[stray + 1]) != 255 && hex(out[stray + 2]) != 255) ||
+                           (behind == 1 && at < path.size() && hex(out[stray + 1]) != 255 && hex(path[at]) != 255);
+    if (completed) out.insert(stray + 1, "25");
+  }
+  return out;
+}
+
+// Backslashes, unreserved codes and bytes that are not allowed raw.
 std::string canonical(std::string_view path) {
   static constexpr char kDigits[] = "0123456789ABCDEF";
   std::string out;
-  out.reserve(path.size());
-  for (size_t i = 0; i < path.size(); ++i) {
-    const uint8_t c = static_cast<uint8_t>(path[i]);
+  for (const char c : decoded_unreserved(without_dot_parameters(path))) {
     if (c == '\\') {
       out.push_back('/');
-    } else if (c == '%' && i + 2 < path.size()) {
-      const uint8_t high = kHex[static_cast<uint8_t>(path[i + 1])], low = kHex[static_cast<uint8_t>(path[i + 2])];
-      const bool escape = high != 255 && low != 255;
-      if (escape && is_unreserved(static_cast<uint8_t>(high << 4 | low))) {
-        out.push_back(static_cast<char>(high << 4 | low));
-        i += 2;
-      } else if (escape) {
-        out.append(path.substr(i, 3));
-        i += 2;
-      } else {
-        out.push_back('%');
-      }
     } else if (std::memchr("\"<>^`{|}", c, 8) != nullptr) {
-      out.append({'%', kDigits[c >> 4], kDigits[c & 15]});
+      out.append({'%', kDigits[static_cast<uint8_t>(c) >> 4], kDigits[c & 15]});
     } else {
-      out.push_back(static_cast<char>(c));
+      out.push_back(c);
     }
   }
   return out;
 }
 
-// `.` and `..` segments, also with parameters (`..;x`). What stands before the first slash goes.
+// `.` and `..` segments resolved. What stands before the first slash goes.
 std::string without_dots(std::string_view path) {
   std::vector<std::string_view> kept;
   size_t slash = path.find('/');
@@ -159,11 +191,10 @@ std::string without_dots(std::string_view path) {
     const size_t next = path.find('/', slash + 1);
     const bool last = next == std::string_view::npos;
     const std::string_view segment = path.substr(slash + 1, last ? std::string_view::npos : next - slash - 1);
-    const std::string_view name = segment.starts_with('.') ? segment.substr(0, segment.find(';')) : segment;
-    if (name != "." && name != "..") {
+    if (segment != "." && segment != "..") {
       kept.push_back(segment);
     } else {
-      if (name == ".." && !kept.empty()) kept.pop_back();
+      if (segment == ".." && !kept.empty()) kept.pop_back();
       if (last) kept.emplace_back();
     }
     slash = next;
