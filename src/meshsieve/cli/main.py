@@ -22,6 +22,7 @@ VERBS = {
     "classify": "which rule decides each flow or packet of a capture",
     "flows": "the flows of a capture, with their counters",
     "hits": "how much traffic each rule decided, and which rules none",
+    "report": "one page about a capture under a policy: map, timeline, rules, findings",
     "explain": "every rule that one packet meets, and why it does or does not match",
     "connectivity": "who may reach whom, on what, from the rules alone",
     "route": "which route takes a request, and what becomes of it",

@@ -1,0 +1,54 @@
+"""The report as one HTML page: no network, no data in scripts, complete without them.
+
+Everything from captures and policies reaches the page as escaped text (Jinja's autoescape, ``printable`` before it).
+The one script and the one style sheet are ours, and the page's content policy names them by hash: nothing else runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+
+from meshsieve.extras import require
+from meshsieve.reports.escape import printable
+from meshsieve.reports.page.model import Report
+from meshsieve.reports.page.service_map import service_map
+from meshsieve.reports.page.timeline_chart import time_text, timeline_chart
+from meshsieve.reports.text import byte_text, fit
+
+_NUMERIC = frozenset({"flows", "packets", "bytes", "port"})
+_LABEL = 30  # characters of a node's label
+
+
+def report_html(report: Report) -> str:
+    """The whole page; needs the ``report`` extra."""
+    jinja2, markup = require("jinja2", "report"), require("markupsafe", "report")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters.update(
+        shown=printable,
+        short=lambda text: fit(printable(text), _LABEL),
+        bytes=byte_text,
+        time=time_text,
+        counted=lambda verdicts: ", ".join(f"{flows:,} {name}" for name, flows in sorted(verdicts.items())),
+    )
+    style, script = _file("report.css"), _file("report.js")
+    page: str = environment.from_string(_file("report.html.jinja")).render(
+        report=report,
+        map=service_map(report.links),
+        chart=timeline_chart(report.times),
+        numeric=_NUMERIC,
+        style=markup.Markup(style),  # our own files: they go into the page as they are
+        script=markup.Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+    return page
+
+
+def _file(name: str) -> str:
+    return resources.files("meshsieve.reports.page").joinpath(name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

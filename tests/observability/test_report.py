@@ -1,0 +1,169 @@
+"""The report: complete without scripts, harmless whatever names it meets, the same each time it is made."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import meshsieve
+from meshsieve.cli.main import main
+from meshsieve.reports.page.gather import Gatherer
+from meshsieve.reports.page.html import report_html
+from meshsieve.reports.page.markdown import report_markdown
+from meshsieve.reports.page.model import Link, Peer, Report
+from meshsieve.reports.page.service_map import MAX_NODES, service_map
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo"
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'; alert(1); '",
+    "</title><script>alert(1)</script>",
+    "javascript:alert(1)",
+    "{{ 7 * 7 }}",
+    "| cell | [link](http://x) `code` **bold**",
+    "\x1b[31mred\u202ereversed",
+]
+
+
+def made(policy: list[Path], title: str = "Demo") -> Report:
+    engine = meshsieve.load(policy)
+    gatherer = Gatherer(engine.tables)
+    result = engine.classify_pcap(DEMO / "demo.pcap")
+    for batch in result:
+        gatherer.add(batch)
+    names = {"captures": ["demo.pcap"], "policies": [p.name for p in policy]}
+    return gatherer.report(result.summary(), engine.diagnostics, title=title, command="meshsieve report", **names)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return made([DEMO / "nsx.json", DEMO / "edge.rules"])
+
+
+@pytest.fixture
+def hostile_policy(tmp_path: Path) -> Path:
+    """The demonstration's policy, every name of a rule and a machine replaced by a hostile one."""
+    document = json.loads((DEMO / "nsx.json").read_text())
+    count = 0
+
+    def rename(value: object) -> None:
+        nonlocal count
+        if isinstance(value, dict):
+            if isinstance(value.get("display_name"), str):
+                value["display_name"] = f"{HOSTILE[count % len(HOSTILE)]} {count}"
+                count += 1
+            for item in value.values():
+                rename(item)
+        elif isinstance(value, list):
+            for item in value:
+                rename(item)
+
+    rename(document)
+    path = tmp_path / "<b onload=alert(1)>.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+class Elements(HTMLParser):
+    """What a browser would build: elements, attributes, text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_totals_of_every_part_agree(report: Report) -> None:
+    total = report.summary.total
+    assert sum(link.flows for link in report.links) == total.flows
+    assert sum(service.packets for service in report.services) + 3 == total.packets  # three frames without IP
+    assert sum(flows for _, flows, _, _ in report.apps) == total.flows
+    assert sum(sum(series) for series in report.times.series.values()) == pytest.approx(total.packets - 3)
+    assert report.exact
+
+
+def test_the_page_needs_no_script_and_no_network(report: Report) -> None:
+    page = report_html(report)
+    elements = Elements(page)
+    assert elements.tags.count("script") == 1
+    assert not {"link", "img", "iframe", "object", "embed", "base", "form"} & set(elements.tags)
+    assert not [name for name, _ in elements.attributes if name.startswith("on") or name in ("src", "style", "action")]
+    assert all(value is not None and value.startswith("#") for name, value in elements.attributes if name == "href")
+    assert "default-src 'none'" in page
+    assert "office-surfs" in elements.text
+    assert elements.tags.count("tr") > len(report.summary.rules)
+
+
+def test_hostile_names_are_text_and_nothing_else(hostile_policy: Path) -> None:
+    plain = Elements(report_html(made([DEMO / "nsx.json"])))
+    hostile = Elements(report_html(made([hostile_policy], title=HOSTILE[3])))
+    assert sorted(set(hostile.tags)) == sorted(set(plain.tags))
+    assert hostile.tags.count("script") == 1
+    assert {name for name, _ in hostile.attributes} == {name for name, _ in plain.attributes}
+    assert "<script>alert(1)</script>" in hostile.text
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]", hostile.text)
+
+
+def test_markdown_stays_in_its_cells(hostile_policy: Path) -> None:
+    text = report_markdown(made([hostile_policy], title="a | b\n# c"))
+    for line in text.splitlines():
+        if line.startswith("| "):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (4, 5, 6, 7)
+    assert "<" not in text
+    assert not re.search(r"(?<!\\)\]\(", text)
+    assert text.count("\n# ") == 0
+
+
+def test_the_same_capture_gives_the_same_bytes(report: Report) -> None:
+    assert report_html(report) == report_html(made([DEMO / "nsx.json", DEMO / "edge.rules"]))
+
+
+def test_beyond_the_largest_peers_one_node_stands_for_the_rest() -> None:
+    hub = Peer("hub", True)
+    links = [Link(Peer(f"10.0.{i // 250}.{i % 250}", False), hub, 1, 1, 1000 - i, {"ALLOW": 1}) for i in range(200)]
+    drawn = service_map(links)
+    assert len(drawn.nodes) == MAX_NODES + 1
+    assert any(node.name == f"{201 - MAX_NODES} other addresses" for node in drawn.nodes)
+    assert sum(node.bytes for node in drawn.nodes if node.name == "hub") == sum(link.bytes for link in links)
+
+
+def test_the_verb_writes_the_page_and_the_markdown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["report", "-r", str(DEMO / "demo.pcap"), "-p", str(DEMO / "nsx.json"), "-o"]
+    assert main([*command, str(tmp_path / "r.html")]) == 0
+    assert main([*command, str(tmp_path / "r.md")]) == 0
+    assert (tmp_path / "r.html").read_text().startswith("<!DOCTYPE html>")
+    assert (tmp_path / "r.md").read_text().startswith("# ")
+    assert main([*command, str(tmp_path / "r.pdf")]) == 2
+    assert "which says what to write" in capfd.readouterr().err
+    assert not (tmp_path / "r.pdf").exists()
+
+
+def test_a_real_browser_runs_our_script_and_nothing_else(hostile_policy: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    path = tmp_path / "report.html"
+    path.write_text(report_html(made([hostile_policy], title=HOSTILE[0])))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000"]
+    shown = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    dom = Elements(shown.stdout)
+    assert ("class", "scripted") in dom.attributes  # our script ran
+    assert ("aria-sort", "none") in dom.attributes
+    assert dom.tags.count("script") == 1
+    assert not [name for name, _ in dom.attributes if name.startswith("on")]
