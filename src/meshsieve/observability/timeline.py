@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 _FIRST_WIDTH = 1 << 20  # ns, about a millisecond
+_SHORTEST = 1e-5  # bins; a shorter flow is wholly in the bin where it starts, since its slope would lose digits
 
 
 class Timeline:
@@ -83,7 +84,7 @@ def _spread(
 ) -> npt.NDArray[np.float64]:
     """Amounts by bin, of flows from ``start`` to ``end`` (in bins). A flow is a ramp of what has been sent up to a
     time; the sum of ramps at the edges needs only, for each edge, the slopes that began or ended before it."""
-    short = np.floor(start) == np.floor(end)
+    short = (np.floor(start) == np.floor(end)) | (end - start < _SHORTEST)
     out = np.bincount(start[short].astype(np.intp), weights=amount[short], minlength=n_bins)
     slope = amount[~short] / (end[~short] - start[~short])
     sent = np.zeros(n_bins + 1)
