@@ -5,6 +5,7 @@ Text is bytes, as Envoy compares it. Order is kept: the first route whose match 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -223,12 +224,16 @@ Action = Forward | Redirect | DirectResponse | OtherAction
 
 @dataclass(frozen=True, slots=True)
 class Route:
+    """``settings``: what happens to a request on its way, as data in the words of the source: timeout, retries, fault,
+    mirrors, CORS and the like."""
+
     name: str
     match: RouteMatch
     action: Action
     edits: HeaderEdits = HeaderEdits()
     response_edits: HeaderEdits = HeaderEdits()
     source: Source = NOWHERE
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 # A node of a match tree (VirtualHost.matcher).

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Match:
     path, authority   as sent upstream
     source        where the route is written
     reason        why there is no route
+    settings      timeout, retries, fault, mirrors and the like, as data
     """
 
     matched: bool
@@ -52,6 +53,7 @@ class Match:
     virtual_cluster: str = ""
     source: Source = NOWHERE
     reason: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 class Router:
@@ -99,6 +101,7 @@ class Router:
             None if found.authority is None else _text(found.authority),
             found.virtual_cluster,
             route.source,
+            settings=route.settings,
         )
 
     def _miss(self, seen: RequestView, host: str | None, reason: str) -> Match:
