@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from meshsieve.authz import Authorizer, Decision, from_kubernetes
-from meshsieve.errors import MeshsieveError
+from meshsieve.authz.peer_authentication import PeerAuthentication, mtls_modes
+from meshsieve.authz.to_envoy import filter_configs
+from meshsieve.errors import MeshsieveError, UsageError
 from meshsieve.request import Request
 from tests.conformance.report import Report
 
@@ -24,10 +27,14 @@ def run(folder: Path) -> Report:
     for path in sorted(folder.rglob("*.json")):
         name = str(path.relative_to(folder))
         content = json.loads(path.read_bytes())
-        if isinstance(content, dict) or (content and "envoy_filters" in content[0]):
+        if isinstance(content, dict):
+            _peer_authentication(report, name, content)
             continue
         for case in content:
-            where = f"{name}:{case.get('id', '?')}"
+            where = f"{name}:{case.get('id') or case.get('name', '?')}"
+            if "envoy_filters" in case:
+                _pair(report, where, case)
+                continue
             if unknown := sorted(set(case) - SET_FIELDS):
                 report.skipped(where, f"fields that this runner does not know: {', '.join(unknown)}")
                 continue
@@ -63,6 +70,59 @@ def _set(report: Report, where: str, case: Mapping[str, Any]) -> None:
             report.wrong(f"{where}[{i}]", wrong)
         else:
             report.right()
+
+
+def _pair(report: Report, where: str, case: Mapping[str, Any]) -> None:
+    """Istio policies and the filters that Istio makes of them, compared without regard to the order of members."""
+    domains = case["trust_domains"] or ["cluster.local"]
+    authorizer = from_kubernetes(case["input"], trust_domain=domains[0], trust_domain_aliases=domains[1:])
+    got = filter_configs(authorizer.chain(tcp=case["transport"] == "tcp"))
+    wanted = [f["typedConfig"] for f in case["envoy_filters"]]
+    report.check(where, "the list of filters", [_comparable(c) for c in got], [_comparable(c) for c in wanted])
+
+
+def _comparable(config: Any, key: str = "") -> Any:
+    """A filter's configuration without prefixes of statistics, with defaults written out and lists sorted."""
+    if isinstance(config, Mapping):
+        out = {k: _comparable(v, k) for k, v in config.items() if not k.endswith("tatPrefix")}
+        if "policies" in out or key in ("rules", "shadowRules"):
+            out.setdefault("action", "ALLOW")
+            out.setdefault("policies", {})
+        if key == "header" and isinstance(out.get("name"), str):
+            out["name"] = out["name"].lower()
+        return out
+    if isinstance(config, list):
+        return sorted((_comparable(v) for v in config), key=lambda v: json.dumps(v, sort_keys=True))
+    return config
+
+
+def _peer_authentication(report: Report, name: str, content: Mapping[str, Any]) -> None:
+    for case in content["cases"]:
+        policies = [_peer_policy(p) for p in case["policies"]]
+        modes = mtls_modes(policies, case["root_namespace"])
+        got = (modes.mode, {str(port): mode for port, mode in modes.ports.items()})
+        report.check(f"{name}:{case['name']}", "mode", got, (case["expect_mode"], case["expect_per_port"]))
+
+
+def _peer_policy(values: Mapping[str, Any]) -> PeerAuthentication:
+    known = {"name", "namespace", "created", "selector", "mtls", "ports", "port_level", "portLevelMtls"}
+    if unknown := sorted(set(values) - known):
+        raise UsageError(f"fields that this runner does not know: {', '.join(unknown)}")
+    by_port = values.get("ports") or values.get("port_level") or values.get("portLevelMtls") or {}
+    return PeerAuthentication(
+        values["namespace"],
+        values["name"],
+        values.get("selector") or {},
+        _mode(values.get("mtls")),
+        {int(port): _mode(mode) for port, mode in by_port.items()},
+        datetime.fromtimestamp(values["created"], UTC),
+    )
+
+
+def _mode(text: Any) -> Any:
+    if isinstance(text, Mapping):
+        text = text.get("mode")
+    return None if text in (None, "UNSET") else text
 
 
 def _differences(decision: Decision, expect: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ READS = [
     ("quoted digits stay text", "'017'", "017"),
     ("an explicit !!str is text", "!!str 7", "7"),
     ("an IPv6 address is text", "::1", "::1"),
+    ("a whole number as a key is text, as in Kubernetes", "8080: a", {"8080": "a"}),
     ("json is yaml", '{"a": [1, true, "x"]}', {"a": [1, True, "x"]}),
 ]
 
@@ -34,7 +35,7 @@ REFUSES = [
     ("a Python tag", "!!python/object/apply:os.system ['x']", "f.yaml:1:1: tag"),
     ("an unfinished alias", "a: &a [*a]", "f.yaml:1:8: alias *a"),
     ("a merge key", "a: &a {x: 1}\nb: {<<: *a}", "merge keys"),
-    ("a key that is no text", "1: a", "key '1' is not text"),
+    ("a key that is no text", "1.5: a", "key '1.5' is not text"),
     ("not a number", "a: .nan", "not a finite number"),
     ("an infinite number", "a: 1e999", "too large"),
     ("a huge integer", "a: " + "9" * 5000, "more than 20 digits"),

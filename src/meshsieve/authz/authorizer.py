@@ -14,10 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve.authz.decision import Decision, decision_of
-from meshsieve.authz.facts import Facts
+from meshsieve.authz.decision import Decision, decision_of, mtls_required
+from meshsieve.authz.facts import Facts, is_mtls, is_tls
 from meshsieve.authz.generate import Generator, UnknownKey
 from meshsieve.authz.model import Action, Chain, Filter
+from meshsieve.authz.peer_authentication import (
+    MtlsModes,
+    PeerAuthentication,
+    mtls_modes,
+    read_peer_authentication,
+)
 from meshsieve.authz.policy import Policy, RuleSpec, read_policy
 from meshsieve.authz.reference import Provider, walk
 from meshsieve.authz.selection import Place, ServiceRef, applies
@@ -47,11 +53,13 @@ class Authorizer:
         policies: Sequence[Policy],
         settings: MeshSettings,
         *,
+        peer_authentications: Sequence[PeerAuthentication] = (),
         workloads: Sequence[Workload] = (),
         diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
         self.policies = tuple(policies)
         self.settings = settings
+        self.peer_authentications = tuple(peer_authentications)
         self.workloads = list(workloads)
         self.diagnostics = tuple(diagnostics)
         self._generator = Generator(settings.trust_domains)
@@ -119,6 +127,14 @@ class Authorizer:
             services,
         )
 
+    def mtls_modes(self, workload: WorkloadLike) -> MtlsModes:
+        """What the workload's ports take: plain text, mTLS or both. Without a workload: both."""
+        place = self.place(workload)
+        if place is None:
+            return MtlsModes()
+        root = self.settings.root_namespace
+        return mtls_modes((p for p in self.peer_authentications if p.selects(place, root)), root)
+
     def _chain(self, place: Place | None, tcp: bool) -> Chain:
         key = (None if place is None else place.key, tcp)
         found = self._chains.get(key)
@@ -150,6 +166,14 @@ class Authorizer:
         return Filter(action, in_force, dry_run, prefix=f"{action.value.lower()}_", provider=provider)
 
     def _decide(self, request: Request, place: Place | None, tcp: bool, provider: Provider | None) -> Decision:
+        if self.peer_authentications:
+            modes = self.mtls_modes(place)
+            mode = modes.at(request.destination_port)
+            if mode == "STRICT" and not is_mtls(request):
+                return mtls_required(modes.policy_at(request.destination_port))
+            if mode == "DISABLE" and is_tls(request):
+                # Nobody terminates the TLS here: it passes as opaque bytes, without identity.
+                request, tcp = replace(request, principal=None, tls=None), True
         chain = self._chain(place, tcp)
         seen = None if tcp else view(request, self.settings.http)
         if isinstance(seen, Refusal):
@@ -198,7 +222,13 @@ def from_store(store: ObjectStore, settings: MeshSettings, *, strict: bool = Tru
     """``from_kubernetes`` for objects that are read already."""
     policies = [read_policy(obj) for obj in store.of("AuthorizationPolicy", ISTIO_SECURITY)]
     findings = list(_unusable(policies, settings, strict))
-    return Authorizer(policies, settings, workloads=read_workloads(store), diagnostics=findings)
+    return Authorizer(
+        policies,
+        settings,
+        peer_authentications=[read_peer_authentication(o) for o in store.of("PeerAuthentication", ISTIO_SECURITY)],
+        workloads=read_workloads(store),
+        diagnostics=findings,
+    )
 
 
 def _unusable(policies: Sequence[Policy], settings: MeshSettings, strict: bool) -> Iterable[Diagnostic]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from meshsieve.authz.model import Action, Rule
+from meshsieve.authz.peer_authentication import PeerAuthentication
 from meshsieve.authz.reference import Outcome
 from meshsieve.model import Source
 
@@ -83,6 +84,14 @@ def decision_of(out: Outcome, *, tcp: bool) -> Decision:
     """What a walk means, in words."""
     audit_rule = out.audit_rule.name if out.audit_rule else None
     return replace(_verdict(out, None if tcp else 403), audit=out.audit, audit_rule=audit_rule, dry_run=out.dry_run)
+
+
+def mtls_required(policy: PeerAuthentication | None) -> Decision:
+    """A plain-text connection to a port that takes mTLS only: closed before anything is read."""
+    named = f"PeerAuthentication {policy.namespace}/{policy.name}" if policy else "the mesh"
+    reason = f"{named} takes mTLS only, and the connection has no verified client certificate"
+    name = f"{policy.namespace}/{policy.name}" if policy else None
+    return Decision(False, "DENY", "mtls-required", None, name, reason=reason, source=policy.source if policy else None)
 
 
 def _verdict(out: Outcome, status: int | None) -> Decision:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from meshsieve.authz.model import Field
@@ -74,12 +73,6 @@ class Facts:
         """``seen``, or a view without anything of HTTP."""
         return self.seen or RequestView(self.request, b"", b"", None, b"", [])
 
-    @cached_property
-    def tls(self) -> bool:
-        """Whether the connection came with TLS, as far as the request says."""
-        state = self.request.tls or {}
-        return self.peer is not None or bool(state.get("presented") or state.get("validated"))
-
     def _metadata(self, key: tuple[str, ...]) -> Any:
         return _inside(self.request.dynamic_metadata, key)
 
@@ -94,6 +87,15 @@ class Facts:
                 except ModelError:
                     return self.source_ip  # Envoy falls back to the peer where the entry is no address
         return self.source_ip
+
+
+def is_mtls(request: Request) -> bool:
+    """Whether the connection came with a client certificate that was verified, as far as the request says."""
+    return request.principal is not None or bool((request.tls or {}).get("validated"))
+
+
+def is_tls(request: Request) -> bool:
+    return is_mtls(request) or bool((request.tls or {}).get("presented"))
 
 
 def address(text: str | None, name: str) -> Address | None:

@@ -20,6 +20,7 @@ from meshsieve.authz.model import (
     DESTINATION_PORT,
     HOST,
     METHOD,
+    NEVER,
     PATH,
     PEER,
     REMOTE_IP,
@@ -75,6 +76,8 @@ class Generator:
         self, policy: Policy, *, tcp: bool, dropped: Callable[[RuleSpec, ModelError], None] = _ignore
     ) -> Iterator[Rule]:
         """The rules of a policy that can be enforced; ``dropped`` is told of each part that cannot, and why."""
+        if not policy.rules:
+            yield Rule(f"{policy.title}-rule[0]", NEVER, NEVER, policy.source)
         for i, spec in enumerate(policy.rules):
             if spec is None:
                 continue
