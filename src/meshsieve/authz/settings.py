@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from meshsieve.importers.typed import Node
-from meshsieve.importers.yaml_source import Mapping, load_documents
+from meshsieve.mesh.mesh_config import mesh_config
 from meshsieve.mesh.objects import ObjectStore
 from meshsieve.routes.http_options import HttpOptions
 
@@ -54,17 +53,9 @@ def read_settings(store: ObjectStore, root_namespace: str | None) -> MeshSetting
     raises  PolicyError
     """
     default = MeshSettings(root_namespace=root_namespace or "istio-system")
-    found = store.find("ConfigMap", default.root_namespace, "istio", "")
-    data = found.node.node("data") if found else None
-    text = data.text("mesh") if data else None
-    if found is None or data is None or text is None:
+    mesh = mesh_config(store, default.root_namespace)
+    if mesh is None:
         return default
-    documents = load_documents(text, f"{data.data.where('mesh')} mesh")
-    if not documents:
-        return default
-    if not isinstance(documents[0], Mapping):
-        raise data.error("expected a mapping", "mesh")
-    mesh = Node(documents[0], found.title)
     normalization = mesh.node("pathNormalization")
     wanted = (
         normalization.choice("normalization", ("DEFAULT", *PATH_NORMALIZATIONS), "BASE") if normalization else "BASE"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.conformance.l7 import envoy, gateway_api, router_check
+from tests.conformance.l7 import envoy, gateway_api, istio, router_check
 from tests.conformance.report import Report
 
 SETS = {
@@ -13,8 +13,8 @@ SETS = {
     "envoy-router-check": router_check.run,
     "envoy-gateway": envoy.gateway_configs,
     "gateway-api": gateway_api.run,
+    "istio": istio.run,
 }
-UNREAD = ("istio",)
 
 
 def run(folder: Path) -> Report:
@@ -26,7 +26,4 @@ def run(folder: Path) -> Report:
     for name, check in SETS.items():
         if (folder / name).is_dir():
             check(folder / name, report)
-    for name in UNREAD:
-        if (folder / name).is_dir():
-            report.skipped(name, "Istio objects are not read yet")
     return report

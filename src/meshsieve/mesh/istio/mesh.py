@@ -1,0 +1,300 @@
+"""A mesh under Istio: what a proxy does with a connection or a request.
+
+    request -> connection (address, port, SNI, what the first bytes look like) -> listener -> filter chain
+      -> forwarded as it is, or route configuration -> virtual host -> route
+
+A client in the mesh that names no address is taken to have resolved the host: to a Service's or ServiceEntry's own
+address where the name is one's, else to nobody's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from meshsieve.authz.settings import read_settings
+from meshsieve.errors import UsageError
+from meshsieve.mesh.istio.config import IstioConfig, MeshOptions, read_istio
+from meshsieve.mesh.istio.gateway import GatewayProxy
+from meshsieve.mesh.istio.http_routes import JWT_FILTER
+from meshsieve.mesh.istio.model import Gateway
+from meshsieve.mesh.istio.proxy import Proxy
+from meshsieve.mesh.istio.registry import HostService, canonical
+from meshsieve.mesh.istio.sidecar import SidecarOutbound, short_names
+from meshsieve.mesh.listeners import PLAIN, TLS, Connection, FilterChain, HttpHandler, TcpHandler, choose_listener
+from meshsieve.mesh.match import MeshMatch
+from meshsieve.mesh.objects import ObjectStore
+from meshsieve.policy import Diagnostic
+from meshsieve.request import Request
+from meshsieve.routes.router import Router
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+MISSING_CLUSTER_STATUS = 503
+# Claims that hold several words, which are lists to matchers.
+WORD_LIST_CLAIMS = ("scope", "permission")
+
+
+@dataclass(frozen=True)
+class _Entrance:
+    """A connection with the request on it, if it carries one that can be seen."""
+
+    connection: Connection
+    request: Request
+    presented: bool | None  # the client's certificate; None: not known
+
+
+class IstioMesh:
+    """Routes of all proxies; what a proxy needs is built when first asked for, and kept."""
+
+    def __init__(self, store: ObjectStore, options: MeshOptions | None = None) -> None:
+        self.config: IstioConfig = read_istio(store, options)
+        self.http = read_settings(store, self.config.options.root_namespace).http
+        self._sidecars: dict[object, SidecarOutbound] = {}
+        self._gateways: dict[object, GatewayProxy] = {}
+        self._routers: dict[tuple[object, str], Router | None] = {}
+
+    @property
+    def findings(self) -> tuple[Diagnostic, ...]:
+        """What was dropped or is not evaluated; of gateways, those of every Gateway's own workload."""
+        out = list(self.config.findings)
+        for gateway in self.config.gateways:
+            state = self.gateway(self.gateway_proxy(gateway.key))
+            assert state.listeners is not None  # made here, so that what they drop is found
+            out += [f for f in state.findings if f not in out]
+        return tuple(out)
+
+    # --- proxies
+
+    def gateway_proxy(self, name: str) -> Proxy:
+        """The workload that runs the Gateway ``namespace/name``: a pod that its selector fits, else one that only the
+        selector describes.
+
+        raises  UsageError if there is no such Gateway
+        """
+        found = next((g for g in self.config.gateways if g.key == name), None)
+        if found is None:
+            known = ", ".join(g.key for g in self.config.gateways) or "none"
+            raise UsageError(f"no Istio Gateway is called {name}; there are: {known}")
+        for workload in self.config.workloads:
+            if found.selector and workload.selected_by(found.selector):
+                return Proxy("gateway", workload.namespace, workload.labels, workload.addresses, workload)
+        return Proxy("gateway", self._home(found), found.selector or {})
+
+    def _home(self, gateway: Gateway) -> str:
+        """Where the workload of a Gateway without pods is: with the Service of the same selector, else with it."""
+        services = self.config.registry.services
+        for service in services:
+            own = service.selector.items() if service.kubernetes else ()
+            selected = own and gateway.selector and own <= gateway.selector.items()
+            if selected or service.host in (gateway.services or ()):
+                return service.namespace
+        return gateway.namespace
+
+    def sidecar(self, proxy: Proxy) -> SidecarOutbound:
+        if proxy.key not in self._sidecars:
+            self._sidecars[proxy.key] = SidecarOutbound(self.config, proxy)
+        return self._sidecars[proxy.key]
+
+    def gateway(self, proxy: Proxy) -> GatewayProxy:
+        if proxy.key not in self._gateways:
+            self._gateways[proxy.key] = GatewayProxy(self.config, proxy)
+        return self._gateways[proxy.key]
+
+    # --- requests
+
+    def match(self, request: Request, proxy: Proxy) -> MeshMatch:
+        """What the proxy does with a request. ``destination_port``: of the listener; without one the URL's port, which
+        a gateway's Service may translate."""
+        host, port = split_authority(request.authority)
+        port = request.destination_port or port or DEFAULT_PORTS.get(request.scheme, 80)
+        address = request.destination_ip or ""
+        if proxy.kind == "gateway":
+            ports = self.gateway(proxy)
+            if request.destination_port is None and ports.bound is not None:
+                port = min(ports.external_ports.get(port, {port}))
+        elif not address:
+            address = self._resolve(host, port, proxy)
+        encrypted = request.scheme == "https" or request.sni is not None
+        name = request.sni or ("" if not encrypted or _is_address(host) else host)
+        if encrypted:
+            protocols = tuple(p for p in (request.alpn or "").split(",") if p)
+        else:
+            # What HTTP inspection finds; gRPC runs over HTTP/2.
+            protocols = ("h2c",) if _is_grpc(request) else ("http/1.1",)
+        transport = TLS if encrypted else PLAIN
+        connection = Connection(_canonical(address), port, name, transport, protocols, request.source_ip or "")
+        presented = None if request.tls is None else bool(request.tls.get("presented"))
+        return self._enter(_Entrance(connection, _with_claims(request), presented), proxy)
+
+    def connect(
+        self, connection: Connection, proxy: Proxy, *, presented: bool | None = None, random_value: int | None = None
+    ) -> MeshMatch:
+        """What the proxy does with a connection whose bytes are not HTTP."""
+        return self._enter(_Entrance(connection, Request(random_value=random_value), presented), proxy)
+
+    def _enter(self, entrance: _Entrance, proxy: Proxy) -> MeshMatch:
+        state: SidecarOutbound | GatewayProxy
+        state = self.gateway(proxy) if proxy.kind == "gateway" else self.sidecar(proxy)
+        connection = entrance.connection
+        listener = choose_listener(state.listeners, connection.address, connection.port)
+        if listener is not None:
+            chain = listener.chain(connection)
+            where: dict[str, Any] = {"listener": listener.name}
+        elif isinstance(state, SidecarOutbound):
+            chain, where = state.nobody, {"listener": "virtualOutbound"}
+        else:
+            ports = ", ".join(str(found.port) for found in state.listeners) or "none"
+            reason = f"the gateway does not listen on port {connection.port}; its ports: {ports}"
+            return MeshMatch(False, action="no_listener", reason=reason)
+        if chain is None:
+            name = f"server name {connection.server_name}" if connection.server_name else "a connection without SNI"
+            reason = f"no filter chain takes {name}"
+            return MeshMatch(False, action="no_filter_chain", reason=reason, **where)
+        where["filter_chain"] = chain.name
+        problem = _handshake(chain, connection, entrance.presented)
+        if problem is not None:
+            return MeshMatch(False, action=problem[0], reason=problem[1], **where)
+        if isinstance(chain.handler, TcpHandler):
+            return self._forwarded(chain.handler, entrance, state.missing, where)
+        return self._routed(chain.handler, entrance.request, state, proxy, where)
+
+    @staticmethod
+    def _forwarded(
+        handler: TcpHandler, entrance: _Entrance, missing: Mapping[str, str], where: Mapping[str, Any]
+    ) -> MeshMatch:
+        action = "tls" if entrance.connection.transport == TLS else "tcp"
+        chosen = _by_weight(handler.clusters, entrance.request.random_value)
+        reason = missing.get(chosen or "", "")
+        if reason:
+            action = "closed"
+        return MeshMatch(
+            True,
+            action=action,
+            cluster=chosen,
+            clusters=handler.clusters,
+            source=handler.source,
+            reason=reason,
+            **where,
+        )
+
+    def _routed(
+        self, handler: HttpHandler, request: Request, state: SidecarOutbound | GatewayProxy, proxy: Proxy,
+        where: dict[str, Any],
+    ) -> MeshMatch:  # fmt: skip
+        name = handler.route_config
+        key = (proxy.key, name)
+        if key not in self._routers:
+            found = state.route_configuration(name)
+            self._routers[key] = None if found is None else Router(found, self.http)
+        router = self._routers[key]
+        where["route_config"] = name
+        if router is None:
+            return MeshMatch(False, status=404, reason="no route configuration of that name", **where)
+        answer = MeshMatch.of(router.match(request), **where)
+        if answer.cluster is not None and answer.cluster in state.missing:
+            return replace(answer, status=MISSING_CLUSTER_STATUS, reason=state.missing[answer.cluster])
+        return answer
+
+    # --- names
+
+    def _resolve(self, host: str, port: int, proxy: Proxy) -> str:
+        """The address that a name leads to, "" for none of its own (a shared listener may still take it)."""
+        if _is_address(host):
+            return host
+        found = self.service_named(host, port, proxy)
+        if found is None:
+            return ""
+        return next((a for a in found.addresses if "/" not in a), _first_of_prefix(found))
+
+    def service_named(self, host: str, port: int, proxy: Proxy) -> HostService | None:
+        """The service that a client means by a name, short or full; of wildcards the most specific."""
+        host = host.lower().removesuffix(".")
+        domain = self.config.options.domain
+        own = f"{proxy.namespace}.svc.{domain}" if domain else ""
+        registry = self.config.registry
+        exact = registry.named(host, proxy.namespace)
+        if exact is None:
+            for service in registry.visible(proxy.namespace):
+                if service.kubernetes and host in short_names(service.host, own):
+                    exact = registry.named(service.host, proxy.namespace)
+                    break
+        if exact is not None and exact.alias_of:
+            return registry.named(exact.alias_of, proxy.namespace)
+        return exact
+
+
+def split_authority(authority: str) -> tuple[str, int | None]:
+    """``host:8080`` and ``[::1]:8080`` in their parts.
+
+    >>> split_authority("[::1]:80"), split_authority("a.com")
+    (('::1', 80), ('a.com', None))
+    """
+    host, colon, port = authority.rpartition(":")
+    if not colon or "]" in port or (":" in host and not host.endswith("]")):
+        host, port = authority, ""
+    number = int(port) if port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536 else None
+    return host.removeprefix("[").removesuffix("]"), number
+
+
+def _first_of_prefix(service: HostService) -> str:
+    for text in service.addresses:
+        return str(ipaddress.ip_network(text)[0])
+    return ""
+
+
+def _handshake(chain: FilterChain, connection: Connection, presented: bool | None) -> tuple[str, str] | None:
+    encrypted = connection.transport == TLS
+    if chain.tls and not encrypted:
+        return "tls_error", "the server expects TLS and the connection is plain"
+    if chain.tls == "mutual" and presented is False:
+        return "mtls_error", "the server asks for a client certificate and the client presents none"
+    if isinstance(chain.handler, HttpHandler) and not chain.tls and encrypted:
+        return "protocol_error", "the server expects plain HTTP and the connection is TLS"
+    return None
+
+
+def _by_weight(clusters: tuple[tuple[str, int], ...], random_value: int | None) -> str | None:
+    if len(clusters) == 1:
+        return clusters[0][0]
+    if random_value is None or not clusters:
+        return None
+    point = random_value % sum(weight for _, weight in clusters)
+    for name, weight in clusters:
+        if point < weight:
+            return name
+        point -= weight
+    return None
+
+
+def _with_claims(request: Request) -> Request:
+    """The claims of a token where matchers look for them: the metadata of the JWT filter."""
+    if request.claims is None or JWT_FILTER in request.dynamic_metadata:
+        return request
+    claims = dict(request.claims)
+    for name in WORD_LIST_CLAIMS:
+        if isinstance(claims.get(name), str):
+            claims[name] = claims[name].split(" ")
+    return replace(request, dynamic_metadata={**request.dynamic_metadata, JWT_FILTER: {"payload": claims}})
+
+
+def _is_grpc(request: Request) -> bool:
+    kind = next(iter(request.header("content-type")), "")
+    return kind == "application/grpc" or kind.startswith("application/grpc+")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _canonical(address: str) -> str:
+    """raises  UsageError for what is no address"""
+    try:
+        return canonical(address) if address else ""
+    except ValueError as error:
+        raise UsageError(f"destination_ip: {error}") from None
