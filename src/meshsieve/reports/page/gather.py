@@ -126,7 +126,9 @@ class Gatherer:
         return known
 
     def _owner(self, version: int, address: int) -> Peer:
-        for layer in self._tables.layers:
+        # Layers come from the outside in (NSX, Kubernetes, the host): the last that knows the address knows it best, a
+        # pod rather than the worker that carries it.
+        for layer in reversed(self._tables.layers):
             number = layer.inventory.owner(version, address)
             if number != NO_VNIC:
                 return Peer(layer.inventory.vnics[number].machine, True)
