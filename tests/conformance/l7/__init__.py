@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.conformance.l7 import envoy, gateway_api, istio, router_check
+from tests.conformance.l7 import envoy, gateway_api, gateway_goldens, istio, router_check
 from tests.conformance.report import Report
 
 SETS = {
     "envoy-probes": envoy.probes,
     "envoy-config-impl": envoy.config_impl,
     "envoy-router-check": router_check.run,
-    "envoy-gateway": envoy.gateway_configs,
+    "envoy-gateway/route-configs": envoy.gateway_configs,
+    "envoy-gateway/gateway-api-to-ir": gateway_goldens.envoy_gateway,
     "gateway-api": gateway_api.run,
     "istio": istio.run,
+    "istio/gateway-api-to-vs": gateway_goldens.istio,
 }
 
 
 def run(folder: Path) -> Report:
-    """The whole folder, or one of its sets by itself."""
+    """The whole folder, or some of its sets by themselves."""
     report = Report()
-    if folder.name in SETS:
-        SETS[folder.name](folder, report)
-        return report
     for name, check in SETS.items():
-        if (folder / name).is_dir():
-            check(folder / name, report)
+        place = _place(folder, name)
+        if place is not None:
+            check(place, report)
     return report
+
+
+def _place(folder: Path, name: str) -> Path | None:
+    """Where a set stands, if ``folder`` is all of the data, a part of it, or the set itself."""
+    parts = name.split("/")
+    for depth in range(len(parts) + 1):
+        if depth and folder.name != parts[depth - 1]:
+            continue
+        place = folder.joinpath(*parts[depth:])
+        if place.exists():
+            return place
+    return None

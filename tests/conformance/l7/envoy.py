@@ -78,7 +78,7 @@ SHARED_DOMAIN = {
 
 def gateway_configs(folder: Path, report: Report) -> None:
     """Route configurations that Envoy Gateway generates: which of them load."""
-    for file in sorted((folder / "route-configs").glob("*.yaml")):
+    for file in sorted(folder.glob("*.yaml")):
         name = file.name.removesuffix(".routes.yaml")
         try:
             for config in load_documents(file.read_text(), file.name)[0]:

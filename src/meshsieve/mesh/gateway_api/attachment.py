@@ -2,7 +2,7 @@
 
 A route attaches to a listener when a parent reference names the listener's Gateway or ListenerSet (and its name and
 port, where given), the listener takes the route's kind and namespace, and their host names intersect. What fails
-nearest to success is the reason: port and name before kind and namespace before host names.
+nearest to success is the reason: port and name, then kind, then host names, then namespace.
 Sources: Gateway API's documentation of Gateway, ListenerSet and RouteParentStatus, and its conformance tests.
 """
 
@@ -27,7 +27,7 @@ from meshsieve.mesh.names import covers, intersection, overlap
 from meshsieve.mesh.objects import GATEWAY_API
 
 # Listeners of one family can share a port, told apart by host name (HTTP: Host, TLS: SNI).
-FAMILIES = {"HTTP": "http", "HTTPS": "tls", "TLS": "tls", "TCP": "tcp", "UDP": "udp"}
+FAMILIES = {"HTTP": "http", "HTTPS": "tls", "TLS": "tls", "TCP": "tcp", "UDP": "udp", "HBONE": "hbone"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +105,23 @@ def attach(route: Route, parent: ParentRef, listeners: Sequence[Listener]) -> Pa
     named = [li for li in mine if parent.section in (None, li.name) and parent.port in (None, li.port)]
     if not named:
         return ParentResult(parent, Condition(False, "NoMatchingParent", "No listeners match this parent ref"))
-    allowed = [li for li in named if route.kind in li.kinds and li.namespaces(route.ref.namespace)]
-    if not allowed:
-        kind = any(route.kind in li.kinds for li in named)
-        what = f"namespace {route.ref.namespace}" if kind else f"kind {route.kind}"
-        message = f"{', '.join(li.title for li in named)} does not take routes of {what}"
-        return ParentResult(parent, Condition(False, "NotAllowedByListeners", message))
-    found = [Attachment(route, li, names) for li in allowed if (names := hostnames_on(route, li))]
-    if not found:
+    kind = [li for li in named if route.kind in li.kinds]
+    if not kind:
+        return _refused(parent, "NotAllowedByListeners", named, f"kind {route.kind}")
+    meeting = [Attachment(route, li, names) for li in kind if (names := hostnames_on(route, li))]
+    if not meeting:
         message = f"There were no hostname intersections between the {route.kind} and this parent ref's Listener(s)."
         return ParentResult(parent, Condition(False, "NoMatchingListenerHostname", message))
+    found = [a for a in meeting if a.listener.namespaces(route.ref.namespace)]
+    if not found:
+        reached = [a.listener for a in meeting]
+        return _refused(parent, "NotAllowedByListeners", reached, f"namespace {route.ref.namespace}")
     return ParentResult(parent, ACCEPTED, found)
+
+
+def _refused(parent: ParentRef, reason: str, listeners: Sequence[Listener], what: str) -> ParentResult:
+    message = f"{', '.join(li.title for li in listeners)} does not take routes of {what}"
+    return ParentResult(parent, Condition(False, reason, message))
 
 
 def _is_parent(parent: ParentRef, listener: Listener) -> bool:

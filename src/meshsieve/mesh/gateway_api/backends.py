@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshsieve.mesh.gateway_api.model import RESOLVED, BackendRef, Condition, Grant, Route
+from meshsieve.mesh.gateway_api.model import NOT_PERMITTED, RESOLVED, BackendRef, Condition, Grant, Route
 from meshsieve.mesh.objects import CORE, GATEWAY_API, ObjectStore
 from meshsieve.mesh.services import Service, read_services
 
@@ -29,23 +29,28 @@ class Backends:
         exists = self._store.find(backend.kind, backend.namespace, backend.name, backend.group) is not None
         if kind not in ((CORE, "Service"), SERVICE_IMPORT, HOSTNAME) and not exists:
             return Condition(False, "InvalidKind", f"no backend is of kind {backend.group}/{backend.kind}")
-        if not mesh and not self.granted(GATEWAY_API, route.kind, route.ref.namespace, backend):
+        if not mesh and not self.granted(
+            (GATEWAY_API, route.kind, route.ref.namespace),
+            (backend.group, backend.kind, backend.namespace, backend.name),
+        ):
             message = f"no ReferenceGrant in {backend.namespace} lets {route.kind}s of {route.ref.namespace} use {what}"
-            return Condition(False, "RefNotPermitted", message)
+            return Condition(False, NOT_PERMITTED, message)
         if kind == HOSTNAME:
             return RESOLVED
         if kind == (CORE, "Service"):
             return self._service(backend, what)
         return RESOLVED if exists else Condition(False, "BackendNotFound", f"{what} not found")
 
-    def granted(self, group: str, kind: str, namespace: str, target: BackendRef) -> bool:
-        """Whether objects of a kind in a namespace may refer to the target: at home, or by a ReferenceGrant there."""
-        if target.namespace == namespace:
+    def granted(self, source: tuple[str, str, str], target: tuple[str, str, str, str]) -> bool:
+        """Whether objects of a (group, kind, namespace) may refer to a (group, kind, namespace, name): at home, or by a
+        ReferenceGrant there."""
+        group, kind, namespace, name = target
+        if namespace == source[2]:
             return True
         return any(
-            grant.namespace == target.namespace
-            and (group, kind, namespace) in grant.sources
-            and any((g, k) == (target.group, target.kind) and n in (None, "", target.name) for g, k, n in grant.targets)
+            grant.namespace == namespace
+            and source in grant.sources
+            and any((g, k) == (group, kind) and n in (None, "", name) for g, k, n in grant.targets)
             for grant in self._grants
         )
 

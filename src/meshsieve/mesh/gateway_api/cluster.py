@@ -30,6 +30,7 @@ from meshsieve.mesh.gateway_api.attachment import (
 from meshsieve.mesh.gateway_api.backends import Backends
 from meshsieve.mesh.gateway_api.mesh import MeshRoutes, is_mesh
 from meshsieve.mesh.gateway_api.model import (
+    NOT_PERMITTED,
     RESOLVED,
     ROUTE_KINDS,
     STANDARD,
@@ -101,7 +102,7 @@ class GatewayApi:
         self.grants = [read_grant(o) for o in store.of("ReferenceGrant", GATEWAY_API)]
         self.backends = Backends(store, self.grants)
         self.routes = [read_route(o) for kind in ROUTE_KINDS for o in store.of(kind, GATEWAY_API)]
-        self.listeners = all_listeners(self.gateways, sets)
+        self.listeners = [self._with_certificates(li) for li in all_listeners(self.gateways, sets)]
         self._results = self._attach_all()
         self.attachments = [a for _, result in self._results for a in result.attachments if a.listener.serves]
         builder = TableBuilder(dialect, self._check)
@@ -157,6 +158,14 @@ class GatewayApi:
 
     # --- building
 
+    def _with_certificates(self, li: Listener) -> Listener:
+        source = (GATEWAY_API, li.owner.kind, li.owner.namespace)
+        bad = [c for c in li.certificates if not self.backends.granted(source, c)]
+        if not bad:
+            return li
+        message = f"no ReferenceGrant lets {li.owner} use {', '.join(f'{kind} {ns}/{n}' for _, kind, ns, n in bad)}"
+        return replace(li, resolved=Condition(False, NOT_PERMITTED, message))
+
     def _attach_all(self) -> list[tuple[Route, ParentResult]]:
         results = []
         for route in self.routes:
@@ -197,7 +206,7 @@ class GatewayApi:
     def _ports(self, builder: TableBuilder) -> Iterator[Port]:
         groups: dict[tuple[str, int, str], list[Listener]] = {}
         for li in self.listeners:
-            if li.serves:
+            if li.serves and li.protocol != "HBONE":
                 transport = {"HTTP": "http", "TCP": "tcp", "UDP": "udp"}.get(li.protocol, "tls")
                 groups.setdefault((_gateway_of(li), li.port, transport), []).append(li)
         for (gateway, number, transport), listeners in groups.items():

@@ -9,7 +9,6 @@ Source: Gateway API, HTTPRouteRule.matches and GRPCRouteRule.matches.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from meshsieve._core import Regex
@@ -112,8 +111,3 @@ def _path_rank(path: PathMatch) -> tuple[str, int]:
 
 def position_rank(route: Route, rule: int, match: int) -> Rank:
     return (*route.age, rule, match)
-
-
-def mixed(routes: Sequence[Route]) -> bool:
-    """Whether HTTPRoutes and GRPCRoutes meet."""
-    return len({route.kind for route in routes}) > 1

@@ -23,6 +23,7 @@ KINDS_OF = {
     "TLS/Terminate": ("TLSRoute", "TCPRoute"),
     "TCP": ("TCPRoute",),
     "UDP": ("UDPRoute",),
+    "HBONE": (),  # Istio's waypoints, which mesh routes reach by their Services
 }
 
 
@@ -74,6 +75,8 @@ class Condition:
 
 ACCEPTED = Condition(True, "Accepted")
 RESOLVED = Condition(True, "ResolvedRefs")
+INVALID_KINDS = "InvalidRouteKinds"
+NOT_PERMITTED = "RefNotPermitted"
 
 
 # --- what listens
@@ -88,7 +91,8 @@ class Listener:
     mode        "Terminate" or "Passthrough" of TLS and HTTPS, else ""
     kinds       route kinds that it takes
     namespaces  whether routes of a namespace may attach
-    accepted, resolved   its conditions; a listener that has no good ones takes no traffic
+    certificates   (group, kind, namespace, name) of what ``certificateRefs`` name
+    accepted, resolved   its conditions
     """
 
     gateway: Ref
@@ -101,6 +105,7 @@ class Listener:
     kinds: tuple[str, ...]
     namespaces: Callable[[str], bool]
     source: Source
+    certificates: tuple[tuple[str, str, str, str], ...] = ()
     accepted: Condition = ACCEPTED
     resolved: Condition = RESOLVED
 
@@ -116,7 +121,8 @@ class Listener:
 
     @property
     def serves(self) -> bool:
-        return self.accepted.status and self.resolved.status
+        """Whether it takes traffic: kinds that it cannot take keep out routes, not requests."""
+        return self.accepted.status and (self.resolved.status or self.resolved.reason == INVALID_KINDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from meshsieve.importers.kubernetes.selectors import selector_test
 from meshsieve.importers.typed import Node
 from meshsieve.mesh.gateway_api.model import (
     ACCEPTED,
+    INVALID_KINDS,
     KINDS_OF,
     RESOLVED,
     Condition,
@@ -25,7 +26,6 @@ GATEWAY_FIELDS = (
     "gatewayClassName", "listeners", "addresses", "infrastructure", "backendTLS", "allowedListeners", "tls",
     "defaultScope",
 )  # fmt: skip
-INVALID_KINDS = "InvalidRouteKinds"
 
 
 def read_gateway(found: MeshObject, namespaces: Labels) -> Gateway:
@@ -114,7 +114,7 @@ def _listener(found: MeshObject, node: Node, gateway: Ref, namespaces: Labels) -
         accepted = _tls_condition(protocol, mode, tls) or accepted
     key = f"TLS/{mode}" if protocol == "TLS" else protocol
     supported = KINDS_OF.get(key, ())
-    if not supported:
+    if key not in KINDS_OF:
         accepted = Condition(False, "UnsupportedProtocol", f"protocol {protocol} is not known")
     allowed = node.node("allowedRoutes")
     kinds = supported
@@ -132,9 +132,19 @@ def _listener(found: MeshObject, node: Node, gateway: Ref, namespaces: Labels) -
         kinds,
         _namespaces(allowed, "Same", found.namespace, namespaces),
         found.source_of(node),
+        _certificates(tls, found.namespace),
         accepted,
         resolved,
     )
+
+
+def _certificates(tls: Node | None, namespace: str) -> tuple[tuple[str, str, str, str], ...]:
+    out = []
+    for ref in (tls.nodes("certificateRefs") if tls else None) or []:
+        ref.only("group", "kind", "namespace", "name")
+        home = ref.text("namespace") or namespace
+        out.append((ref.text("group") or "", ref.text("kind") or "Secret", home, ref.required_text("name")))
+    return tuple(out)
 
 
 def _tls_condition(protocol: str, mode: str, tls: Node | None) -> Condition | None:

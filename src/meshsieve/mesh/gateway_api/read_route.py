@@ -261,8 +261,7 @@ def _modifier(node: Node, kind: str, problems: list[str]) -> HeaderModifier:
     for name in (*(name for name, _ in (*lists["set"], *lists["add"])), *remove):
         if not _TOKEN.match(name) or name.lower() == "host":
             problems.append(f"{kind} cannot name the header {name!r}")
-    if not (lists["set"] or lists["add"] or remove):
-        problems.append(f"{kind} changes nothing")
+    problems += [f"{kind} has no value for {name!r}" for name, value in (*lists["set"], *lists["add"]) if not value]
     return HeaderModifier(lists["set"], lists["add"], remove)
 
 

@@ -17,7 +17,6 @@ from meshsieve.mesh.gateway_api.matches import (
     hostname_rank,
     match_problem,
     match_rank,
-    mixed,
     position_rank,
     route_match,
 )
@@ -115,7 +114,7 @@ class TableBuilder:
 
     def entries(self, routes: Sequence[tuple[Route, str]], entrance: Entrance) -> tuple[model.Route, ...]:
         """Every match of every rule of (route, its host name) pairs, best first."""
-        together = mixed([route for route, _ in routes])
+        together = self.dialect.kind_clash == "merge"
         found: list[tuple[Rank, model.Route]] = []
         for route, hostname in routes:
             for i, rule in enumerate(route.rules):
