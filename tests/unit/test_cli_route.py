@@ -70,3 +70,51 @@ def test_a_bad_line_is_named(routes: str, tmp_path: Path, capsys: pytest.Capture
     file.write_text('{"path": "/"}\n{"pathh": "/"}\n')
     assert main(["route", "-p", routes, "--requests", str(file)]) == 2
     assert "requests.ndjson:2: not a request" in capsys.readouterr().err
+
+
+MESH = """\
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 9080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: page, labels: {app: page}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - match: [{headers: {user: {exact: jason}}, sourceLabels: {app: page}}]
+    route: [{destination: {host: reviews, subset: v2}}]
+  - timeout: 2s
+    route: [{destination: {host: reviews}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec: {host: reviews, subsets: [{name: v2, labels: {version: v2}}]}
+"""
+
+
+def test_a_cluster_is_asked_from_where_the_request_is_seen(tmp_path, capsys):
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    url = "GET http://reviews.default:9080/"
+    assert main(["route", "-p", str(tmp_path), url, "--from", "default/page", "-H", "user: jason"]) == 0
+    assert "outbound|9080|v2|reviews.default.svc.cluster.local" in capsys.readouterr().out
+    assert main(["route", "-p", str(tmp_path), url, "--from-namespace", "other", "-H", "user: jason", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["cluster"] == "outbound|9080||reviews.default.svc.cluster.local"
+    assert found["settings"]["timeout"] == "2s"
+    assert found["source"] == f"{tmp_path}/mesh.yaml:18 VirtualService default/reviews spec.http[1]"
+
+
+def test_a_place_that_is_not_there_is_named_with_those_that_are(tmp_path, capsys):
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    assert main(["route", "-p", str(tmp_path), "GET http://a/", "--from", "default/x"]) == 2
+    assert "no pod or workload is called default/x; there are: default/page" in capsys.readouterr().err
+    assert main(["route", "-p", str(tmp_path), "GET http://a/", "--gateway", "default/x"]) == 2
+    assert "no gateway is called default/x; there are: none" in capsys.readouterr().err

@@ -107,6 +107,10 @@ class IstioMesh:
     def match(self, request: Request, proxy: Proxy) -> MeshMatch:
         """What the proxy does with a request. ``destination_port``: of the listener; without one the URL's port, which
         a gateway's Service may translate."""
+        return self.answer(request, proxy)[0]
+
+    def answer(self, request: Request, proxy: Proxy) -> tuple[MeshMatch, Router | None]:
+        """The same, with the table that the request came to, if it came to one."""
         host, port = split_authority(request.authority)
         port = request.destination_port or port or DEFAULT_PORTS.get(request.scheme, 80)
         address = request.destination_ip or ""
@@ -115,7 +119,7 @@ class IstioMesh:
             if request.destination_port is None and ports.bound is not None:
                 port = min(ports.external_ports.get(port, {port}))
         elif not address:
-            address = self._resolve(host, port, proxy)
+            address = self._resolve(host, proxy)
         encrypted = request.scheme == "https" or request.sni is not None
         name = request.sni or ("" if not encrypted or _is_address(host) else host)
         if encrypted:
@@ -124,7 +128,11 @@ class IstioMesh:
             # What HTTP inspection finds; gRPC runs over HTTP/2.
             protocols = ("h2c",) if _is_grpc(request) else ("http/1.1",)
         transport = TLS if encrypted else PLAIN
-        connection = Connection(_canonical(address), port, name, transport, protocols, request.source_ip or "")
+        try:
+            address = canonical(address) if address else ""
+        except ValueError as error:
+            return MeshMatch(False, action="refused", reason=f"destination address: {error}"), None
+        connection = Connection(address, port, name, transport, protocols)
         presented = None if request.tls is None else bool(request.tls.get("presented"))
         return self._enter(_Entrance(connection, _with_claims(request), presented), proxy)
 
@@ -132,9 +140,9 @@ class IstioMesh:
         self, connection: Connection, proxy: Proxy, *, presented: bool | None = None, random_value: int | None = None
     ) -> MeshMatch:
         """What the proxy does with a connection whose bytes are not HTTP."""
-        return self._enter(_Entrance(connection, Request(random_value=random_value), presented), proxy)
+        return self._enter(_Entrance(connection, Request(random_value=random_value), presented), proxy)[0]
 
-    def _enter(self, entrance: _Entrance, proxy: Proxy) -> MeshMatch:
+    def _enter(self, entrance: _Entrance, proxy: Proxy) -> tuple[MeshMatch, Router | None]:
         state: SidecarOutbound | GatewayProxy
         state = self.gateway(proxy) if proxy.kind == "gateway" else self.sidecar(proxy)
         connection = entrance.connection
@@ -147,17 +155,17 @@ class IstioMesh:
         else:
             ports = ", ".join(str(found.port) for found in state.listeners) or "none"
             reason = f"the gateway does not listen on port {connection.port}; its ports: {ports}"
-            return MeshMatch(False, action="no_listener", reason=reason)
+            return MeshMatch(False, action="no_listener", reason=reason), None
         if chain is None:
             name = f"server name {connection.server_name}" if connection.server_name else "a connection without SNI"
             reason = f"no filter chain takes {name}"
-            return MeshMatch(False, action="no_filter_chain", reason=reason, **where)
+            return MeshMatch(False, action="no_filter_chain", reason=reason, **where), None
         where["filter_chain"] = chain.name
         problem = _handshake(chain, connection, entrance.presented)
         if problem is not None:
-            return MeshMatch(False, action=problem[0], reason=problem[1], **where)
+            return MeshMatch(False, action=problem[0], reason=problem[1], **where), None
         if isinstance(chain.handler, TcpHandler):
-            return self._forwarded(chain.handler, entrance, state.missing, where)
+            return self._forwarded(chain.handler, entrance, state.missing, where), None
         return self._routed(chain.handler, entrance.request, state, proxy, where)
 
     @staticmethod
@@ -182,34 +190,36 @@ class IstioMesh:
     def _routed(
         self, handler: HttpHandler, request: Request, state: SidecarOutbound | GatewayProxy, proxy: Proxy,
         where: dict[str, Any],
-    ) -> MeshMatch:  # fmt: skip
-        name = handler.route_config
+    ) -> tuple[MeshMatch, Router | None]:  # fmt: skip
+        router = self._router(state, proxy, handler.route_config)
+        where["route_config"] = handler.route_config
+        if router is None:
+            return MeshMatch(False, status=404, reason="no route configuration of that name", **where), None
+        answer = MeshMatch.of(router.match(request), **where)
+        if answer.cluster is not None and answer.cluster in state.missing:
+            answer = replace(answer, status=MISSING_CLUSTER_STATUS, reason=state.missing[answer.cluster])
+        return answer, router
+
+    def _router(self, state: SidecarOutbound | GatewayProxy, proxy: Proxy, name: str) -> Router | None:
         key = (proxy.key, name)
         if key not in self._routers:
             found = state.route_configuration(name)
             self._routers[key] = None if found is None else Router(found, self.http)
-        router = self._routers[key]
-        where["route_config"] = name
-        if router is None:
-            return MeshMatch(False, status=404, reason="no route configuration of that name", **where)
-        answer = MeshMatch.of(router.match(request), **where)
-        if answer.cluster is not None and answer.cluster in state.missing:
-            return replace(answer, status=MISSING_CLUSTER_STATUS, reason=state.missing[answer.cluster])
-        return answer
+        return self._routers[key]
 
     # --- names
 
-    def _resolve(self, host: str, port: int, proxy: Proxy) -> str:
+    def _resolve(self, host: str, proxy: Proxy) -> str:
         """The address that a name leads to, "" for none of its own (a shared listener may still take it)."""
         if _is_address(host):
             return host
-        found = self.service_named(host, port, proxy)
+        found = self.service_named(host, proxy)
         if found is None:
             return ""
         return next((a for a in found.addresses if "/" not in a), _first_of_prefix(found))
 
-    def service_named(self, host: str, port: int, proxy: Proxy) -> HostService | None:
-        """The service that a client means by a name, short or full; of wildcards the most specific."""
+    def service_named(self, host: str, proxy: Proxy) -> HostService | None:
+        """The service that a client means by a name, short or full."""
         host = host.lower().removesuffix(".")
         domain = self.config.options.domain
         own = f"{proxy.namespace}.svc.{domain}" if domain else ""
@@ -290,11 +300,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _canonical(address: str) -> str:
-    """raises  UsageError for what is no address"""
-    try:
-        return canonical(address) if address else ""
-    except ValueError as error:
-        raise UsageError(f"destination_ip: {error}") from None

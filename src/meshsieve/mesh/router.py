@@ -1,0 +1,203 @@
+"""The router of a cluster: Istio and Gateway API objects mixed, asked from where a request is seen.
+
+A request is seen by a gateway (``gateway="namespace/name"``: an Istio Gateway or a Gateway API Gateway) or by the
+sidecar of a client in the mesh (``source="namespace/workload"``, or a namespace and labels). Without either, a
+``source_ip`` that is a pod's means that pod; else the answer is that of the only gateway there is, or of a client
+without labels in namespace ``default`` where the host is a Service of the mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve.errors import UsageError
+from meshsieve.mesh.gateway_api import ISTIO, GatewayApi
+from meshsieve.mesh.istio.config import MeshOptions
+from meshsieve.mesh.istio.mesh import DEFAULT_PORTS, IstioMesh, split_authority
+from meshsieve.mesh.istio.proxy import Proxy
+from meshsieve.mesh.istio.registry import HostService
+from meshsieve.mesh.match import MeshMatch
+from meshsieve.mesh.objects import Objects, ObjectStore, read_objects
+from meshsieve.mesh.workloads import Workload, find_workload
+from meshsieve.policy import Diagnostic
+from meshsieve.request import Request
+from meshsieve.routes.model import Route
+from meshsieve.routes.router import Match, Router
+
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True)
+class Viewpoint:
+    """Where a request is seen: at a gateway (its name), or by the sidecar of a client."""
+
+    gateway: str | None = None
+    client: Proxy | None = None
+
+
+class MeshRouter:
+    """Routes of every proxy of a cluster.
+
+    routes    every route met so far; ``Match.route_index`` is a position in it
+    findings  what was dropped, is not evaluated, or is worth knowing
+    """
+
+    def __init__(self, store: ObjectStore, options: MeshOptions | None = None) -> None:
+        self.store = store
+        self.istio = IstioMesh(store, options)
+        self.gateway_api = GatewayApi(store, ISTIO, self.istio.http)
+        self.routes: list[Route] = []
+        self._bases: dict[int, int] = {}
+
+    @property
+    def findings(self) -> tuple[Diagnostic, ...]:
+        return (*self.istio.findings, *self.gateway_api.diagnostics)
+
+    @property
+    def gateways(self) -> list[str]:
+        """Names of all gateways, Istio's first."""
+        own = [g.key for g in self.istio.config.gateways]
+        return [*own, *(f"{g.ref.namespace}/{g.ref.name}" for g in self.gateway_api.gateways)]
+
+    def match(
+        self,
+        request: Request,
+        *,
+        gateway: str | None = None,
+        source: str | None = None,
+        source_namespace: str | None = None,
+        source_labels: Mapping[str, str] | None = None,
+        proxy: Proxy | None = None,
+    ) -> Match:
+        """What takes a request, as it is seen from one place.
+
+        gateway           ``namespace/name`` of the gateway that it comes to
+        source            ``namespace/name`` of the client's pod or workload
+        source_namespace, source_labels   of a client that is not among the objects
+        proxy             the proxy itself, for callers that know it
+        raises            UsageError for a place that does not exist, or is not given and cannot be told
+        """
+        seen = self.viewpoint(request, gateway, source, source_namespace, source_labels, proxy)
+        if seen.gateway is not None and any(g.key == seen.gateway for g in self.istio.config.gateways):
+            return self._counted(*self.istio.answer(request, self.istio.gateway_proxy(seen.gateway)))
+        if seen.gateway is not None:
+            found = self.gateway_api.match(request, gateway=seen.gateway)
+            return self._counted(found, self.gateway_api.router(request, gateway=seen.gateway))
+        assert seen.client is not None
+        return self._from_client(request, seen.client)
+
+    def match_batch(self, requests: Iterable[Request], **where: str) -> npt.NDArray[np.int32]:
+        """int32 (n,): position in ``routes`` of what takes each request, -1 for none; arguments as for ``match``."""
+        return np.fromiter((self.match(r, **where).route_index for r in requests), np.int32)  # type: ignore[arg-type]
+
+    def viewpoint(
+        self,
+        request: Request,
+        gateway: str | None = None,
+        source: str | None = None,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        proxy: Proxy | None = None,
+    ) -> Viewpoint:
+        """raises  UsageError"""
+        if proxy is not None:
+            return Viewpoint(client=proxy)
+        if gateway is not None:
+            if source is not None or namespace is not None:
+                raise UsageError("a request is seen at a gateway or by a client's sidecar: name one of the two")
+            if gateway not in self.gateways:
+                known = ", ".join(self.gateways) or "none"
+                raise UsageError(f"no gateway is called {gateway}; there are: {known}")
+            return Viewpoint(gateway)
+        if source is not None:
+            home, slash, name = source.partition("/")
+            if not slash:
+                raise UsageError(f"'{source}' is not NAMESPACE/WORKLOAD")
+            return Viewpoint(client=_sidecar(find_workload(self.istio.config.workloads, home, name)))
+        if namespace is not None or labels:
+            return Viewpoint(client=Proxy("sidecar", namespace or DEFAULT_NAMESPACE, labels or {}))
+        return self._told_by(request)
+
+    def _told_by(self, request: Request) -> Viewpoint:
+        if request.source_ip is not None:
+            for workload in self.istio.config.workloads:
+                if request.source_ip in workload.addresses:
+                    return Viewpoint(client=_sidecar(workload))
+        client = Proxy("sidecar", DEFAULT_NAMESPACE)
+        gateways = self.gateways
+        if not gateways or self._service(request, client) is not None:
+            return Viewpoint(client=client)
+        if len(gateways) == 1:
+            return Viewpoint(gateways[0])
+        raise UsageError(f"where is the request seen? name a gateway ({', '.join(gateways)}) or the client in the mesh")
+
+    # --- clients in the mesh
+
+    def _from_client(self, request: Request, client: Proxy) -> Match:
+        """Routes that Gateway API attaches to the Service itself go first, then Istio's."""
+        service = self._service(request, client) if client.kind == "sidecar" else None
+        if service is not None and service.kubernetes and request.scheme == "http":
+            port = request.destination_port or split_authority(request.authority)[1] or DEFAULT_PORTS["http"]
+            name = f"{service.namespace}/{service.object.name}"
+            if self._attached(name, port, client.namespace):
+                table = self.gateway_api.mesh.table(name, port, client.namespace)
+                found = self.gateway_api.mesh.match(request, service=name, port=port, client_namespace=client.namespace)
+                return self._counted(found, table.router)
+        return self._counted(*self.istio.answer(request, client))
+
+    def _service(self, request: Request, client: Proxy) -> HostService | None:
+        """The Service that a request is sent to: by its address, else by its host."""
+        address = request.destination_ip
+        if address is not None:
+            return next((s for s in self.istio.config.registry.services if address in s.addresses), None)
+        host, _ = split_authority(request.authority)
+        return self.istio.service_named(host, client)
+
+    def _attached(self, service: str, port: int, client: str) -> bool:
+        """Whether a route is attached to the Service's port that applies to clients of the namespace."""
+        namespace, _, name = service.partition("/")
+        return any(
+            (parent.namespace, parent.name) == (namespace, name)
+            and parent.port in (None, port)
+            and route.ref.namespace in (client, namespace)
+            for route, parent in self.gateway_api.mesh.attached
+        )
+
+    def _counted(self, found: Match, router: Router | None) -> Match:
+        """The same answer with its route counted over all tables."""
+        if router is None or found.route_index < 0:
+            return found
+        if id(router) not in self._bases:
+            self._bases[id(router)] = len(self.routes)
+            self.routes += router.routes
+        return replace(found, route_index=self._bases[id(router)] + found.route_index)
+
+
+def _sidecar(workload: Workload) -> Proxy:
+    return Proxy("sidecar", workload.namespace, workload.labels, workload.addresses, workload)
+
+
+def from_kubernetes(objects: Objects, options: MeshOptions | None = None) -> MeshRouter:
+    """A router from objects of a cluster: Istio, Gateway API and core Kubernetes, mixed.
+
+    objects  paths (files, folders, "-"), text, mappings, or any number of these in a list
+    raises   PolicyError with file:line:column and the object for what cannot be read or what the cluster refuses
+
+    >>> router = from_kubernetes('''
+    ... {apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: edge},
+    ...  spec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}}
+    ... ---
+    ... {apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: shop},
+    ...  spec: {hosts: [shop.example], gateways: [edge], http: [{route: [{destination: {host: web}}]}]}}
+    ... ''')
+    >>> router.match(Request(authority="shop.example"), gateway="default/edge").cluster
+    'outbound|80||web.default.svc.cluster.local'
+    """
+    return MeshRouter(read_objects(objects), options)
+
+
+__all__ = ["MeshMatch", "MeshOptions", "MeshRouter", "Proxy", "Viewpoint", "from_kubernetes"]
