@@ -21,6 +21,7 @@ from meshsieve.importers.yaml_source import load_documents
 from meshsieve.policy import SourceFile
 from meshsieve.reports.escape import printable
 from meshsieve.request import Request
+from meshsieve.request_text import parse_request
 from meshsieve.routes import HttpOptions, Match, from_envoy, from_kubernetes
 
 EXAMPLES = """\
@@ -114,34 +115,6 @@ def _label(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise UsageError(f"--from-label '{text}' is not KEY=VALUE")
     return key, value
-
-
-def parse_request(words: str, header_lines: list[str], random_value: int | None) -> Request:
-    """``GET http://host/path``; a target without scheme and host is taken as a path.
-
-    raises  UsageError
-    """
-    method, _, target = words.strip().partition(" ")
-    target = target.strip()
-    if not target or " " in target:
-        raise UsageError(f"'{words}' is not METHOD URL; write it such as 'GET http://host/path'")
-    scheme, separator, rest = target.partition("://")
-    if separator:
-        authority, slash, path = rest.partition("/")
-        authority, question, query = authority.partition("?")
-        target = slash + path if slash else "/" + question + query
-    else:
-        scheme, authority = "http", ""
-    headers = []
-    for line in header_lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise UsageError(f"-H '{line}' is not 'NAME: VALUE'")
-        if name.strip().lower() == "host":
-            authority = value.strip()
-        else:
-            headers.append((name.strip(), value.strip()))
-    return Request(method, scheme.lower(), authority, target, tuple(headers), random_value=random_value)
 
 
 def _requests(name: str) -> Iterator[Request]:
