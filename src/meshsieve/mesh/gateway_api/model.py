@@ -205,15 +205,15 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The filters of a rule or a backend. other: types that do not change where a request goes (CORS, ExternalAuth);
-    unknown: extension references, which no one here can resolve; problems: what an implementation refuses."""
+    """The filters of a rule or a backend. other: those that do not change where a request goes (CORS, ExternalAuth), as
+    written; unknown: extension references, which no one here can resolve; problems: what an implementation refuses."""
 
     request: tuple[HeaderModifier, ...] = ()
     response: tuple[HeaderModifier, ...] = ()
     redirect: RequestRedirect | None = None
     rewrite: UrlRewrite | None = None
     mirrors: tuple[Mirror, ...] = ()
-    other: tuple[str, ...] = ()
+    other: tuple[Mapping[str, object], ...] = ()
     unknown: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 

@@ -172,7 +172,7 @@ class _RuleReader:
         redirects: list[RequestRedirect] = []
         rewrites: list[UrlRewrite] = []
         mirrors: list[Mirror] = []
-        other: list[str] = []
+        other: list[Node] = []
         unknown: list[str] = []
         problems: list[str] = []
         for node in nodes:
@@ -195,7 +195,7 @@ class _RuleReader:
             elif kind == "RequestMirror":
                 mirrors.append(self._mirror(_content(node, "requestMirror")))
             elif kind in ("CORS", "ExternalAuth"):
-                other.append(kind)
+                other.append(node)
             else:
                 raise node.error(f"{kind!r} is not a type of filter", "type")
         for name, several in (("requestRedirect", redirects), ("urlRewrite", rewrites)):
@@ -208,7 +208,7 @@ class _RuleReader:
                 problems.append(f"hostname {rewritten.hostname!r} of URLRewrite is no host name")
         return Filters(
             tuple(request), tuple(response), redirects[0] if redirects else None, rewrites[0] if rewrites else None,
-            tuple(mirrors), tuple(other), tuple(unknown), tuple(problems),
+            tuple(mirrors), tuple(node.data for node in other), tuple(unknown), tuple(problems),
         )  # fmt: skip
 
     def _mirror(self, node: Node) -> Mirror:

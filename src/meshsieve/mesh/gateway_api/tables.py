@@ -9,6 +9,7 @@ wider listener answers in its stead (listener isolation).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from meshsieve.mesh.gateway_api.actions import ERROR, Entrance, RuleAction, rule_action
 from meshsieve.mesh.gateway_api.attachment import Attachment, most_specific_listener
@@ -140,8 +141,25 @@ class TableBuilder:
                 rule, matched.path, entrance, lambda b: self.check(route, b), bad_mirror=self.dialect.bad_mirror
             )
         return model.Route(
-            route_name(route, *position), matched, done.action, done.edits, done.response_edits, match.source
-        )
+            route_name(route, *position), matched, done.action, done.edits, done.response_edits, match.source,
+            _settings(rule),
+        )  # fmt: skip
+
+
+def _settings(rule: Rule) -> dict[str, Any]:
+    """What happens to a request on its way, as the route writes it."""
+    given: dict[str, Any] = {
+        "name": rule.name,
+        "timeouts": rule.timeouts,
+        "retry": rule.retry,
+        "sessionPersistence": rule.session,
+        "mirrors": [
+            {"backend": str(m.backend), "numerator": m.numerator, "denominator": m.denominator}
+            for m in rule.filters.mirrors
+        ],
+        "filters": [dict(f) for f in rule.filters.other],
+    }
+    return {key: value for key, value in given.items() if value}
 
 
 def route_name(route: Route, rule: int, match: int) -> str:
