@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve.authz.decision import Decision, decision_of, mtls_required
+from meshsieve.authz.decision import Decision, decision_of, mtls_required, unauthenticated
 from meshsieve.authz.facts import Facts, is_mtls, is_tls
 from meshsieve.authz.generate import Generator, UnknownKey
+from meshsieve.authz.jwt import read_jwks
 from meshsieve.authz.model import Action, Chain, Filter
 from meshsieve.authz.peer_authentication import (
     MtlsModes,
@@ -26,6 +27,15 @@ from meshsieve.authz.peer_authentication import (
 )
 from meshsieve.authz.policy import Policy, RuleSpec, read_policy
 from meshsieve.authz.reference import Provider, walk
+from meshsieve.authz.request_authentication import (
+    Keys,
+    RequestAuthentication,
+    check_tokens,
+    read_request_authentication,
+)
+from meshsieve.authz.request_authentication import (
+    Provider as TokenProvider,
+)
 from meshsieve.authz.selection import Place, ServiceRef, applies
 from meshsieve.authz.settings import PATH_NORMALIZATIONS, MeshSettings, PathNormalization, read_settings
 from meshsieve.errors import MeshsieveError, PolicyError, UsageError
@@ -54,12 +64,18 @@ class Authorizer:
         settings: MeshSettings,
         *,
         peer_authentications: Sequence[PeerAuthentication] = (),
+        request_authentications: Sequence[RequestAuthentication] = (),
+        jwt_keys: Mapping[str, Keys] | None = None,
+        trust_tokens: bool = False,
         workloads: Sequence[Workload] = (),
         diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
         self.policies = tuple(policies)
         self.settings = settings
         self.peer_authentications = tuple(peer_authentications)
+        self.request_authentications = tuple(request_authentications)
+        self.jwt_keys = dict(jwt_keys or {})
+        self.trust_tokens = trust_tokens
         self.workloads = list(workloads)
         self.diagnostics = tuple(diagnostics)
         self._generator = Generator(settings.trust_domains)
@@ -135,6 +151,11 @@ class Authorizer:
         root = self.settings.root_namespace
         return mtls_modes((p for p in self.peer_authentications if p.selects(place, root)), root)
 
+    def _providers(self, place: Place | None) -> list[TokenProvider]:
+        root = self.settings.root_namespace
+        chosen = (a for a in self.request_authentications if place is None or applies(a.attachment, place, root))
+        return [provider for authentication in chosen for provider in authentication.providers]
+
     def _chain(self, place: Place | None, tcp: bool) -> Chain:
         key = (None if place is None else place.key, tcp)
         found = self._chains.get(key)
@@ -178,6 +199,11 @@ class Authorizer:
         seen = None if tcp else view(request, self.settings.http)
         if isinstance(seen, Refusal):
             return Decision(False, "DENY", "bad-request", seen.status, reason=f"the proxy refuses it: {seen.reason}")
+        if seen is not None and request.claims is None and self.request_authentications:
+            checked = check_tokens(self._providers(place), seen, keys=self.jwt_keys, trust=self.trust_tokens)
+            if checked.status is not None:
+                return unauthenticated(checked.status, checked.reason)
+            request = replace(request, claims=checked.claims)
         facts = Facts(request, seen, trusted_proxies=self.settings.trusted_proxies)
         return decision_of(walk(chain, facts, provider), tcp=tcp)
 
@@ -191,6 +217,8 @@ def from_kubernetes(
     path_normalization: PathNormalization | None = None,
     trusted_proxies: int | None = None,
     extension_providers: Iterable[str] | None = None,
+    jwt_keys: Mapping[str, str | Mapping[str, Any]] | None = None,
+    trust_tokens: bool = False,
     strict: bool = True,
 ) -> Authorizer:
     """An authorizer from Kubernetes and Istio objects: paths, text, mappings, or a mix of these.
@@ -198,6 +226,8 @@ def from_kubernetes(
     What is not given is read from the mesh configuration (ConfigMap ``istio`` in the root namespace), else it is
     Istio's default: istio-system, cluster.local, BASE, 0.
 
+    jwt_keys      JSON Web Key Sets by issuer, for RequestAuthentication that names a place to fetch them from
+    trust_tokens  take signatures for good where there is no key to check them with; else such a token is invalid
     strict   refuse policies that Istio refuses at admission because of an unknown condition key; else they count as
              the mesh counts them if they got in: the rule is dropped
 
@@ -215,17 +245,30 @@ def from_kubernetes(
     settings = replace(settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     if settings.path_normalization not in PATH_NORMALIZATIONS:
         raise UsageError(f"path normalization is one of {', '.join(PATH_NORMALIZATIONS)}")
-    return from_store(store, settings, strict=strict)
+    keys = {issuer: read_jwks(jwks) for issuer, jwks in (jwt_keys or {}).items()}
+    return from_store(store, settings, jwt_keys=keys, trust_tokens=trust_tokens, strict=strict)
 
 
-def from_store(store: ObjectStore, settings: MeshSettings, *, strict: bool = True) -> Authorizer:
-    """``from_kubernetes`` for objects that are read already."""
+def from_store(
+    store: ObjectStore,
+    settings: MeshSettings,
+    *,
+    jwt_keys: Mapping[str, Keys] | None = None,
+    trust_tokens: bool = False,
+    strict: bool = True,
+) -> Authorizer:
+    """``from_kubernetes`` for objects and keys that are read already."""
     policies = [read_policy(obj) for obj in store.of("AuthorizationPolicy", ISTIO_SECURITY)]
     findings = list(_unusable(policies, settings, strict))
     return Authorizer(
         policies,
         settings,
         peer_authentications=[read_peer_authentication(o) for o in store.of("PeerAuthentication", ISTIO_SECURITY)],
+        request_authentications=[
+            read_request_authentication(o) for o in store.of("RequestAuthentication", ISTIO_SECURITY)
+        ],
+        jwt_keys=jwt_keys,
+        trust_tokens=trust_tokens,
         workloads=read_workloads(store),
         diagnostics=findings,
     )

@@ -94,6 +94,11 @@ def mtls_required(policy: PeerAuthentication | None) -> Decision:
     return Decision(False, "DENY", "mtls-required", None, name, reason=reason, source=policy.source if policy else None)
 
 
+def unauthenticated(status: int, reason: str) -> Decision:
+    """A token that RequestAuthentication refuses. ``reason`` holds nothing of the token."""
+    return Decision(False, "UNAUTHENTICATED", "jwt", status, reason=reason)
+
+
 def _verdict(out: Outcome, status: int | None) -> Decision:
     rule = out.rule
     if not out.allowed:

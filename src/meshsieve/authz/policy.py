@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from meshsieve.authz.model import Action
 from meshsieve.authz.path_template import check_template, is_template
-from meshsieve.errors import ModelError
+from meshsieve.errors import ModelError, PolicyError
 from meshsieve.importers.typed import Node
 from meshsieve.importers.yaml_source import Mapping
 from meshsieve.mesh.objects import MeshObject
@@ -134,7 +134,7 @@ def read_attachment(obj: MeshObject, spec: Node | None) -> Attachment:
     return Attachment(obj.namespace, obj.name, labels, tuple(_target(ref, obj.namespace) for ref in refs))
 
 
-def empty_list(node: Node, key: str) -> Exception:
+def empty_list(node: Node, key: str) -> PolicyError:
     return node.error(
         "is an empty list, which Istio takes for no condition at all",
         key,

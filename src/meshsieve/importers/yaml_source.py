@@ -189,7 +189,7 @@ class _Reader:
             if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
                 raise self.error(event, "merge keys (<<) are not read", "write the merged fields out")
             key = self.value(event, depth + 1)
-            if isinstance(key, int) and not isinstance(key, bool) and event.value.isdecimal():
+            if type(key) is int and isinstance(event, yaml.ScalarEvent) and event.value.isdecimal():
                 key = event.value  # 8080: as Kubernetes reads it, which turns YAML into JSON
             if not isinstance(key, str):
                 shown = event.value if isinstance(event, yaml.ScalarEvent) else type(key).__name__
