@@ -16,7 +16,20 @@ __version__ = "0.1.0"
 
 # Rooms that may be reached as attributes: meshsieve.packets and so on.
 _ROOMS = frozenset(
-    {"authz", "capture", "columns", "engine", "errors", "flows", "importers", "inventory", "model", "packets", "routes"}
+    {
+        "authz",
+        "capture",
+        "columns",
+        "engine",
+        "errors",
+        "flows",
+        "http_requests",
+        "importers",
+        "inventory",
+        "model",
+        "packets",
+        "routes",
+    }
 )
 # Public names and the room that each lives in.
 _NAMES = {

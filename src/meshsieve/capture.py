@@ -21,6 +21,7 @@ from meshsieve.errors import CaptureError
 
 if TYPE_CHECKING:
     from meshsieve.flows import FlowTable
+    from meshsieve.http_requests import RequestReader
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -35,12 +36,14 @@ class CaptureReader(Iterator[PacketColumns]):
 
     The arrays of a batch are views of native memory that stay valid as long as Python holds any of them.
     Threads: one at a time; the GIL is released while a batch is read.
-    ``flows``   the flow table that the packets also go through, or None
+    ``flows``     the flow table that the packets also go through, or None
+    ``requests``  what reads HTTP requests out of the flows (``http_requests.RequestReader``), or None
     """
 
     def __init__(self, native: Any, *, batch_size: int, strict: bool, flows: FlowTable | None = None) -> None:
         self._native = native
         self.flows = flows
+        self.requests: RequestReader | None = None
         self._batch_size = batch_size
         self._strict = strict
 
@@ -48,7 +51,9 @@ class CaptureReader(Iterator[PacketColumns]):
         return self
 
     def __next__(self) -> PacketColumns:
-        batch = self._native.next_batch(self._batch_size, None if self.flows is None else self.flows._native)
+        flows = None if self.flows is None else self.flows._native
+        requests = None if self.requests is None else self.requests._native
+        batch = self._native.next_batch(self._batch_size, flows, requests)
         if batch is None:
             self._finish()
             raise StopIteration

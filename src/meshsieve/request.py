@@ -20,6 +20,7 @@ class Request:
     path        raw target, query included
     principal   SPIFFE id without ``spiffe://``
     claims      JWT payload
+    observed    what a capture or a log says of the answer (status, times, counts); no rule reads it
     """
 
     method: str = "GET"
@@ -43,6 +44,7 @@ class Request:
     filter_state: Mapping[str, Any] = field(default_factory=dict)
     time_ns: int | None = None
     flow: str | int | None = None
+    observed: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", _header_lines(self.headers))

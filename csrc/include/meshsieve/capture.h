@@ -12,10 +12,12 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "meshsieve/packet_batch.h"
+#include "meshsieve/packet_observer.h"
 
 namespace meshsieve {
 
@@ -42,8 +44,8 @@ class CaptureReader {
   // `more`: the batch has room and the capture goes on, but a bounded amount of work (about 4 MiB of records) is done,
   // so that the caller can look for signals.
   enum class Progress : uint8_t { more, full, end };
-  // With `flows`, the packets also go through the flow table, which fills the flow columns.
-  Progress fill(PacketBatch& batch, FlowTable* flows = nullptr);
+  // With `flows`, the packets also go through the flow table, which fills the flow columns, and then to the observers.
+  Progress fill(PacketBatch& batch, FlowTable* flows = nullptr, std::span<PacketObserver* const> observers = {});
 
   // Closes the files. Counts and problems stay; fill() then answers `end`.
   void close();

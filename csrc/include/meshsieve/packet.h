@@ -68,6 +68,7 @@ struct SparseColumns {
 // Sparse columns are valid only where has_sparse; sparse() makes them so.
 struct Packet : DenseColumns, SparseColumns {
   bool has_sparse = false;
+  uint32_t tcp_ack = 0;  // acknowledgement number; no column. Valid with the field tcp_flags, right after decode()
 
   void clear() {
     static_cast<DenseColumns&>(*this) = DenseColumns{};

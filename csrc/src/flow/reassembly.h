@@ -5,7 +5,7 @@
 // Why     A message that names the application (ClientHello, request line) may span segments, in any order.
 // Rules   Sequence numbers compare modulo 2^32 (RFC 9293, section 3.4). Of bytes that come twice the first copy counts;
 //         if a later one differs, conflicting() says so. Bytes before the start are none of the stream's.
-// Limits  `limit` bytes, waiting segments included, and kMaxWaiting waiting segments; what has no room is dropped and
+// Limits  `limit` bytes, waiting segments included, and `max_waiting` waiting segments; what has no room is dropped and
 //         lost() says so. Memory grows only with bytes that came.
 // Example start(100); add(103, "def") waits; add(100, "abc") -> bytes() == "abcdef".
 #pragma once
@@ -22,7 +22,9 @@ class TcpStream {
  public:
   static constexpr size_t kMaxWaiting = 64;
 
-  explicit TcpStream(uint32_t limit) : limit_(limit) {}
+  // `kept`: of what was consumed, so many bytes stay known, to notice later copies that differ.
+  explicit TcpStream(uint32_t limit, size_t max_waiting = kMaxWaiting, size_t kept = 0)
+      : limit_(limit), max_waiting_(max_waiting), kept_(kept) {}
 
   bool started() const { return started_; }
   // The sequence number of the first byte: that of the SYN plus 1, or of the first segment that was seen.
@@ -68,9 +70,9 @@ class TcpStream {
   // The first n of bytes() are done with, n <= bytes().size(). Makes room.
   void consume(size_t n) {
     begin_ += n;
-    if (begin_ < ready_.size() / 2) return;
-    ready_.erase(ready_.begin(), ready_.begin() + static_cast<ptrdiff_t>(begin_));
-    begin_ = 0;
+    if (begin_ <= 2 * kept_ || begin_ < ready_.size() / 2) return;
+    ready_.erase(ready_.begin(), ready_.begin() + static_cast<ptrdiff_t>(begin_ - kept_));
+    begin_ = kept_;
   }
 
   // Segments wait for bytes that have not come.
@@ -79,6 +81,8 @@ class TcpStream {
   // Only when bytes() is empty and has_gap(), so that no message is put together across a hole.
   uint32_t skip_gap() {
     const uint32_t missing = waiting_.front().seq - next_;
+    ready_.clear();
+    begin_ = 0;
     next_ += missing;
     while (!waiting_.empty() && waiting_.front().seq == next_) take_first_waiting({});
     return missing;
@@ -86,6 +90,8 @@ class TcpStream {
 
   bool conflicting() const { return conflicting_; }
   bool lost() const { return lost_; }
+  size_t waiting_segments() const { return waiting_.size(); }
+  size_t waiting_bytes() const { return waiting_bytes_; }
   size_t held_bytes() const { return ready_.size() - begin_ + waiting_bytes_; }
 
   // Frees the memory; the stream then takes nothing more.
@@ -151,7 +157,7 @@ class TcpStream {
   }
 
   bool insert(size_t i, uint32_t seq, std::span<const uint8_t> data) {
-    if (data.size() > room() || waiting_.size() == kMaxWaiting) {
+    if (data.size() > room() || waiting_.size() >= max_waiting_) {
       lost_ = true;
       return false;
     }
@@ -173,6 +179,8 @@ class TcpStream {
   }
 
   uint32_t limit_;
+  size_t max_waiting_;
+  size_t kept_;
   uint32_t next_ = 0;
   bool started_ = false;
   bool conflicting_ = false;

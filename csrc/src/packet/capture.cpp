@@ -79,7 +79,8 @@ void CaptureReader::close() {
   run_->at = run_->n = 0;
 }
 
-CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows) {
+CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows,
+                                            std::span<PacketObserver* const> observers) {
   Packet packets[kMaxRun];
   Record records[kMaxRun];
   for (uint64_t bytes = 0; bytes < kSliceBytes;) {
@@ -101,7 +102,10 @@ CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows
       batch.append(record, packets[n]);
       records[n++] = record;
     }
-    if (flows != nullptr) flows->update(packets, records, n, batch, row);
+    if (flows != nullptr) {
+      flows->update(packets, records, n, batch, row);
+      for (PacketObserver* observer : observers) observer->update(packets, records, n, batch, row);
+    }
     if (delivered_ == options_.count) return Progress::end;
     if (batch.full()) return Progress::full;
   }

@@ -343,6 +343,7 @@ FrameDecoder::Next FrameDecoder::tcp(Part part) {
   if (c_.has(4)) ports();
   if (c_.has(8)) p_.tcp_seq = c_.u32(4);
   if (c_.has(14)) {
+    p_.tcp_ack = c_.u32(8);
     p_.tcp_flags = c_.u8(13);
     p_.present |= bit_of(Field::tcp_flags);
   }

@@ -10,6 +10,7 @@
 #include "bindings.h"
 #include "columns.h"
 #include "flow_handle.h"
+#include "http_handle.h"
 #include "meshsieve/capture.h"
 #include "meshsieve/errors.h"
 
@@ -96,16 +97,19 @@ class ReaderHandle {
   }
 
   // The next batch, or nothing at the end. After an exception the batch that was being filled is gone on with.
-  std::shared_ptr<PacketBatch> next_batch(uint32_t batch_size, FlowHandle* flows) {
+  std::shared_ptr<PacketBatch> next_batch(uint32_t batch_size, FlowHandle* flows, HttpHandle* http) {
     const std::unique_lock lock(busy_, std::try_to_lock);
     if (!lock) throw CaptureError("the reader is being read by another thread");
     const std::unique_lock flows_lock = flows ? flows->lock() : std::unique_lock<std::mutex>();
+    const std::unique_lock http_lock = http ? http->lock() : std::unique_lock<std::mutex>();
+    std::vector<PacketObserver*> observers;
+    if (http) observers.push_back(&http->requests);
     if (!batch_ || batch_->capacity() != batch_size) batch_ = take_batch(batch_size);
     for (;;) {
       CaptureReader::Progress progress;
       {
         const py::gil_scoped_release release;
-        progress = reader_->fill(*batch_, flows ? &flows->table : nullptr);
+        progress = reader_->fill(*batch_, flows ? &flows->table : nullptr, observers);
       }
       if (progress != CaptureReader::Progress::more) break;
       check_signals();
@@ -183,7 +187,7 @@ void bind_capture(py::module_& module) {
                     std::optional<int64_t>, std::optional<int64_t>>(),
            py::arg("paths"), py::arg("names"), py::arg("merge"), py::arg("filter"), py::arg("count"), py::arg("start_ns"),
            py::arg("end_ns"))
-      .def("next_batch", &ReaderHandle::next_batch, py::arg("batch_size"), py::arg("flows"))
+      .def("next_batch", &ReaderHandle::next_batch, py::arg("batch_size"), py::arg("flows"), py::arg("http"))
       .def("close", &ReaderHandle::close)
       .def_property_readonly("packets_read", [](const ReaderHandle& h) { return h.reader().packets_read(); })
       .def_property_readonly("packets_delivered", [](const ReaderHandle& h) { return h.reader().packets_delivered(); })

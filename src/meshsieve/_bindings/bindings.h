@@ -13,3 +13,4 @@ void bind_flows(pybind11::module_& module);
 void bind_report(pybind11::module_& module);
 void bind_prefix(pybind11::module_& module);
 void bind_requests(pybind11::module_& module);
+void bind_http(pybind11::module_& module);

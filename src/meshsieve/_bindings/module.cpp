@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, module) {
   bind_report(module);
   bind_prefix(module);
   bind_requests(module);
+  bind_http(module);
 }

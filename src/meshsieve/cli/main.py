@@ -23,6 +23,7 @@ VERBS = {
     "flows": "the flows of a capture, with their counters",
     "hits": "how much traffic each rule decided, and which rules none",
     "report": "one page about a capture under a policy: map, timeline, rules, findings",
+    "requests": "the HTTP requests of a capture, with what was answered",
     "explain": "every rule that one packet meets, and why it does or does not match",
     "connectivity": "who may reach whom, on what, from the rules alone",
     "route": "which route takes a request, and what becomes of it",
