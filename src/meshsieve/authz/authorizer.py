@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meshsieve.authz.decision import Decision, decision_of, mtls_required, unauthenticated
+from meshsieve.authz.explain import Explanation, nearest_miss, trace
 from meshsieve.authz.facts import Facts, is_mtls, is_tls
 from meshsieve.authz.generate import Generator, UnknownKey
 from meshsieve.authz.jwt import read_jwks
@@ -40,6 +41,7 @@ from meshsieve.authz.selection import Place, ServiceRef, applies
 from meshsieve.authz.settings import PATH_NORMALIZATIONS, MeshSettings, PathNormalization, read_settings
 from meshsieve.errors import MeshsieveError, PolicyError, UsageError
 from meshsieve.mesh.objects import ISTIO_SECURITY, Objects, ObjectStore, read_objects
+from meshsieve.mesh.services import Service, read_services
 from meshsieve.mesh.workloads import Workload, find_workload, read_workloads
 from meshsieve.policy import Diagnostic
 from meshsieve.request import Request
@@ -68,6 +70,7 @@ class Authorizer:
         jwt_keys: Mapping[str, Keys] | None = None,
         trust_tokens: bool = False,
         workloads: Sequence[Workload] = (),
+        services: Sequence[Service] = (),
         diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
         self.policies = tuple(policies)
@@ -77,6 +80,7 @@ class Authorizer:
         self.jwt_keys = dict(jwt_keys or {})
         self.trust_tokens = trust_tokens
         self.workloads = list(workloads)
+        self.services = tuple(services)
         self.diagnostics = tuple(diagnostics)
         self._generator = Generator(settings.trust_domains)
         self._chains: dict[object, Chain] = {}
@@ -127,7 +131,9 @@ class Authorizer:
             namespace, slash, name = workload.partition("/")
             if not slash:
                 raise UsageError(f"workload {workload!r}: write it as namespace/name")
-            workload = find_workload(self.workloads, namespace, name)
+            workload = self._named(namespace, name)
+        if isinstance(workload, Place):
+            return workload
         if isinstance(workload, Workload):
             return Place(workload.namespace, workload.labels, workload.name)
         if unknown := sorted(set(workload) - _PLACE_FIELDS):
@@ -142,6 +148,30 @@ class Authorizer:
             workload.get("waypoint"),
             services,
         )
+
+    def caller(self, who: str) -> tuple[str, str | None]:
+        """The SPIFFE id (without scheme) and, if known, the address of a caller: an id as it is, or of a workload.
+
+        raises  UsageError
+        """
+        who = who.removeprefix("spiffe://")
+        if who.count("/") != 1:
+            return who, None
+        namespace, _, name = who.partition("/")
+        found = find_workload(self.workloads, namespace, name)
+        identity = f"{self.settings.trust_domain}/ns/{found.namespace}/sa/{found.service_account}"
+        return identity, next(iter(found.addresses), None)
+
+    def _named(self, namespace: str, name: str) -> Place | Workload:
+        """A pod or workload, else the pods of a Service of that name."""
+        try:
+            return find_workload(self.workloads, namespace, name)
+        except UsageError:
+            service = next((s for s in self.services if (s.namespace, s.name) == (namespace, name)), None)
+            if service is None or not service.selector:
+                raise
+        behind = (w for w in self.workloads if w.namespace == namespace and w.selected_by(service.selector))
+        return next(behind, None) or Place(namespace, dict(service.selector), name)
 
     def mtls_modes(self, workload: WorkloadLike) -> MtlsModes:
         """What the workload's ports take: plain text, mTLS or both. Without a workload: both."""
@@ -186,7 +216,22 @@ class Authorizer:
         )
         return Filter(action, in_force, dry_run, prefix=f"{action.value.lower()}_", provider=provider)
 
+    def explain(
+        self, request: Request, workload: WorkloadLike = None, *, tcp: bool = False, provider: Provider | None = None
+    ) -> Explanation:
+        """``decide`` with every rule that the request meets, and what each that does not match lacks."""
+        met = self._meet(request, self.place(workload), tcp)
+        if isinstance(met, Decision):
+            return Explanation(met, ())
+        chain, facts = met
+        return Explanation(_answer(chain, facts, provider), trace(chain, facts))
+
     def _decide(self, request: Request, place: Place | None, tcp: bool, provider: Provider | None) -> Decision:
+        met = self._meet(request, place, tcp)
+        return met if isinstance(met, Decision) else _answer(*met, provider)
+
+    def _meet(self, request: Request, place: Place | None, tcp: bool) -> tuple[Chain, Facts] | Decision:
+        """The chain that the request comes to and what it shows there, or the decision made before any policy."""
         if self.peer_authentications:
             modes = self.mtls_modes(place)
             mode = modes.at(request.destination_port)
@@ -195,7 +240,6 @@ class Authorizer:
             if mode == "DISABLE" and is_tls(request):
                 # Nobody terminates the TLS here: it passes as opaque bytes, without identity.
                 request, tcp = replace(request, principal=None, tls=None), True
-        chain = self._chain(place, tcp)
         seen = None if tcp else view(request, self.settings.http)
         if isinstance(seen, Refusal):
             return Decision(False, "DENY", "bad-request", seen.status, reason=f"the proxy refuses it: {seen.reason}")
@@ -204,8 +248,14 @@ class Authorizer:
             if checked.status is not None:
                 return unauthenticated(checked.status, checked.reason)
             request = replace(request, claims=checked.claims)
-        facts = Facts(request, seen, trusted_proxies=self.settings.trusted_proxies)
-        return decision_of(walk(chain, facts, provider), tcp=tcp)
+        return self._chain(place, tcp), Facts(request, seen, trusted_proxies=self.settings.trusted_proxies)
+
+
+def _answer(chain: Chain, facts: Facts, provider: Provider | None) -> Decision:
+    decision = decision_of(walk(chain, facts, provider), tcp=chain.tcp)
+    if decision.by != "no-allow-policy-matched":
+        return decision
+    return replace(decision, nearest=nearest_miss(chain.filters, facts))
 
 
 def from_kubernetes(
@@ -270,6 +320,7 @@ def from_store(
         jwt_keys=jwt_keys,
         trust_tokens=trust_tokens,
         workloads=read_workloads(store),
+        services=read_services(store),
         diagnostics=findings,
     )
 

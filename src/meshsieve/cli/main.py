@@ -27,6 +27,7 @@ VERBS = {
     "explain": "every rule that one packet meets, and why it does or does not match",
     "connectivity": "who may reach whom, on what, from the rules alone",
     "route": "which route takes a request, and what becomes of it",
+    "authz": "whether a request may pass, and which policy says so",
     "convert": "policies as meshsieve reads them, as one JSON document",
     "balance": "which backend gets a key, and what a change of weights or hosts moves",
     "doctor": "versions, SIMD backend and extras, for a bug report",
