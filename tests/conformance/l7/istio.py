@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from meshsieve.errors import MeshsieveError
+from meshsieve.mesh.istio.analyzers import ANALYZERS
 from meshsieve.mesh.istio.config import MeshOptions
 from meshsieve.mesh.istio.mesh import IstioMesh
 from meshsieve.mesh.istio.proxy import Proxy
+from meshsieve.mesh.istio.world import Finding, World
 from meshsieve.mesh.listeners import PLAIN, TLS, Connection
 from meshsieve.mesh.match import MeshMatch
 from meshsieve.mesh.objects import read_objects
@@ -28,6 +31,14 @@ ERRORS = {
     "protocol_error": "ErrProtocolError",
     "redirect_to_https": "ErrTLSRedirect",
 }
+AUTO_ALLOCATE = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    defaultConfig: {proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true", ISTIO_META_DNS_AUTO_ALLOCATE: "true"}}
+"""
 RESULT_FIELDS = (
     "ListenerMatched", "FilterChainMatched", "RouteMatched", "RouteConfigMatched", "VirtualHostMatched",
     "ClusterMatched", "Error",
@@ -38,6 +49,8 @@ def run(folder: Path, report: Report) -> None:
     for name, check in (("simulation.json", simulation), ("sidecar_routes.json", sidecar_routes)):
         if (folder / name).is_file():
             check(folder / name, report)
+    if (folder / "analyzers" / "expected.json").is_file():
+        analyzers(folder / "analyzers", report)
 
 
 def simulation(file: Path, report: Report) -> None:
@@ -136,3 +149,62 @@ def _clusters(config: RouteConfiguration | None, name: str, port: str) -> list[s
     if host is None:
         return None
     return [r.action.cluster or "" for r in host.routes if isinstance(r.action, Forward)]
+
+
+def analyzers(folder: Path, report: Report) -> None:
+    """A test names the findings of one analyzer of Istio's, not which one: some analyzer of ours must find exactly
+    these. Where it expects none, those of the most similar file that expects some must be silent, else all whose
+    subject the file's name begins with."""
+    tests = [t for t in json.loads((folder / "expected.json").read_text())["tests"] if "excluded" not in t]
+    fitting: dict[str, str] = {}  # file -> analyzer that finds what is expected
+    silent = []
+    for test in tests:
+        where, file = f"analyzers {test['name']}", test["files"][0]
+        try:
+            world = World(
+                read_objects([*(folder / name for name in test["files"]), *_stated(test["name"])], keep="last")
+            )
+            found = {name: sorted(_shown(f) for f in analyzer(world)) for name, analyzer in ANALYZERS.items()}
+        except MeshsieveError as error:
+            report.wrong(where, str(error))
+            continue
+        expected = sorted((entry["code"], entry["resource"].replace(" default/", " ")) for entry in test["expected"])
+        if not expected:
+            silent.append((where, file, found))
+            continue
+        codes = {code for code, _ in expected}
+        best = max(found, key=lambda name: (found[name] == expected, sum(code in codes for code, _ in found[name])))
+        missing = [entry for entry in expected if entry not in found[best]]
+        if missing and _taken_out(folder / file) and {code for code, _ in missing} == {"InvalidGatewayCredential"}:
+            report.undecided(
+                where, "the certificates were taken out of the data, so whether one has expired is not known"
+            )
+        elif report.check(where, "findings", found[best], expected):
+            fitting[where + file] = best
+    for where, file, found in silent:
+        near = max(fitting, key=lambda other: len(_words(where + file) & _words(other)))
+        subject = file.replace("-", "_").split("_")[0]
+        alike = len(_words(where + file) & _words(near)) > 1
+        names = [fitting[near]] if alike else [n for n in found if n.split(".")[0].lower() == subject]
+        report.check(where, "findings", {name: found[name] for name in names if found[name]}, {})
+
+
+def _words(text: str) -> set[str]:
+    """Words of a test's and a file's name, by their first letters."""
+    words = re.findall(r"[A-Z]?[a-z]+", text.removesuffix(".yaml"))
+    return {word.lower()[:7] for word in words if word != "analyzers"}
+
+
+def _stated(name: str) -> list[str]:
+    """Mesh configuration that a test's name states and its files do not hold."""
+    if "ISTIO_META_DNS_AUTO_ALLOCATE enabled" not in name:
+        return []
+    return [AUTO_ALLOCATE]
+
+
+def _taken_out(file: Path) -> bool:
+    return "UkVEQUNURUQ=" in file.read_text()
+
+
+def _shown(finding: Finding) -> tuple[str, str]:
+    return finding.code, finding.object.title.replace(" default/", " ")
