@@ -143,6 +143,7 @@ setup(
     ext_modules=[
         Extension("meshsieve._core", ["src/meshsieve/_bindings/module.cpp"], language="c++"),
         Extension("meshsieve._fast", ["src/meshsieve/_fast.pyx"], language="c++"),
+        Extension("meshsieve._fast_authz", ["src/meshsieve/_fast_authz.pyx"], language="c++"),
         Extension("meshsieve._fast_balance", ["src/meshsieve/_fast_balance.pyx"], language="c++"),
     ],
     cmdclass={"build_ext": BuildExt},

@@ -63,6 +63,25 @@ class RequestColumns:
             return _of_columns({name: requests[name] for name in requests.columns})
         return _of_requests(list(requests))
 
+    def request(self, row: int) -> Request:
+        """A row as a ``Request``, for what is asked about few rows only.
+
+        raises  IndexError
+        """
+        texts, addresses, numbers, lines = self.native.row(row)
+        context = self.contexts[numbers.pop("context", 0)]
+        tls, random = numbers.pop("tls", 0), numbers.pop("random_value", 0)
+        values: dict[str, Any] = {name: getattr(context, name) for name in STRUCTURED}
+        values |= {name: _text(value) for name, value in texts.items()}
+        values |= {name: _address_text(*value) for name, value in addresses.items()}
+        values |= {name: value for name, value in numbers.items() if value >= 0}
+        return Request(
+            **values,
+            headers=tuple((_text(name), _text(value)) for name, value in lines),
+            random_value=random % 2**64 or None,
+            tls={"presented": bool(tls & 1), "validated": bool(tls & 2)} if tls else None,
+        )
+
     def set_text(self, name: str, column: TextColumn) -> None:
         self.native.set_text(name, column.data, column.offsets, column.codes, column.constant)
 
@@ -97,6 +116,15 @@ class RequestColumns:
                 if codes[row] == len(self.contexts):
                     self.contexts.append(request)
         self.native.set_number("context", codes)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _address_text(high: int, low: int, version: int) -> str:
+    number = high << 64 | low
+    return str(ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number))
 
 
 def _of_requests(requests: list[Request]) -> RequestColumns:

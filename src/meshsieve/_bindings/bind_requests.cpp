@@ -162,6 +162,31 @@ py::tuple reading(const RequestHandle& handle, size_t row, const HttpOptions& op
                         bytes(view.path()), lines);
 }
 
+// A row as it was given: ({name: bytes}, {name: (hi, lo, IP version)}, {name: number}, [(header name, value)]).
+py::tuple row_of(const RequestHandle& handle, size_t row) {
+  const RequestBatch& batch = handle.batch;
+  if (row >= batch.n) throw py::index_error();
+  const auto bytes = [](std::string_view text) { return py::bytes(text.data(), text.size()); };
+  py::dict texts, addresses, numbers;
+  py::list lines;
+  std::string_view value;
+  for (size_t i = 0; i < kRequestTexts; ++i)
+    if (batch.text[i].get(row, value)) texts[kTexts[i]] = bytes(value);
+  for (size_t i = 0; i < kRequestAddresses; ++i) {
+    const AddressColumn& column = batch.address[i];
+    if (column.ip_ver != nullptr && column.ip_ver[row] != 0)
+      addresses[kAddresses[i]] = py::make_tuple(column.address[row].hi, column.address[row].lo, column.ip_ver[row]);
+  }
+  for (size_t i = 0; i < kRequestNumbers; ++i)
+    if (batch.number[i] != nullptr) numbers[kNumbers[i]] = batch.number[i][row];
+  for (const RequestBatch::HeaderColumn& column : batch.header_columns)
+    if (column.value.get(row, value)) lines.append(py::make_tuple(py::bytes(column.name), bytes(value)));
+  for (int64_t i = batch.line_begin ? batch.line_begin[row] : 0; batch.line_begin && i < batch.line_begin[row + 1]; ++i)
+    lines.append(py::make_tuple(py::bytes(batch.line_names[static_cast<size_t>(batch.line_name[i])]),
+                                bytes(batch.line_value.value_or(static_cast<size_t>(i), ""))));
+  return py::make_tuple(texts, addresses, numbers, lines);
+}
+
 }  // namespace
 
 void bind_requests(py::module_& module) {
@@ -232,6 +257,7 @@ void bind_requests(py::module_& module) {
             handle.owners.append(values);
           },
           py::arg("name"), py::arg("values"))
+      .def("row", &row_of, py::arg("row"))
       .def("reading", &reading, py::arg("row"), py::arg("options"))
       .def_property_readonly("capsule",
                              [](RequestHandle& handle) { return py::capsule(&handle.batch, kRequestCapsule); });

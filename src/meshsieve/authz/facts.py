@@ -47,11 +47,8 @@ class Facts:
                 return _one(self.request.destination_port)
             case "sni":
                 return _one(None if self.request.sni is None else encoded(self.request.sni))
-            case "metadata":
-                return _texts(self._metadata(field.key), lists=False)
-            case "metadata_list":
-                value = self._metadata(field.key)
-                return _texts(value, lists=True) if isinstance(value, list | tuple) else ()
+            case "metadata" | "metadata_list":
+                return context_values(self.request, field)
         if self.seen is None:
             return ()
         match field.kind:
@@ -63,18 +60,13 @@ class Facts:
                 return (self.seen.path,) if self.seen.target.startswith(b"/") else ()
             case "header":
                 return self.seen.lines(encoded(field.key[0]))
-            case "claim":
-                return _texts(_inside(self.claims, field.key), lists=True)
             case _:
-                return _texts(_inside(self.claims, field.key), lists=False)
+                return context_values(self.request, field)
 
     @property
     def view(self) -> RequestView:
         """``seen``, or a view without anything of HTTP."""
         return self.seen or RequestView(self.request, b"", b"", None, b"", [])
-
-    def _metadata(self, key: tuple[str, ...]) -> Any:
-        return _inside(self.request.dynamic_metadata, key)
 
     def _remote(self, trusted_proxies: int) -> Address | None:
         if self.request.remote_ip is not None:
@@ -96,6 +88,18 @@ def is_mtls(request: Request) -> bool:
 
 def is_tls(request: Request) -> bool:
     return is_mtls(request) or bool((request.tls or {}).get("presented"))
+
+
+def context_values(request: Request, field: Field) -> Sequence[bytes]:
+    """The values of a claim or of dynamic metadata: what many requests share, unlike paths."""
+    match field.kind:
+        case "claim" | "claim_text":
+            return _texts(_inside(request.claims, field.key), lists=field.kind == "claim")
+        case "metadata":
+            return _texts(_inside(request.dynamic_metadata, field.key), lists=False)
+        case _:
+            value = _inside(request.dynamic_metadata, field.key)
+            return _texts(value, lists=True) if isinstance(value, list | tuple) else ()
 
 
 def address(text: str | None, name: str) -> Address | None:

@@ -37,6 +37,8 @@ from meshsieve.routes.reference import filter_state_holds, header_holds, metadat
 
 # Asked for a provider's answer where a CUSTOM rule matches: True allows, False denies, None is no answer.
 Provider = Callable[[str, Rule], bool | None]
+# The first matching rule of a filter, of its dry-run rules if the second argument says so.
+FirstMatch = Callable[[Filter, bool], Rule | None]
 
 
 @dataclass(slots=True)
@@ -64,13 +66,18 @@ class Outcome:
 
 def walk(chain: Chain, facts: Facts, provider: Provider | None = None) -> Outcome:
     """One request or connection through every filter."""
+    return walk_with(chain, lambda step, shadow: first_match(rules_of(step, shadow) or (), facts), provider)
+
+
+def walk_with(chain: Chain, first: FirstMatch, provider: Provider | None = None) -> Outcome:
+    """``walk``, where ``first`` finds the matching rule that is reported."""
     out = Outcome()
     for step in chain.filters:
         if step.shadow is not None:
-            out.dry_run.update(_shadow_results(step, facts))
+            out.dry_run.update(_shadow_results(step, first(step, True)))
         if step.rules is None:
             continue
-        rule = first_match(step.rules, facts)
+        rule = first(step, False)
         match step.action:
             case Action.AUDIT:
                 out.audit, out.audit_rule = rule is not None, rule
@@ -162,9 +169,12 @@ def _envoy_holds(clause: EnvoyTest, facts: Facts) -> bool:
             return metadata_holds(clause.match, facts.view)
 
 
-def _shadow_results(step: Filter, facts: Facts) -> dict[str, str]:
-    assert step.shadow is not None
-    rule = first_match(step.shadow, facts)
+def rules_of(step: Filter, shadow: bool) -> tuple[Rule, ...] | None:
+    """The dry-run rules of a filter, or those in force."""
+    return step.shadow if shadow else step.rules
+
+
+def _shadow_results(step: Filter, rule: Rule | None) -> dict[str, str]:
     allows = {Action.ALLOW: rule is not None, Action.AUDIT: True}.get(step.shadow_action or step.action, rule is None)
     out = {f"{step.prefix}shadow_engine_result": "allowed" if allows else "denied"}
     if rule is not None:
