@@ -1,6 +1,6 @@
 """Writes bookinfo.pcap: what happens between the pods and machines of this example, packet by packet.
 
-The conversations are made up, and the same each time; addresses are those of cluster.yaml and nsx.json.
+The conversations are made up, and the same each time; addresses are those of policy/.
 
     python examples/bookinfo/make_capture.py
 """

@@ -12,15 +12,23 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from meshsieve.classification import NEW, Classification, ClassifiedBatch, classified_packets
 from meshsieve.columns import PacketColumns
 from meshsieve.decision import DecisionTables, Mode
+from meshsieve.errors import UsageError
 from meshsieve.explanation import Explanation, explain
 from meshsieve.importers.registry import load_policy
 from meshsieve.packet_text import parse_packet
-from meshsieve.policy import Diagnostic, ImportOptions, Layer
+from meshsieve.policy import Diagnostic, ImportOptions, Layer, SourceFile
+from meshsieve.request import Request
+from meshsieve.request_text import parse_request
+
+if TYPE_CHECKING:
+    from meshsieve.walk.mesh_policy import MeshPolicy
+    from meshsieve.walk.request_walk import RequestWalk
+    from meshsieve.walk.verdict import RequestVerdict
 
 Path = str | os.PathLike[str]
 
@@ -32,16 +40,38 @@ class Engine:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], *, mode: Mode = "strict", diagnostics: Sequence[Diagnostic] = ()
+        self,
+        layers: Sequence[Layer],
+        *,
+        mode: Mode = "strict",
+        diagnostics: Sequence[Diagnostic] = (),
+        mesh: MeshPolicy | None = None,
     ) -> None:
+        """mesh: what the configuration says about requests."""
         self.layers = tuple(layers)
         self.mode = mode
         self.diagnostics = tuple(diagnostics)
+        self.mesh = mesh
 
     @cached_property
     def tables(self) -> DecisionTables:
         """The layers' rule lists, compiled (when first needed)."""
         return DecisionTables(self.layers, mode=self.mode)
+
+    @cached_property
+    def request_walk(self) -> RequestWalk:
+        """The layers that requests meet, layers 2-4 among them.
+
+        raises  UsageError if the configuration says nothing about requests
+        """
+        from meshsieve.walk.request_walk import RequestWalk
+
+        if self.mesh is None:
+            raise UsageError(
+                "the configuration says nothing about requests; read an Envoy route configuration, or Istio or Gateway "
+                "API objects"
+            )
+        return RequestWalk(self.tables, self.mesh)
 
     @property
     def rule_count(self) -> int:
@@ -101,6 +131,26 @@ class Engine:
             progress=progress,
         )
 
+    def judge_request(
+        self,
+        request: Request | str,
+        *,
+        client: str | None = None,
+        server: str | None = None,
+        assume_mtls: bool = False,
+    ) -> RequestVerdict:
+        """What every layer says to a request, in the order in which it meets them, and the final answer.
+
+        request         a Request, or text such as ``GET http://reviews:9080/reviews/0``
+        client, server  ``namespace/name`` of pods or workloads, where the request's addresses do not tell
+        assume_mtls     between workloads with proxies, the client's service account is its identity: right for captures
+                        of what applications see, where the proxies' mTLS is not visible
+
+        raises  UsageError for names that are not known, ModelError for a request that cannot be read
+        """
+        asked = parse_request(request) if isinstance(request, str) else request
+        return self.request_walk.judge(asked, client=client, server=server, assume_mtls=assume_mtls)
+
     def explain(
         self, packet: str | Mapping[str, Any], *, iif: str | None = None, oif: str | None = None
     ) -> Explanation:
@@ -135,4 +185,14 @@ def load(paths: Path | Iterable[Path], options: ImportOptions | None = None, **s
         options = ImportOptions(**settings) if options is None else dataclasses.replace(options, **settings)
     options = options or ImportOptions()
     result = load_policy([paths] if isinstance(paths, str | os.PathLike) else paths, options)
-    return Engine(result.layers, mode=options.mode, diagnostics=result.diagnostics)
+    mesh = _mesh_policy(result.sources, options.strict)
+    diagnostics = (*result.diagnostics, *(mesh.diagnostics if mesh is not None else ()))
+    return Engine(result.layers, mode=options.mode, diagnostics=diagnostics, mesh=mesh)
+
+
+def _mesh_policy(sources: Mapping[str, Sequence[SourceFile]], strict: bool) -> MeshPolicy | None:
+    if not (sources.get("kubernetes") or sources.get("envoy")):
+        return None  # and the rooms of layer 7 are not imported
+    from meshsieve.walk.mesh_policy import read_mesh_policy
+
+    return read_mesh_policy(sources, strict=strict) or None

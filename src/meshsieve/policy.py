@@ -123,10 +123,14 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """Layers in the order in which a packet meets them, and findings; ``unsupported`` are the undecided clauses."""
+    """Layers in the order in which a packet meets them, and findings; ``unsupported`` are the undecided clauses.
+
+    sources  the files by the format that took them, where a whole folder was read: layers above 4 are built from these
+    """
 
     layers: tuple[Layer, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
+    sources: Mapping[str, Sequence[SourceFile]] = field(default_factory=dict)
 
     @property
     def unsupported(self) -> tuple[Diagnostic, ...]:

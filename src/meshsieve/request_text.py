@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from meshsieve.errors import UsageError
 from meshsieve.request import Request
+
+_LOOKS_LIKE = re.compile(r"\s*[A-Z][A-Z_-]*\s+(?:[a-z][a-z0-9+.-]*://|/|\*)", re.ASCII)
+
+
+def looks_like_request(words: str) -> bool:
+    """Whether ``words`` are meant as METHOD URL, not as a packet (``tcp A > B``).
+
+    >>> looks_like_request("GET http://a/b"), looks_like_request("tcp 10.0.0.1:1 > 10.0.0.2:2")
+    (True, False)
+    """
+    return _LOOKS_LIKE.match(words) is not None
 
 
 def parse_request(words: str, header_lines: Sequence[str] = (), random_value: int | None = None) -> Request:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from meshsieve.errors import PolicyError
 from meshsieve.importers.classbench import ClassBenchImporter
+from meshsieve.importers.envoy_routes import EnvoyRoutesImporter
 from meshsieve.importers.iptables import IptablesImporter
 from meshsieve.importers.kubernetes.importer import KubernetesImporter
 from meshsieve.importers.nft import NftImporter
@@ -23,6 +24,7 @@ IMPORTERS: Mapping[str, Importer] = {
         IptablesImporter(),
         NftImporter(),
         ClassBenchImporter(),
+        EnvoyRoutesImporter(),
     )
 }
 
@@ -54,7 +56,7 @@ def load_policy(
             result = importer.load(sources[name], options)
             layers.extend(result.layers)
             diagnostics.extend(result.diagnostics)
-    return ImportResult(tuple(layers), tuple(diagnostics))
+    return ImportResult(tuple(layers), tuple(diagnostics), sources)
 
 
 def _format_of(source: SourceFile) -> str:

@@ -12,6 +12,7 @@ from meshsieve.reports.text import counts, explanation_text
 if TYPE_CHECKING:
     from meshsieve.explanation import Explanation
     from meshsieve.summary import Summary
+    from meshsieve.walk.verdict import RequestVerdict
 
 
 def summary_html(summary: Summary) -> str:
@@ -33,6 +34,15 @@ def summary_html(summary: Summary) -> str:
 def explanation_html(explanation: Explanation) -> str:
     """The tree as preformatted text."""
     return f"<pre>{html.escape(explanation_text(explanation))}</pre>"
+
+
+def request_verdict_html(found: RequestVerdict) -> str:
+    """A row for each layer."""
+    rows = [
+        [v.layer, v.verdict, v.reason, v.source or "", ", ".join(f"{k}: {t}" for k, t in v.facts)] for v in found.layers
+    ]
+    head = f"<p><code>{_escaped(found.request)}</code> <b>{_escaped(found.action)}</b></p>"
+    return head + _table(["layer", "verdict", "why", "source", "facts"], rows)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,6 +11,7 @@ from meshsieve.reports.escape import printable
 if TYPE_CHECKING:
     from meshsieve.explanation import Explanation, PointExplanation, Trial
     from meshsieve.summary import Count, Summary
+    from meshsieve.walk.verdict import RequestVerdict
 
 # ANSI colours (ECMA-48 SGR) by verdict.
 _COLOURS = {
@@ -174,6 +175,23 @@ def explanation_text(explanation: Explanation, *, colours: bool = False) -> str:
         lines += _point_lines(point, "└─ " if last else "├─ ", "   " if last else "│  ", colours)
     if not any(point.verdict for point in explanation.points):
         lines.append(printable(explanation.reason))
+    return "\n".join(lines)
+
+
+def request_verdict_text(found: RequestVerdict, *, colours: bool = False) -> str:
+    """The verdict and who decided, then a line for each layer and one for each thing it found out."""
+    decider = found.decider
+    by = f" by {printable(decider.layer)}: {printable(decider.reason)}" if decider is not None else ""
+    lines = [bold(printable(found.request), colours), f"{colour(found.action, found.action, colours)}{by}"]
+    for number, layer in enumerate(found.layers):
+        last = number == len(found.layers) - 1
+        head, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
+        verdict = colour(layer.verdict, layer.verdict, colours) if layer.verdict != "NONE" else "not asked"
+        status = f" {layer.status}" if layer.status is not None else ""
+        lines.append(f"{head}{printable(layer.layer)}: {verdict}{status}, {printable(layer.reason)}")
+        if layer.source:
+            lines.append(f"{below}     {printable(layer.source)}")
+        lines += [f"{below}     {name}: {printable(text)}" for name, text in layer.facts]
     return "\n".join(lines)
 
 

@@ -1,0 +1,93 @@
+"""What a walk answers: every layer's decision, and the final one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+ALLOW, DROP, REJECT, UNDECIDED, NONE = "ALLOW", "DROP", "REJECT", "UNDECIDED", "NONE"
+DENIALS = (DROP, REJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerVerdict:
+    """One layer's answer.
+
+    verdict  ALLOW, DROP, REJECT (the client gets an answer), UNDECIDED; NONE: the layer was not asked, ``reason`` says
+             why
+    rule     the rule that decided, source where it is written
+    status   of the answer that a proxy gives itself
+    facts    what else the layer found out: cluster, endpoints, mTLS mode
+    """
+
+    layer: str
+    verdict: str
+    reason: str
+    rule: str | None = None
+    source: str | None = None
+    status: int | None = None
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVerdict:
+    """A request's way, layer by layer.
+
+    request  METHOD URL
+    action   DROP or REJECT if a layer denies it, else UNDECIDED if one is, else ALLOW if one allows it, else NONE
+    decider  the layer that decided: the first that denies; the first that is undecided; of those that allow the last
+             one whose rule matched
+    """
+
+    request: str
+    layers: tuple[LayerVerdict, ...]
+
+    @property
+    def decider(self) -> LayerVerdict | None:
+        return _decider(self.layers)
+
+    @property
+    def action(self) -> str:
+        decider = self.decider
+        return NONE if decider is None else decider.verdict
+
+    @property
+    def allowed(self) -> bool:
+        return self.action == ALLOW
+
+    def layer(self, name: str) -> LayerVerdict | None:
+        """The answer of the layer of that name."""
+        return next((found for found in self.layers if found.layer == name), None)
+
+    def __str__(self) -> str:
+        from meshsieve.reports.text import request_verdict_text
+
+        return request_verdict_text(self)
+
+    def _repr_html_(self) -> str:
+        from meshsieve.reports.html import request_verdict_html
+
+        return request_verdict_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        decider = self.decider
+        return {
+            "request": self.request,
+            "action": self.action,
+            "layer": decider.layer if decider else None,
+            "rule": decider.rule if decider else None,
+            "source": decider.source if decider else None,
+            "reason": decider.reason if decider else "no layer judges it",
+            "layers": [{**asdict(found), "facts": dict(found.facts)} for found in self.layers],
+        }
+
+
+def _decider(layers: Sequence[LayerVerdict]) -> LayerVerdict | None:
+    for wanted in (DENIALS, (UNDECIDED,)):
+        for found in layers:
+            if found.verdict in wanted:
+                return found
+    allowing = [found for found in layers if found.verdict == ALLOW]
+    return next((found for found in reversed(allowing) if found.rule), allowing[-1] if allowing else None)
