@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 
 ALIASES = {"src": "src_ip", "dst": "dst_ip"}
 ADDRESS_FIELDS = tuple(info.name for info in _core.FIELDS if info.kind == "address")
+NAME_FIELDS = tuple(info.name for info in _core.FIELDS if info.kind == "name")
 
 
 class PacketColumns(Mapping[str, Array]):
@@ -27,7 +28,8 @@ class PacketColumns(Mapping[str, Array]):
       every other      uint8, uint16 or uint32 (n,), host order
     ``present``        uint32 (n,) or None: bit i set where the packet has field i; None = every column given is present
                        on every packet. A field without a column is missing on every packet.
-    Addresses may be given as text, all of one family; ip_ver is then 6 for IPv6 unless given.
+    Addresses may be given as text, all of one family; ip_ver is then 6 for IPv6 unless given. Fields of kind "name"
+    given as text (app, fqdn, src_mac, ...) go to ``extra``, None = not known: their numbers depend on the rules.
     ``extra``          other columns by name, such as time_ns, length, flow_id (docs/capture.md)
 
     A column may have one row that stands for all n. ``src`` and ``dst`` are accepted for src_ip and dst_ip, any integer
@@ -46,6 +48,8 @@ class PacketColumns(Mapping[str, Array]):
         extra: Mapping[str, Array] | None = None,
         length: int | None = None,
     ) -> None:
+        texts = {name: _texts(v) for name, v in fields.items() if name in NAME_FIELDS and _is_text(v)}
+        fields = {name: v for name, v in fields.items() if name not in texts}
         self._fields = {ALIASES.get(name, name): _as_column(ALIASES.get(name, name), v) for name, v in fields.items()}
         if "ip_ver" not in self._fields and any(_is_text_v6(v, self[name]) for name, v in fields.items()):
             self._fields["ip_ver"] = np.array([6], np.uint8)
@@ -60,6 +64,10 @@ class PacketColumns(Mapping[str, Array]):
         if self.present is not None and self.present.shape != (self._length,):
             raise ColumnError(f"present has shape {self.present.shape}, expected ({self._length},)")
         self.extra: dict[str, Array] = dict(extra or {})
+        for name, values in texts.items():
+            if len(values) not in (1, self._length):
+                raise ColumnError(f"column {name} has {len(values)} rows, expected {self._length}")
+            self.extra[name] = np.broadcast_to(values, (self._length,))
 
     @classmethod
     def _of_checked(
@@ -104,12 +112,19 @@ class PacketColumns(Mapping[str, Array]):
             return np.ones(self._length, np.bool_)
         return (self.present >> np.uint32(FIELD_INDEX[name]) & np.uint32(1)).astype(np.bool_)
 
-    def with_fields(self, fields: Mapping[str, Any]) -> PacketColumns:
-        """The same packets with the given fields set, on every packet."""
+    def with_fields(
+        self, fields: Mapping[str, Any], where: Mapping[str, npt.NDArray[np.bool_]] | None = None
+    ) -> PacketColumns:
+        """The same packets with the given fields set: on every packet, or where ``where[name]``, bool (n,), holds; the
+        others then lack the field."""
         present = self.present
+        if present is None and where:
+            mine = sum(1 << FIELD_INDEX[name] for name in self._fields)
+            present = np.full(self._length, mine, np.uint32)
         if present is not None:
-            bits = sum(1 << FIELD_INDEX[ALIASES.get(name, name)] for name in fields)
-            present = present | np.uint32(bits)
+            present = present | np.uint32(sum(1 << FIELD_INDEX[ALIASES.get(name, name)] for name in fields))
+            for name, has in (where or {}).items():
+                present[~has] &= ~np.uint32(1 << FIELD_INDEX[name])
         return PacketColumns({**self._fields, **fields}, present=present, extra=self.extra, length=self._length)
 
     def take(self, indices: Array) -> PacketColumns:
@@ -169,6 +184,15 @@ def as_addresses(name: str, values: Any) -> Array:
             raise ColumnError(f"column {name} holds values beyond 32 bits; give IPv6 as shape (n, 2)")
         array = array.astype(np.uint32)
     return np.ascontiguousarray(array)
+
+
+def _texts(given: Any) -> Array:
+    return np.atleast_1d(np.asarray(given, object))
+
+
+def _is_text(given: Any) -> bool:
+    """Whether a column holds texts (or None where a text is not known)."""
+    return all(value is None or isinstance(value, str) for value in _texts(given).ravel().tolist())
 
 
 def _is_text_v6(given: Any, column: Array) -> bool:

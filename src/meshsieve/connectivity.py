@@ -8,7 +8,7 @@ Why     Sampling packets misses corners; listing all of them is impossible; a wa
 Cost    classes^2 intersections of bit sets (one bit a rule), plus one walk for each distinct list of rules.
 Limits  A connection is judged by its first packet: TCP with SYN alone, connection state NEW, not a fragment. A rule
         that needs something the question does not say (an interface, a clause nobody can interpret) leaves its share
-        of the connections *undecided*.
+        of the connections *undecided*; so does a translation (NAT) on whose outcome a later point depends.
 Example web -> db: rules [allow TCP 5432 from web, deny all] leave TCP 5432 allowed and the rest denied.
 Source  The idea of address atoms: Yang and Lam, "Real-time verification of network properties using atomic predicates",
         ICNP 2013.
@@ -157,7 +157,7 @@ class Reach:
 def connectivity(layers: Sequence[Layer]) -> Iterator[Reach]:
     """Every ordered pair of distinct endpoints of one IP version with at least one owner among them, in a fixed order:
     what may pass every point of every layer."""
-    walks = [_Walk(layer, point) for layer in layers for point in layer.points]
+    walks = [_Walk(layer, point) for layer in layers for point in layer.points if point.role != "advise"]
     endpoints = _endpoints(layers, walks)
     as_src = [[walk.side("src", e) for walk in walks] for e in endpoints]
     as_dst = [[walk.side("dst", e) for walk in walks] for e in endpoints]
@@ -168,7 +168,8 @@ def connectivity(layers: Sequence[Layer]) -> Iterator[Reach]:
             if i == j or src.version != dst.version or not (src.owned or dst.owned):
                 continue
             applying = tuple(
-                None if s is None or d is None else s & d for s, d in zip(as_src[i], as_dst[j], strict=True)
+                None if s is None or d is None or not walk.comes(src, dst) else s & d
+                for walk, s, d in zip(walks, as_src[i], as_dst[j], strict=True)
             )
             key = (src.version, *applying)
             if key not in answers:
@@ -179,13 +180,34 @@ def connectivity(layers: Sequence[Layer]) -> Iterator[Reach]:
 def _combined(walks: list[_Walk], applying: tuple[int | None, ...], version: int) -> tuple[Connections, Connections]:
     """Allowed and undecided over all points: a denial anywhere is final; else undecided anywhere is undecided."""
     allowed, undecided = _everything(version), _nothing()
-    for walk, entries in zip(walks, applying, strict=True):
+    for number, (walk, entries) in enumerate(zip(walks, applying, strict=True)):
         if entries is None:
+            continue
+        if walk.point.role == "translate" and not _matters(walk, walks[number + 1 :], applying[number + 1 :]):
             continue
         passed, unsure = walk.judge(entries, version)
         undecided = _combine(_both(undecided, _combine(passed, unsure)), _both(allowed, unsure))
         allowed = _both(allowed, passed)
     return Connections(allowed, version), Connections(undecided, version)
+
+
+def _matters(translation: _Walk, later: Sequence[_Walk], applying: Sequence[int | None]) -> bool:
+    """Whether what the point rewrites bears on the points behind it: a destination always, as the way depends on it."""
+    touched = {name for rewrite in translation.point.rewrites.values() for name in rewrite.touches}
+    skips = any(rewrite.skips for rewrite in translation.point.rewrites.values())
+    if skips or touched & {"dst_ip"}:
+        return True
+    return any(
+        walk.point.vnic_of == "src" or any(touched & walk.entries[i].match.keys() for i in _bits(entries))
+        for walk, entries in zip(later, applying, strict=True)
+        if entries is not None
+    )
+
+
+def _bits(number: int) -> Iterator[int]:
+    while number:
+        yield (number & -number).bit_length() - 1
+        number &= number - 1
 
 
 Regions = dict[int | None, Region]
@@ -242,6 +264,11 @@ class _Walk:
             self._free[field] = free
         self._members: dict[tuple[str, int, int], int] = {}
         self._results: dict[tuple[int, int], tuple[Regions, Regions]] = {}
+
+    def comes(self, src: Endpoint, dst: Endpoint) -> bool:
+        """Whether the way between the two leads here."""
+        crossing = self.point.crossing
+        return crossing is None or crossing.between(src.version, src.address, dst.address)
 
     def sets(self) -> Iterator[ValueSet]:
         """Every set of addresses that some entry names."""
@@ -306,7 +333,7 @@ def _walk_regions(
                     continue
                 region = _subtract(region, box)
                 action = Action(int(point.rules.actions[rule]))
-                if not certain or action == Action.UNDECIDED:
+                if not certain or action == Action.UNDECIDED or rule in point.rewrites:
                     undecided += part
                 elif action == Action.SKIP:
                     waiting.append((point.rules.skip_target(rule), part))

@@ -3,7 +3,9 @@
 What     Every point of every layer is one look-up in a compiled rule list. The answers are combined per packet: the
          first denial decides; undecided beats allowed (fail closed); allowed means that every point allowed.
          Among points that allow, the first whose *rule* matched is named, then the first default.
-Order    layers in the order of the configuration, points in the order of the layer
+Order    layers in the order of the configuration, points in the order of the layer. A point that translates (NAT,
+         marks) rewrites packets for all points behind it, of this layer and of later ones
+PENDING  a packet that lacks only what recognition of its application will tell is let through until that is known
 Cost     one look-up a point for the packets that come to it; points with one and the same rule list share the table
 Limits   none on rules or points; memory is a few arrays of the batch's length a point
 """
@@ -11,7 +13,7 @@ Limits   none on rules or points; memory is a few arrays of the batch's length a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -23,9 +25,10 @@ from meshsieve import _core, packets
 from meshsieve.bounds import resolve_unknown
 from meshsieve.columns import PacketColumns
 from meshsieve.inventory import NO_VNIC
-from meshsieve.model import FIELD_INDEX, Action, NameCodes
+from meshsieve.model import FIELD_INDEX, Action
 from meshsieve.policy import ACTION_VERDICT, Layer, Point, Verdict
 from meshsieve.protocols import WITH_PORTS
+from meshsieve.rewriting import known_texts, listed_macs, rewritten, time_fields
 
 Mode = Literal["strict", "upper", "lower"]
 
@@ -44,6 +47,9 @@ _WEIGHT[Verdict.PENDING] = 4
 _WEIGHT[Verdict.UNDECIDED] = 5
 _WEIGHT[[Verdict.DROP, Verdict.REJECT]] = 6
 _ALLOW_BY_DEFAULT = 1
+# What recognition of the application tells, some packets into the flow.
+APP_FIELDS = ("app", "fqdn", "tls_version", "tls_cipher", "smb_version")
+_APP_BITS = sum(1 << FIELD_INDEX[name] for name in APP_FIELDS)
 # A SKIP never ends a walk; were one reported, it would not be an allow.
 _VERDICT_OF_ACTION = np.array([ACTION_VERDICT.get(action, Verdict.UNDECIDED) for action in Action], np.uint8)
 
@@ -107,6 +113,9 @@ class PointTable:
         self.mode = mode
         self.classifier = classifier
         self._excluded = np.array(sorted(point.excluded), np.int32)
+        self._asked = {name: codes for name, codes in point.rules.names.items() if name in point.rules.fields}
+        self._asks_app = bool(set(APP_FIELDS) & point.rules.fields)
+        self._asks_time = bool({"time", "week_minute"} & point.rules.fields)
 
     @property
     def title(self) -> str:
@@ -114,12 +123,20 @@ class PointTable:
         words = f"{self.layer.name} {self.point.name}".split()
         return " ".join(word.rsplit("/", 1)[-1] for word in words)
 
-    def decide(self, headers: PacketColumns, interfaces: Mapping[str, str]) -> PointDecisions:
-        """The point's answers for any packets, judged here or not. interfaces: {"iif": name, "oif": name}, if known."""
+    def decide(
+        self, headers: PacketColumns, interfaces: Mapping[str, str], away: npt.NDArray[np.bool_] | None = None
+    ) -> PointDecisions:
+        """The point's answers for any packets, judged here or not.
+
+        interfaces  {"iif": name, "oif": name}, if known
+        away        bool (n,): packets that do not come here because of an earlier translation
+        """
         n = len(headers)
         rule = np.full(n, NOT_HERE, np.int32)
         verdict = np.full(n, NOT_JUDGED, np.uint8)
         here, vnic = self.who_comes(headers)
+        if away is not None:
+            here &= ~away
         if len(self._excluded) and vnic is not None:
             excluded = here & np.isin(vnic, self._excluded)
             rule[excluded] = EXCLUDED
@@ -134,6 +151,8 @@ class PointTable:
     def who_comes(self, headers: PacketColumns) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32] | None]:
         """Which packets come to this point, bool (n,), and where it sits at vNICs, whose, int32 (n,)."""
         here = ip_versions_in(headers, self.layer.families)
+        if self.point.crossing is not None:
+            here &= self.point.crossing.comes(headers)
         if self.point.vnic_of is None:
             return here, None
         vnic = self.layer.inventory.owners(headers, f"{self.point.vnic_of}_ip")
@@ -148,11 +167,20 @@ class PointTable:
     ) -> PacketColumns:
         """``headers``, which are the packets ``rows`` of a batch, with the fields that belong to the point."""
         fields: dict[str, npt.ArrayLike] = {name: [value] for name, value in self.point.constants.items()}
-        for name, interface in interfaces.items():
-            fields[name] = [self.point.rules.names.get(name, NameCodes()).code(interface)]
+        where: dict[str, npt.NDArray[np.bool_]] = {}
+        for name, codes in self._asked.items():
+            if name in interfaces:
+                fields[name] = [codes.code(interfaces[name])]
+            elif name in headers.extra:
+                fields[name], where[name] = known_texts(headers.extra[name], codes)
+            elif name in ("src_mac", "dst_mac"):
+                macs = listed_macs(self.layer.inventory, headers, name, self.point.vnic_of)
+                fields[name], where[name] = known_texts(macs, codes)
         if vnic is not None:
             fields["vnic"] = vnic[rows].astype(np.uint32)
-        return headers.with_fields(fields) if fields else headers
+        if self._asks_time:
+            fields |= time_fields(headers)
+        return headers.with_fields(fields, where) if fields else headers
 
     def _judge(
         self, asked: PacketColumns, found: npt.NDArray[np.int32]
@@ -165,10 +193,16 @@ class PointTable:
             verdict = np.empty(len(found), np.uint8)
         verdict[rule == NO_RULE] = self.point.default
         verdict[undecided] = Verdict.UNDECIDED
-        if self.mode != "strict":
+        if self.mode != "strict" and self.point.role == "filter":
             for i in np.flatnonzero(verdict == Verdict.UNDECIDED):
                 packet = asked.take(np.array([i]))
                 rule[i], verdict[i] = resolve_unknown(self.point, packet, int(rule[i]), accept=self.mode == "upper")
+        elif self._asks_app:
+            for at in np.unique(rule[undecided]):
+                rows = np.flatnonzero(undecided & (rule == at))
+                lacks = self.missing_fields(asked.take(rows), int(at))
+                if self.point.rules[int(at)].certain:
+                    verdict[rows[(lacks != 0) & (lacks & ~np.uint32(_APP_BITS) == 0)]] = Verdict.PENDING
         return rule, verdict
 
     def missing_fields(self, headers: PacketColumns, rule: int) -> npt.NDArray[np.uint32]:
@@ -207,6 +241,26 @@ class DecisionTables:
             names.append(f"{base}_{same + 1}" if same else base)
         return tuple(names)
 
+    def walk(
+        self, headers: PacketColumns, interfaces: Mapping[str, str] | None = None
+    ) -> Iterator[tuple[PointTable, PacketColumns, PointDecisions]]:
+        """Each point in turn, with the packets as they come to it and its answers."""
+        away: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}  # (layer, point or translation) -> who stays away
+        for table in self.points:
+            layer, point = table.layer.name, table.point
+            absent = [away[key] for key in ((layer, point.name), (layer, point.once)) if key in away]
+            answer = table.decide(headers, interfaces or {}, np.logical_or.reduce(absent) if absent else None)
+            yield table, headers, answer
+            if not point.rewrites:
+                continue
+            headers, done = rewritten(headers, point, answer.rule, answer.verdict == Verdict.UNDECIDED)
+            none = np.zeros(len(headers), np.bool_)
+            if point.once:
+                away[layer, point.once] = away.get((layer, point.once), none) | done
+            for rule, rewrite in point.rewrites.items():
+                for name in rewrite.skips:
+                    away[layer, name] = away.get((layer, name), none) | (done & (answer.rule == rule))
+
     def decide(self, headers: PacketColumns, interfaces: Mapping[str, str] | None = None) -> Decisions:
         """Answers for every packet of ``headers``; see the head of this file for how points combine."""
         n = len(headers)
@@ -214,10 +268,15 @@ class DecisionTables:
         decider = np.full(n, -1, np.int16)
         rule = np.full(n, NOT_HERE, np.int32)
         weight = np.zeros(n, np.uint8)
-        answers = tuple(table.decide(headers, interfaces or {}) for table in self.points)
-        for number, answer in enumerate(answers):
+        answers: list[PointDecisions] = []
+        seen: list[PacketColumns] = []
+        for number, (table, came, answer) in enumerate(self.walk(headers, interfaces)):
+            answers.append(answer)
+            seen.append(came)
             own = _WEIGHT[answer.verdict]
             own[(answer.verdict == Verdict.ALLOW) & (answer.rule < 0)] = _ALLOW_BY_DEFAULT
+            if table.point.role != "filter":
+                own[(answer.verdict != Verdict.UNDECIDED) | (table.point.role == "advise")] = 0
             stronger = own > weight
             action[stronger] = answer.verdict[stronger]
             decider[stronger] = number
@@ -227,13 +286,13 @@ class DecisionTables:
         if "ip_ver" in headers:
             action[~headers.has("ip_ver") & (decider < 0)] = Verdict.UNDECIDED
         missing = np.zeros(n, np.uint32)
-        rows = np.flatnonzero((action == Verdict.UNDECIDED) & (rule >= 0))
+        rows = np.flatnonzero(((action == Verdict.UNDECIDED) | (action == Verdict.PENDING)) & (rule >= 0))
         pairs = decider[rows].astype(np.int64) << 32 | rule[rows]
         for pair in np.unique(pairs):
             these = rows[pairs == pair]
-            table = self.points[int(pair) >> 32]
-            missing[these] = table.missing_fields(headers.take(these), int(pair) & 0xFFFFFFFF)
-        return Decisions(action, decider, rule, missing, answers)
+            number = int(pair) >> 32
+            missing[these] = self.points[number].missing_fields(seen[number].take(these), int(pair) & 0xFFFFFFFF)
+        return Decisions(action, decider, rule, missing, tuple(answers))
 
 
 def ip_versions_in(headers: PacketColumns, families: Iterable[int]) -> npt.NDArray[np.bool_]:

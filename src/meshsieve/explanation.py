@@ -17,11 +17,11 @@ import numpy as np
 
 from meshsieve import _core
 from meshsieve.bounds import packet_words
-from meshsieve.columns import PacketColumns
-from meshsieve.decision import ACTION_NAMES, EXCLUDED, NOT_HERE, DecisionTables, PointTable
+from meshsieve.columns import NAME_FIELDS, PacketColumns
+from meshsieve.decision import ACTION_NAMES, EXCLUDED, NOT_HERE, DecisionTables, PointTable, ip_versions_in
 from meshsieve.labels import Labels
 from meshsieve.model import FIELD_INDEX, Rule, ValueSet
-from meshsieve.policy import Verdict
+from meshsieve.policy import Rewrite, Verdict
 from meshsieve.protocols import PROTOCOL_NAMES, WITH_PORTS
 from meshsieve.set_text import address_text, interval_texts, number_texts
 
@@ -118,12 +118,13 @@ def explain(tables: DecisionTables, headers: PacketColumns, interfaces: Mapping[
     """The one packet of ``headers`` through all points."""
     labels = Labels(tables)
     decisions = tables.decide(headers, interfaces)
+    walk = list(tables.walk(headers, interfaces))
     deciders = labels.deciders_of(decisions)
     reason = labels.reasons.texts[int(labels.reasons_of(headers, decisions, deciders)[0])]
     decider = int(deciders[0])
     points = tuple(
-        _explain_point(table, headers, interfaces, int(answer.rule[0]), int(answer.verdict[0]))
-        for table, answer in zip(tables.points, decisions.points, strict=True)
+        _explain_point(table, came, interfaces, int(answer.rule[0]), int(answer.verdict[0]))
+        for table, came, answer in walk
     )
     return Explanation(
         _packet_text(headers),
@@ -145,25 +146,54 @@ def _explain_point(
     _, vnic = table.who_comes(headers)
     asked = table.at_point(headers, interfaces, vnic, np.array([0]))
     words = packet_words(asked, 0)
-    values = {_FIELDS[field]: high << 64 | low for field, high, low in words}
+    values: dict[str, int | str] = {_FIELDS[field]: high << 64 | low for field, high, low in words}
+    texts = {name: values[0] for name, values in asked.extra.items() if name in NAME_FIELDS}
+    values |= {name: text for name, text in {**texts, **interfaces}.items() if name in values}
     trials = tuple(
         _trial(table, values, int(index), int(truth), int(failed), int(unknown))
         for index, truth, failed, unknown in _core.trace(table.point.rules.native, words)
     )
     name = ACTION_NAMES[verdict]
+    translates = table.point.role == "translate"
     if rule < 0:
-        return PointExplanation(table.title, name, f"no rule matched, default {name}", trials)
-    return PointExplanation(table.title, name, f"rule '{_name(table.point.rules[rule], rule)}'", trials)
+        default = "the packet stays as it is" if translates else f"default {name}"
+        return PointExplanation(table.title, name, f"no rule matched, {default}", trials)
+    reason = f"rule '{_name(table.point.rules[rule], rule)}'"
+    if verdict == Verdict.ALLOW and rule in table.point.rewrites:
+        reason += f" {_rewrite_text(table.point.rewrites[rule], values)}"
+    if table.point.role == "advise":
+        reason += ", which decides nothing about the packet's way"
+    return PointExplanation(table.title, name, reason, trials)
+
+
+def _rewrite_text(rewrite: Rewrite, values: Mapping[str, int | str]) -> str:
+    changes = [
+        f"{name} to {'what nobody can know' if value is None else _value(name, value, values)}"
+        for name, value in rewrite.values.items()
+    ]
+    for name, shift in rewrite.shifts.items():
+        if isinstance(old := values.get(name), int):
+            changes.append(f"{name} to {_value(name, old - shift.start + shift.to, values)}")
+    if rewrite.mark:
+        changes.append("mark to (mark & ~{:#x}) ^ {:#x}".format(*rewrite.mark))
+    skips = [f"passes by {name}" for name in sorted(rewrite.skips)]
+    return "changes " + ", ".join([*changes, *skips]) if changes or skips else "leaves the packet as it is"
 
 
 def _why_not_here(table: PointTable, headers: PacketColumns) -> str:
-    if table.point.vnic_of is None:
+    if not ip_versions_in(headers, table.layer.families)[0]:
         return "the layer does not judge this IP version"
+    if table.point.crossing is not None and not table.point.crossing.comes(headers)[0]:
+        return "the packet's way does not lead here"
+    if table.point.vnic_of is None:
+        return "an earlier translation makes it pass by"
     end = {"src": "source", "dst": "destination"}[table.point.vnic_of]
     return f"no known interface owns the {end}"
 
 
-def _trial(table: PointTable, values: Mapping[str, int], index: int, truth: int, failed: int, unknown: int) -> Trial:
+def _trial(
+    table: PointTable, values: Mapping[str, int | str], index: int, truth: int, failed: int, unknown: int
+) -> Trial:
     rule: Rule = table.point.rules[index]
     kind = _TRUTHS[truth]
     why: tuple[str, ...] = ()
@@ -175,7 +205,7 @@ def _trial(table: PointTable, values: Mapping[str, int], index: int, truth: int,
     return Trial(index, _name(rule, index), str(rule.source), rule.action.name, kind, why)
 
 
-def _failures(table: PointTable, rule: Rule, values: Mapping[str, int], failed: int) -> tuple[str, ...]:
+def _failures(table: PointTable, rule: Rule, values: Mapping[str, int | str], failed: int) -> tuple[str, ...]:
     names = [name for i, name in enumerate(_FIELDS) if failed >> i & 1]
     common = [name for name in names if name in rule.match]
     if common:
@@ -185,17 +215,21 @@ def _failures(table: PointTable, rule: Rule, values: Mapping[str, int], failed: 
     return tuple(_difference(table, name, rule.alternatives[0][name], values) for name in names[:1])
 
 
-def _difference(table: PointTable, name: str, wanted: ValueSet, values: Mapping[str, int]) -> str:
+def _difference(table: PointTable, name: str, wanted: ValueSet, values: Mapping[str, int | str]) -> str:
     if name == "vnic":
         return "the rule is not applied to this vNIC"
     if name not in values:
         return f"the packet has no {name}"
+    if name in NAME_FIELDS:
+        return f"{name} {_value(name, values[name], values)} is none of those that the rule names"
     return f"{name} {_value(name, values[name], values)} is not in {_set(name, wanted)}"
 
 
-def _value(name: str, value: int, values: Mapping[str, int]) -> str:
+def _value(name: str, value: int | str, values: Mapping[str, int | str]) -> str:
+    if isinstance(value, str):
+        return f"'{value}'"
     if _core.FIELDS[FIELD_INDEX[name]].kind == "address":
-        return address_text(values.get("ip_ver", 4), value)
+        return address_text(int(values.get("ip_ver", 4)), value)
     if name == "proto":
         return PROTOCOL_NAMES[value]
     if name == "direction":

@@ -16,11 +16,18 @@ NO_VNIC = -1
 
 @dataclass(frozen=True, slots=True)
 class Vnic:
-    """One virtual network interface. addresses: (version, integer) pairs."""
+    """One virtual network interface.
+
+    addresses  (version, integer) pairs
+    mac        lower case with colons, "" = not known
+    network    its segment, within which frames reach other interfaces directly; "" = not known
+    """
 
     id: str
     machine: str
     addresses: tuple[tuple[int, int], ...] = ()
+    mac: str = ""
+    network: str = ""
 
 
 class Inventory:

@@ -85,11 +85,14 @@ class Labels:
     def reasons_of(self, headers: PacketColumns, decisions: Decisions, deciders: Codes) -> Codes:
         """int32 (n,): codes into ``reasons``."""
         codes = np.array(self._reason_of, np.int32)[deciders]
-        undecided = np.flatnonzero((decisions.action == Verdict.UNDECIDED) & (decisions.rule >= 0))
+        open_ends = (decisions.action == Verdict.UNDECIDED) | (decisions.action == Verdict.PENDING)
+        undecided = np.flatnonzero(open_ends & (decisions.rule >= 0))
         pairs = deciders[undecided].astype(np.int64) << 32 | decisions.missing[undecided]
         for pair in np.unique(pairs):
-            text = self._undecided_reason(*self.deciders[int(pair) >> 32], int(pair) & 0xFFFFFFFF)
-            codes[undecided[pairs == pair]] = self.reasons.code(text)
+            rows = undecided[pairs == pair]
+            pending = decisions.action[rows[0]] == Verdict.PENDING
+            text = self._undecided_reason(*self.deciders[int(pair) >> 32], int(pair) & 0xFFFFFFFF, pending)
+            codes[rows] = self.reasons.code(text)
         unjudged = np.flatnonzero(decisions.point < 0)
         if len(unjudged):
             codes[unjudged] = self._unjudged_reasons(headers.take(unjudged))
@@ -129,9 +132,11 @@ class Labels:
             return f"{table.title}: no rule matched, default {table.point.default.name}"
         return f"{table.title}: rule matched"
 
-    def _undecided_reason(self, number: int, rule: int, missing: int) -> str:
+    def _undecided_reason(self, number: int, rule: int, missing: int, pending: bool) -> str:
         table = self.tables.points[number]
         names = field_names(missing)
+        if pending:
+            return f"{table.title}: let through until recognition tells {', '.join(names)}"
         clauses = [f"'{text}' cannot be known offline" for text in table.point.rules[rule].unknown]
         if names:
             clauses.insert(0, f"the packet lacks {', '.join(names)}")

@@ -13,6 +13,7 @@ interpret offline, so where its match holds the packet is *undecided* at this ru
 from __future__ import annotations
 
 import ipaddress
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -231,31 +232,36 @@ class NameCodes:
     """
 
     cuts: tuple[str, ...] = ()
+    from_end: bool = False
 
     @staticmethod
-    def of(exact: Iterable[str] = (), prefixes: Iterable[str] = ()) -> NameCodes:
+    def of(exact: Iterable[str] = (), prefixes: Iterable[str] = (), *, from_end: bool = False) -> NameCodes:
+        """from_end: names are read backwards and without regard to case, so that "prefixes" are endings: domains."""
+        if from_end:
+            exact, prefixes = ([_backwards(text) for text in texts] for texts in (exact, prefixes))
         cuts: set[str] = set()
         for name in exact:
             cuts |= {name, name + "\0"}
         for prefix in prefixes:
             cuts |= {prefix, prefix + "\U0010ffff"}
-        return NameCodes(tuple(sorted(cuts)))
+        return NameCodes(tuple(sorted(cuts)), from_end)
 
     def code(self, name: str) -> int:
-        from bisect import bisect_right
-
-        return bisect_right(self.cuts, name)
+        return bisect_right(self.cuts, _backwards(name) if self.from_end else name)
 
     def exact(self, name: str) -> ValueSet:
         return ValueSet.numbers(self.code(name))
 
     def prefix(self, prefix: str) -> ValueSet:
-        """The names that start with ``prefix``; "" is every name."""
-        return (
-            ValueSet.numbers((self.code(prefix), self.code(prefix + "\U0010ffff") - 1))
-            if prefix
-            else ValueSet.numbers((0, 2**32 - 1))
-        )
+        """The names that start with ``prefix`` (``from_end``: that end with it); "" is every name."""
+        if not prefix:
+            return ValueSet.numbers((0, 2**32 - 1))
+        last = "\U0010ffff" + prefix if self.from_end else prefix + "\U0010ffff"
+        return ValueSet.numbers((self.code(prefix), self.code(last) - 1))
+
+
+def _backwards(name: str) -> str:
+    return name.lower()[::-1]
 
 
 class RuleSet(Sequence[Rule]):
@@ -356,6 +362,12 @@ class RuleSet(Sequence[Rule]):
         """Name and source of a rule, without building the ``Rule``."""
         name, source, _, _ = self._labels[index]
         return name, source
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Names of the fields that some rule constrains."""
+        used = np.logical_or(self._common.any(axis=0), self._alternatives.any(axis=0)).tolist()
+        return frozenset(name for name, i in FIELD_INDEX.items() if used[i])
 
     @property
     def actions(self) -> npt.NDArray[np.uint8]:

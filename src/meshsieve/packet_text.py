@@ -3,7 +3,8 @@
     PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [FIELD VALUE]...
 
 PROTOCOL is a name of meshsieve.protocols, ``ip-N`` or a number; an IPv6 address with a port stands in brackets. FIELD
-is any number field of docs/fields.md. What is not written is assumed to be the first packet of a new connection: TCP
+is any number field of docs/fields.md, or a name field with its text (``app tls fqdn www.example.com``; '' is "none").
+What is not written is assumed to be the first packet of a new connection: TCP
 flags SYN, ICMP echo request, connection state NEW, no fragment. Ports that are not written are unknown.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from meshsieve import _core
-from meshsieve.columns import PacketColumns
+from meshsieve.columns import NAME_FIELDS, PacketColumns
 from meshsieve.errors import ModelError
 from meshsieve.model import FIELD_INDEX
 from meshsieve.protocols import PROTOCOL_NUMBERS, WITH_PORTS
@@ -51,8 +52,7 @@ def parse_packet(text: str) -> PacketColumns:
     if proto in _ECHO_REQUEST:
         fields |= {"icmp_type": _ECHO_REQUEST[proto], "icmp_code": 0}
     fields |= {name: port for name, port in (("sport", sport), ("dport", dport)) if port is not None}
-    fields |= _further(words[4:])
-    columns: dict[str, Any] = {name: [value] for name, value in fields.items()}
+    columns: dict[str, Any] = {name: [value] for name, value in {**fields, **_further(words[4:])}.items()}
     return PacketColumns({"src_ip": _column(source), "dst_ip": _column(destination), **columns})
 
 
@@ -82,13 +82,16 @@ def _endpoint(word: str, proto: int) -> tuple[ipaddress.IPv4Address | ipaddress.
         raise ModelError(f"'{word}': {error}; an IPv6 address with a port is written [2001:db8::1]:443") from None
 
 
-def _further(words: list[str]) -> dict[str, int]:
+def _further(words: list[str]) -> dict[str, int | str]:
     if len(words) % 2:
         raise ModelError(f"'{words[-1]}' has no value; after the addresses come pairs of a field and its value")
-    fields: dict[str, int] = {}
+    fields: dict[str, int | str] = {}
     for name, value in zip(words[::2], words[1::2], strict=True):
+        if name in NAME_FIELDS:
+            fields[name] = "" if value in ("''", '""') else value
+            continue
         if name not in FIELD_INDEX or _core.FIELDS[FIELD_INDEX[name]].kind != "number":
-            numbers = ", ".join(info.name for info in _core.FIELDS if info.kind == "number")
+            numbers = ", ".join(info.name for info in _core.FIELDS if info.kind != "address")
             raise ModelError(f"'{name}' is no field that can be given here; fields: {numbers}")
         if not (value.isascii() and value.isdigit()):
             raise ModelError(f"{name}: '{value}' is no number")

@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve.columns import PacketColumns
 from meshsieve.inventory import Inventory
 from meshsieve.model import Action, RuleSet
 
@@ -46,6 +50,45 @@ class Diagnostic:
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """Addresses mapped bit by bit: ``to + (value - start)``, of one IP version."""
+
+    start: int
+    to: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What the points behind see of a packet that matched a rule.
+
+    values  field -> its new value; None = nobody can know it (a pool of addresses, a port of the gateway's choice)
+    shifts  address field -> how its addresses are mapped
+    mark    (mask, value): the mark becomes ``(mark & ~mask) ^ value``
+    skips   points of the same layer, by name, to which the packet then does not come
+    """
+
+    values: Mapping[str, int | None] = field(default_factory=dict)
+    shifts: Mapping[str, Shift] = field(default_factory=dict)
+    mark: tuple[int, int] | None = None
+    skips: frozenset[str] = frozenset()
+
+    @property
+    def touches(self) -> frozenset[str]:
+        return frozenset({*self.values, *self.shifts, *(("mark",) if self.mark else ())})
+
+
+class Crossing(Protocol):
+    """Which packets come to a place on the way between two networks."""
+
+    def comes(self, headers: PacketColumns) -> npt.NDArray[np.bool_]:
+        """bool (n,)"""
+
+    def between(self, version: int, src: int, dst: int) -> bool:
+        """Whether packets between two addresses come."""
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One rule list and how packets come to it.
 
@@ -55,6 +98,12 @@ class Point:
     constants  fields that every packet has at this point, such as direction
     vnic_of    fill the vnic field with the owner of this address; packets whose address no vNIC owns do not come here
     excluded   vNICs without a filter: their packets pass this point with reason "excluded"
+    crossing   only packets that it lets come are judged here; None = all
+    role       "filter": its verdict counts. "translate": it decides nothing, but its rules may rewrite the packet for
+               the points behind (NAT, marks). "advise": its answer is shown and decides nothing (redirection)
+    rewrites   by rule index
+    once       translations of points with one such name happen once a packet: who has been rewritten by one of them
+               does not come to the others
     """
 
     name: str
@@ -63,6 +112,10 @@ class Point:
     constants: Mapping[str, int] = field(default_factory=dict)
     vnic_of: Literal["src", "dst"] | None = None
     excluded: frozenset[int] = frozenset()
+    crossing: Crossing | None = None
+    role: Literal["filter", "translate", "advise"] = "filter"
+    rewrites: Mapping[int, Rewrite] = field(default_factory=dict)
+    once: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +151,7 @@ class ImportOptions:
     max_rules        iptables, nft: most rules that the chains of one walk may unfold to
     default_action   NSX: effective verdict where no rule matches
     recompute_groups NSX: evaluate group expressions even where the dump lists realized members
+    chains_down      NSX: paths of service chains that are taken to be down, so that their failure policy decides
     document_bytes   NSX: largest JSON document
     document_nodes   NSX: most values in a JSON document
     host_network_pods  Kubernetes: "node": selectors never see pods of the host network (their traffic is the node's);
@@ -115,6 +169,7 @@ class ImportOptions:
     max_rules: int = 1_000_000
     default_action: Verdict = Verdict.ALLOW
     recompute_groups: bool = False
+    chains_down: tuple[str, ...] = ()
     document_bytes: int = 16 * 2**20
     document_nodes: int = 1_000_000
     host_network_pods: Literal["node", "pod"] = "node"

@@ -232,7 +232,57 @@ def test_an_unknown_attribute_leaves_its_rule_undecided_in_a_lenient_import() ->
 
 
 def test_gateway_resources_are_named_and_routers_passed_over() -> None:
-    others = [("nsxt_policy_nat_rule", {"path": "n"}), ("nsxt_policy_tier1_gateway", {"path": "t"}), ("aws_vpc", {})]
-    found = load(state([*TERRAFORM, *others]))
+    ids = ("nsxt_policy_intrusion_service_policy", {"path": "i"})
+    found = load(state([*TERRAFORM, ids, ("nsxt_policy_tier1_gateway", {"path": "t"}), ("aws_vpc", {})]))
     (note,) = [d for d in found.diagnostics if d.code == "not-evaluated"]
-    assert "PolicyNatRule" in note.message
+    assert "IdsSecurityPolicy" in note.message
+
+
+def test_gateways_nat_and_profiles_are_those_of_the_api() -> None:
+    nat = {
+        "path": "/infra/tier-1s/t/nat/USER/nat-rules/n",
+        "display_name": "n",
+        "action": "DNAT",
+        "destination_networks": ["203.0.113.5"],
+        "translated_networks": ["10.0.0.1"],
+        "rule_priority": 100,
+        "gateway_path": "/infra/tier-1s/t",
+        "firewall_match": "MATCH_INTERNAL_ADDRESS",
+        "enabled": True,
+    }
+    rule = {
+        "display_name": "g",
+        "action": "DROP",
+        "scope": ["/infra/tier-1s/t"],
+        "ip_version": "IPV4_IPV6",
+        "profiles": ["/infra/context-profiles/c"],
+    }
+    profile = {
+        "path": "/infra/context-profiles/c",
+        "display_name": "c",
+        "app_id": [{"value": ["SSL"], "description": "x", "sub_attribute": [{"tls_version": ["TLS_V12"]}]}],
+    }
+    gateway_policy = {
+        "path": "/infra/domains/default/gateway-policies/p",
+        "display_name": "p",
+        "rule": [rule],
+        "category": "LocalGatewayRules",
+        "sequence_number": 1,
+    }
+    found = load(
+        state(
+            [
+                *TERRAFORM,
+                ("nsxt_policy_tier1_gateway", {"path": "/infra/tier-1s/t", "display_name": "t"}),
+                ("nsxt_policy_nat_rule", nat),
+                ("nsxt_policy_gateway_policy", gateway_policy),
+                ("nsxt_policy_context_profile", profile),
+            ]
+        )
+    )
+    points = {p.name: p for layer in found.layers for p in layer.points}
+    (rewrite,) = points["t down dnat"].rewrites.values()
+    assert rewrite.touches == {"dst_ip"}
+    (firewall,) = points["t down firewall"].rules
+    assert (firewall.name, firewall.action.name) == ("g", "REJECT")
+    assert {*firewall.match, *firewall.alternatives[0]} == {"app", "tls_version"}

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from meshsieve.importers.nsx.catalogue import Catalogue
-from meshsieve.importers.nsx.firewall import Firewall
+from meshsieve.importers.nsx.layers import layers_of
 from meshsieve.policy import ImportOptions, ImportResult, SourceFile
 
 # Names that only NSX objects carry.
@@ -30,8 +30,8 @@ class NsxImporter:
         return source.text[:1000].lstrip("\ufeff \t\r\n")[:1] in ("{", "[") and bool(_MARKS.search(source.text))
 
     def load(self, sources: Sequence[SourceFile], options: ImportOptions) -> ImportResult:
-        """One layer "nsx-dfw" with the points "out" and "in".
+        """One layer "nsx-dfw" with the points of a packet's way through NSX (layers.py).
 
         raises  PolicyError
         """
-        return Firewall(Catalogue.of(sources, options), options).translate()
+        return layers_of(Catalogue.of(sources, options), options)

@@ -11,24 +11,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from meshsieve.errors import PolicyError
+from meshsieve.errors import ModelError, PolicyError
 from meshsieve.importers.nsx import objects, terraform
+from meshsieve.importers.nsx.addresses import address_set, parse_range
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields, words
 from meshsieve.importers.nsx.json_source import Limits, Object, read_json
+from meshsieve.importers.nsx.profiles import AccessProfile, Profile, read_access_profile, read_profile
+from meshsieve.model import ValueSet
 from meshsieve.policy import Diagnostic, ImportOptions, SourceFile
 
 # Kinds that decide about packets somewhere else than at the vNIC. They are named to the user, not evaluated.
-ELSEWHERE = words(
-    "GatewayPolicy RedirectionPolicy ForwardingPolicy PolicyNat PolicyNatRule IdsPolicy IdsSecurityPolicy "
-    "IdsGatewayPolicy IdsRule L7AccessProfile TlsInspectionPolicy SpoofGuardProfile"
-)
-# Kinds that decide nothing about packets at the vNIC. PolicyContextProfile: rules that name one are undecided anyway.
+ELSEWHERE = words("ForwardingPolicy IdsPolicy IdsSecurityPolicy IdsGatewayPolicy IdsRule TlsInspectionPolicy")
+# Kinds that decide nothing about packets.
 STRUCTURE = words(
-    "Tier0 Tier1 LocaleServices Tier0Interface Tier1Interface ServiceInterface StaticRoutes BgpRoutingConfig "
+    "LocaleServices PolicyNat BgpRoutingConfig "
     "BgpNeighborConfig PrefixList CommunityList Tier0RouteMap Site EnforcementPoint TransportZone EdgeCluster "
     "PolicyEdgeNode IpAddressPool IpAddressBlock IpAddressPoolBlockSubnet IpAddressPoolStaticSubnet "
     "DhcpServerConfig DhcpRelayConfig DhcpStaticBindingConfig PolicyDnsForwarder PolicyDnsForwarderZone LBService "
-    "LBVirtualServer LBPool PolicyContextProfile PolicyFirewallScheduler PolicyFirewallSessionTimerProfile "
+    "LBVirtualServer LBPool PolicyFirewallSessionTimerProfile "
     "PolicyFirewallFloodProtectionProfile FloodProtectionProfile IPDiscoveryProfile MacDiscoveryProfile "
     "SegmentSecurityProfile QoSProfile PolicyDraft Ipv6NdraProfile Ipv6DadProfile SecurityZone PolicyLabel"
 )
@@ -52,7 +52,21 @@ LISTS = {
     "tier0": "Tier0",
     "tier1": "Tier1",
     "context_profiles": "PolicyContextProfile",
+    "l7_access_profiles": "L7AccessProfile",
+    "firewall_schedulers": "PolicyFirewallScheduler",
+    "service_chains": "PolicyServiceChain",
+    "nat_rules": "PolicyNatRule",
 }
+# Lists inside a gateway, in dumps that nest what the API answers one by one.
+GATEWAY_LISTS = {
+    **dict.fromkeys(("policy_nats", "nats", "nat"), "PolicyNat"),
+    "nat_rules": "PolicyNatRule",
+    "static_routes": "StaticRoutes",
+    "locale_services": "LocaleServices",
+    "interfaces": "Tier0Interface",
+    "gateway_policies": "GatewayPolicy",
+}
+_INTERFACES = ("Tier0Interface", "Tier1Interface", "ServiceInterface")
 LIST_METADATA = frozenset({"cursor", "result_count", "sort_by", "sort_ascending", "status"})
 
 # Where resource_type is missing: the first row of which the object has a field.
@@ -68,8 +82,10 @@ _TELLTALE = (
     ("owner_vm_id", "VirtualNetworkInterface"),
     ("source_groups", "Rule"),
     ("destination_groups", "Rule"),
+    ("redirect_to", "RedirectionPolicy"),
     ("rules", "SecurityPolicy"),
     ("category", "SecurityPolicy"),
+    ("translated_network", "PolicyNatRule"),
     ("expression", "Group"),
     ("extended_expression", "Group"),
     ("vm_members", "Group"),
@@ -100,6 +116,20 @@ class Catalogue:
         self.segments: dict[str, objects.Segment] = {}
         self.ports: dict[str, objects.Port] = {}
         self.excluded: list[tuple[Object, str]] = []
+        self.gateway_policies: list[objects.Policy] = []
+        self.redirection_policies: list[objects.Policy] = []
+        # By path; a profile that cannot be read is the error, for the rules that name it.
+        self.profiles: dict[str, Profile | AccessProfile | PolicyError] = {}
+        self.schedules: dict[str, Object] = {}
+        self.service_chains: dict[str, Object] = {}
+        self.gateways: dict[str, Object] = {}
+        self.gateway_interfaces: dict[str, Object] = {}
+        self.static_routes: dict[str, Object] = {}
+        self.nat_rules: dict[str, Object] = {}
+        self.spoofguard_profiles: dict[str, Object] = {}
+        self.bindings: list[tuple[str, Object]] = []  # (segment or port, binding map)
+        self.url_categories: dict[str, list[str]] = {}
+        self.sessions: dict[str, ValueSet] | None = None  # identity group -> addresses of its users
         self.has_machines = False
         self.diagnostics: list[Diagnostic] = []
         self._loose_rules: list[tuple[Object, objects.Rule]] = []
@@ -143,8 +173,8 @@ class Catalogue:
             self._add_domain(obj, deleted)
         elif kind == "ChildResourceReference":
             self._add_reference(obj, parent, deleted)
-        elif kind == "SecurityPolicy":
-            self._add_policy(obj, parent, deleted)
+        elif kind in objects.POLICY_KINDS:
+            self._add_policy(obj, kind, parent, deleted)
         elif kind == "Rule":
             rule = objects.read_rule(obj, objects.label_of(obj, parent, "rules"), self.lenient, deleted)
             self._loose_rules.append((obj, rule))
@@ -156,9 +186,13 @@ class Catalogue:
             self._add_exclude_list(obj)
         elif kind in ELSEWHERE:
             self._note_elsewhere(obj, kind)
+        elif kind.endswith("SecurityProfileBindingMap"):
+            self.bindings.append((parent or str(obj.get("path", "")).rpartition("/")[0].rpartition("/")[0], obj))
         elif kind in STRUCTURE or kind.startswith(_STRUCTURE_STARTS) or kind.endswith(_STRUCTURE_ENDS):
-            self._add_children(obj, objects.label_of(obj, parent, _collection(kind)), deleted)
-        elif deleted and kind in ("Group", "Service", "Segment", "SegmentPort"):
+            path = objects.label_of(obj, parent, _collection(kind))
+            self._add_children(obj, path, deleted)
+            self._add_gateway_lists(obj, path)
+        elif deleted and kind not in STRUCTURE:
             pass  # takes no part; a rule that still names it dangles, and says so
         elif kind == "Group":
             label = objects.label_of(obj, parent, "groups")
@@ -166,12 +200,87 @@ class Catalogue:
         elif kind == "Service":
             label = objects.label_of(obj, parent or "/infra", "services")
             self._keep(self.services, objects.read_service(obj, label, label, self.lenient))
+        elif kind in ("PolicyContextProfile", "L7AccessProfile"):
+            self._add_profile(obj, kind)
+        elif kind in ("Tier0", "Tier1"):
+            path = objects.label_of(obj, parent or "/infra", _collection(kind))
+            self.gateways.setdefault(path, obj)
+            self._add_children(obj, path, deleted)
+            self._add_gateway_lists(obj, path)
+        elif kind in self._plain:
+            path = objects.label_of(obj, parent or "/infra", _collection(kind))
+            known = self._plain[kind].setdefault(path, obj)
+            if known != obj:
+                self._refuse_second(obj, known, f"'{path}'")
+        elif kind == "UrlCategories":
+            self._add_categories(obj)
+        elif kind == "IdentitySessions":
+            self._add_sessions(obj)
         elif kind == "Segment":
             self._add_segment(obj, parent)
         elif kind == "SegmentPort":
             self._add_port(obj, parent)
         else:
             self._refuse_kind(obj, kind)
+
+    @property
+    def _plain(self) -> dict[str, dict[str, Object]]:
+        """Kinds that are kept as they are, by path."""
+        return {
+            "PolicyFirewallScheduler": self.schedules,
+            "PolicyServiceChain": self.service_chains,
+            "StaticRoutes": self.static_routes,
+            "PolicyNatRule": self.nat_rules,
+            "SpoofGuardProfile": self.spoofguard_profiles,
+            **dict.fromkeys(_INTERFACES, self.gateway_interfaces),
+        }
+
+    def _add_gateway_lists(self, obj: Object, path: str) -> None:
+        for key, kind in GATEWAY_LISTS.items():
+            listed = obj.get(key)
+            for element in listed if isinstance(listed, list) else []:
+                if isinstance(element, Object):
+                    self._add(element, kind, path)
+
+    def _add_profile(self, obj: Object, kind: str) -> None:
+        collection = "context-profiles" if kind == "PolicyContextProfile" else "l7-access-profiles"
+        path = objects.label_of(obj, "/infra", collection)
+        try:
+            read = read_profile(obj, path) if kind == "PolicyContextProfile" else read_access_profile(obj, path)
+        except PolicyError as error:
+            if not self.lenient:
+                raise
+            self.profiles[path] = error
+        else:
+            known = self.profiles.setdefault(path, read)
+            if not isinstance(known, PolicyError) and known.obj != obj:
+                self._refuse_second(obj, known.obj, f"'{path}'")
+
+    def _add_categories(self, obj: Object) -> None:
+        f = Fields(obj, "UrlCategories", "")
+        categories = f.object("categories")
+        f.finish()
+        for name in categories or ():
+            domains = Fields(categories, "categories", "").texts(name) if categories is not None else []
+            self.url_categories.setdefault(name, []).extend(domain.lower() for domain in domains)
+
+    def _add_sessions(self, obj: Object) -> None:
+        """Who is logged in where: addresses, and the directory groups of the users there."""
+        f = Fields(obj, "IdentitySessions", "")
+        self.sessions = self.sessions or {}
+        for session in f.objects("sessions"):
+            s = Fields(session, "session", "")
+            text = s.text("address")
+            try:
+                addresses = address_set([parse_range(text)])
+            except ModelError as error:
+                raise PolicyError(str(error), where=session.where("address"), hint="correct the address") from None
+            for group in s.texts("groups"):
+                key = group.lower()
+                self.sessions[key] = self.sessions.get(key, ValueSet()).union(addresses)
+            s.ignore("user")
+            s.finish()
+        f.finish()
 
     def _refuse_kind(self, obj: Object, kind: str) -> None:
         error = PolicyError(
@@ -247,20 +356,22 @@ class Catalogue:
             f.fail("Domain.resources must be an object", "resources")
         self._add_children(obj, path, deleted)
 
-    def _add_policy(self, obj: Object, parent: str, deleted: bool) -> None:
-        label = objects.label_of(obj, parent, "security-policies")
-        f = Fields(obj, "SecurityPolicy", label)
+    def _add_policy(self, obj: Object, kind: str, parent: str, deleted: bool) -> None:
+        label = objects.label_of(obj, parent, objects.POLICY_KINDS[kind].collection)
+        f = Fields(obj, kind, label)
         found = [(rule, deleted) for rule in f.objects("rules")]
         for child in f.objects("children"):
-            rule = child.get("Rule")
-            if child.get("resource_type") != "ChildRule" or not isinstance(rule, Object):
-                f.fail("children of a SecurityPolicy must be ChildRule", hint="export the body whole")
+            wrapper = str(child.get("resource_type"))
+            rule = child.get(wrapper.removeprefix("Child"))
+            if wrapper not in ("ChildRule", "ChildRedirectionRule") or not isinstance(rule, Object):
+                f.fail(f"children of a {kind} must be rules", hint="export the body whole")
             else:
                 found.append((rule, deleted or child.get("marked_for_delete") is True))
         rules = [
-            objects.read_rule(rule, objects.label_of(rule, label, "rules"), self.lenient, gone) for rule, gone in found
+            objects.read_rule(rule, objects.label_of(rule, label, "rules"), self.lenient, gone, kind)
+            for rule, gone in found
         ]
-        policy = objects.read_policy(obj, label, rules, self.lenient, deleted)
+        policy = objects.read_policy(obj, label, rules, self.lenient, deleted, kind)
         if label.startswith("/orgs/"):
             error = PolicyError(
                 "a project's policy holds for the vNICs of that project only, which is not evaluated",
@@ -273,7 +384,8 @@ class Catalogue:
             policy.problems.append(error)
         known = self._policies_by_path.setdefault(label, policy) if "path" in obj or "id" in obj else policy
         if known is policy:
-            self.policies.append(policy)
+            lists = {"GatewayPolicy": self.gateway_policies, "RedirectionPolicy": self.redirection_policies}
+            lists.get(kind, self.policies).append(policy)
         elif _without_rules(known.obj) != _without_rules(obj) or (known.rules and rules and known.obj != obj):
             self._refuse_second(obj, known.obj, f"policy '{label}'")
         elif not known.rules:  # a list of policies came first, without their rules
@@ -404,4 +516,8 @@ def _lists_machines(results: list[Object]) -> bool:
 
 def _collection(kind: str) -> str:
     """The collection's name in a path: Tier1 -> tier-1s."""
-    return {"Tier0": "tier-0s", "Tier1": "tier-1s"}.get(kind, kind.lower() + "s")
+    known = {"Tier0": "tier-0s", "Tier1": "tier-1s", "PolicyNat": "nat", "PolicyNatRule": "nat-rules"}
+    known |= {"LocaleServices": "locale-services", "StaticRoutes": "static-routes"}
+    known |= {"PolicyServiceChain": "service-chains", "PolicyFirewallScheduler": "firewall-schedulers"}
+    known |= {"SpoofGuardProfile": "spoofguard-profiles", **dict.fromkeys(_INTERFACES, "interfaces")}
+    return known.get(kind, kind.lower() + "s")

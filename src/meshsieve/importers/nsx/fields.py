@@ -92,6 +92,13 @@ class Fields:
         """A list of objects; absent and null are the empty list."""
         return list(self._list(key, Object, "an object"))
 
+    def object(self, key: str) -> Object | None:
+        value = self._get(key)
+        if value is not None and type(value) is not Object:
+            self.fail(f"{self.kind}.{key} must be an object, not {_kind_of(value)}", key)
+            return None
+        return value
+
     def _list(self, key: str, item: type, name: str) -> Iterable[Any]:
         value = self._get(key)
         if value is None:

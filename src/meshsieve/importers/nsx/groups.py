@@ -33,16 +33,17 @@ _NO_INVENTORY_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """vnics: numbers of the inventory's vNICs. addresses: those of IP expressions, without the vNICs'."""
+    """vnics: numbers of the inventory's vNICs. addresses, macs: those of IP and MAC expressions, without the vNICs'."""
 
     vnics: frozenset[int] = frozenset()
     addresses: ValueSet = _EMPTY
+    macs: frozenset[str] = frozenset()
 
     def __or__(self, other: Members) -> Members:
-        return Members(self.vnics | other.vnics, self.addresses.union(other.addresses))
+        return Members(self.vnics | other.vnics, self.addresses.union(other.addresses), self.macs | other.macs)
 
     def __and__(self, other: Members) -> Members:
-        return Members(self.vnics & other.vnics, self.addresses.intersection(other.addresses))
+        return Members(self.vnics & other.vnics, self.addresses.intersection(other.addresses), self.macs & other.macs)
 
 
 _NOBODY = Members()
@@ -56,10 +57,13 @@ class Machines:
         self.of_machine: dict[str, set[int]] = {identity: set() for identity in catalogue.machines}
         self.of_interface: dict[str, set[int]] = {}
         self.of_attachment: dict[str, set[int]] = {}
+        segments = {port.attachment: port.segment for port in catalogue.ports.values() if port.attachment}
         for interface in catalogue.interfaces:
             number = len(vnics)
             machine = catalogue.machines.get(interface.machine)
-            vnics.append(Vnic(interface.id, machine.name if machine else interface.machine, tuple(interface.addresses)))
+            name = machine.name if machine else interface.machine
+            network = segments.get(interface.attachment, "")
+            vnics.append(Vnic(interface.id, name, tuple(interface.addresses), interface.mac, network))
             self.of_machine.setdefault(interface.machine, set()).add(number)
             for key, index in ((interface.id, self.of_interface), (interface.attachment, self.of_attachment)):
                 if key:
@@ -127,6 +131,23 @@ class Groups:
         """raises  PolicyError"""
         return self.members(path).vnics
 
+    def macs(self, path: str) -> frozenset[str]:
+        """MAC addresses of the group, by which Ethernet rules compare.
+
+        raises  PolicyError
+        """
+        members = self.members(path)
+        listed = {self.machines.inventory.vnics[number].mac for number in members.vnics}
+        if "" in listed:
+            group = self.catalogue.groups[path]
+            raise PolicyError(
+                "an Ethernet rule asks for the MAC addresses of members, and the inventory does not list them all",
+                where=group.obj.where(),
+                obj=group.label,
+                hint="export /api/v1/fabric/vifs whole, or import with --lenient",
+            )
+        return members.macs | listed
+
     # Realized or recomputed
 
     def _evaluate(self, group: Group) -> Members:
@@ -142,17 +163,34 @@ class Groups:
             )
         self._entered.append(group.path)
         try:
-            if group.has_identity:
-                raise PolicyError(
-                    "an identity group: who is logged in is not known from packets",
-                    where=group.obj.where("extended_expression"),
-                    obj=group.label,
-                    hint="import with --lenient: rules that use it are then undecided",
-                )
-            members = self._effective(group)
+            members = self._identified(group) if group.identities else self._effective(group)
         finally:
             self._entered.pop()
         return Members(frozenset(), members.addresses) if group.address_only else members
+
+    def _identified(self, group: Group) -> Members:
+        """Addresses at which a user of one of the directory groups is logged in; ANDed with the expression."""
+        sessions = self.catalogue.sessions
+        if sessions is None:
+            raise PolicyError(
+                "an identity group: who is logged in is not known from packets",
+                where=group.obj.where("extended_expression"),
+                obj=group.label,
+                hint='add {"resource_type": "IdentitySessions", "sessions": [...]}, or import with --lenient: rules '
+                "that use it are then undecided",
+            )
+        addresses = _EMPTY
+        for expression in group.identities:
+            f = Fields(expression, "IdentityGroupExpression", group.label)
+            for identity in f.objects("identity_groups"):
+                for key in ("distinguished_name", "sid"):
+                    addresses = addresses.union(sessions.get(str(identity.get(key, "")).lower(), _EMPTY))
+            f.ignore("resource_type")
+            f.finish()
+        if group.expression or group.realized:
+            members = self._effective(group)
+            addresses = addresses.intersection(members.addresses.union(self.machines.addresses(members.vnics)))
+        return Members(addresses=addresses)
 
     def _effective(self, group: Group) -> Members:
         if not group.expression:
@@ -312,9 +350,8 @@ class Groups:
         return Members(addresses=addresses)
 
     def _mac_addresses(self, f: Fields, group: Group) -> Members:
-        """MAC members count in Ethernet rules, which ask for no group here (firewall.py); elsewhere they add nobody."""
-        f.texts("mac_addresses")
-        return _NOBODY
+        """MAC members count in Ethernet rules; elsewhere they add nobody."""
+        return Members(macs=frozenset(mac.lower().replace("-", ":") for mac in f.texts("mac_addresses")))
 
     def _external_ids(self, f: Fields, group: Group) -> Members:
         kinds = ("VirtualMachine", "VirtualNetworkInterface")

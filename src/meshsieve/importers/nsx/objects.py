@@ -15,9 +15,28 @@ from meshsieve.importers.nsx.fields import Fields
 from meshsieve.importers.nsx.json_source import Object
 
 CATEGORIES = ("Ethernet", "Emergency", "Infrastructure", "Environment", "Application", "")
+GATEWAY_CATEGORIES = (
+    "Emergency", "SystemRules", "SharedPreRules", "LocalGatewayRules", "AutoServiceRules", "Default", "",
+)  # fmt: skip
 MAX_SEQUENCE_NUMBER = 2**31 - 1  # policies end at 999,999; rules are 32-bit
 
 Tag = tuple[str, str]  # scope, tag
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyKind:
+    """categories in the order of evaluation; actions of its rules; the collection's name in paths"""
+
+    categories: tuple[str, ...]
+    actions: tuple[str, ...]
+    collection: str
+
+
+POLICY_KINDS = {
+    "SecurityPolicy": PolicyKind(CATEGORIES, ("ALLOW", "DROP", "REJECT", "JUMP_TO_APPLICATION"), "security-policies"),
+    "GatewayPolicy": PolicyKind(GATEWAY_CATEGORIES, ("ALLOW", "DROP", "REJECT"), "gateway-policies"),
+    "RedirectionPolicy": PolicyKind(("",), ("REDIRECT", "DO_NOT_REDIRECT"), "redirection-policies"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,9 @@ class Policy:
     default_rule_id: str
     takes_part: bool
     rules: list[Rule]
+    kind: str = "SecurityPolicy"
+    redirect_to: list[str] = field(default_factory=list)
+    north_south: bool = False
     problems: list[PolicyError] = field(default_factory=list)
 
 
@@ -87,7 +109,7 @@ class Group:
     label: str
     path: str
     expression: list[Object]
-    has_identity: bool
+    identities: list[Object]
     address_only: bool
     realized: Realized
     problems: list[PolicyError] = field(default_factory=list)
@@ -120,6 +142,7 @@ class Interface:
     id: str
     machine: str
     attachment: str
+    mac: str
     addresses: list[tuple[int, int]]
 
 
@@ -155,11 +178,16 @@ def label_of(obj: Object, parent: str, collection: str) -> str:
     return f"{parent}/{collection}/{own}" if parent else f"{collection}/{own}"
 
 
-def read_policy(obj: Object, label: str, rules: list[Rule], lenient: bool, deleted: bool = False) -> Policy:
+def read_policy(
+    obj: Object, label: str, rules: list[Rule], lenient: bool, deleted: bool = False, kind: str = "SecurityPolicy"
+) -> Policy:
     problems: list[PolicyError] = []
-    f = Fields(obj, "SecurityPolicy", label, problems if lenient else None)
-    placing = Fields(obj, "SecurityPolicy", label)  # where a policy stands is never guessed
-    category = placing.choice("category", CATEGORIES, "") or ""
+    f = Fields(obj, kind, label, problems if lenient else None)
+    placing = Fields(obj, kind, label)  # where a policy stands is never guessed
+    if kind == "RedirectionPolicy":
+        category = ""
+    else:
+        category = placing.choice("category", POLICY_KINDS[kind].categories, "") or ""
     stateful = f.flag("stateful", True) and category != "Ethernet"
     tcp_strict = f.flag("tcp_strict", stateful) and stateful
     preference = f.choice(
@@ -186,6 +214,9 @@ def read_policy(obj: Object, label: str, rules: list[Rule], lenient: bool, delet
         default_rule_id=str(f.number("default_rule_id", 0, 2**63) or ""),
         takes_part=not (deleted or f.flag("marked_for_delete")),
         rules=rules,
+        kind=kind,
+        redirect_to=f.texts("redirect_to") if kind == "RedirectionPolicy" else [],
+        north_south=f.flag("north_south") if kind == "RedirectionPolicy" else False,
         problems=problems,
     )
     # Neither the numbers that NSX gives itself nor the deprecated logging switch bear on the verdict.
@@ -194,9 +225,10 @@ def read_policy(obj: Object, label: str, rules: list[Rule], lenient: bool, delet
     return policy
 
 
-def read_rule(obj: Object, label: str, lenient: bool, deleted: bool = False) -> Rule:
+def read_rule(obj: Object, label: str, lenient: bool, deleted: bool = False, kind: str = "SecurityPolicy") -> Rule:
     problems: list[PolicyError] = []
     f = Fields(obj, "Rule", label, problems if lenient else None)
+    actions = POLICY_KINDS[kind].actions
     rule_id = obj.get("rule_id")
     rule = Rule(
         obj=obj,
@@ -205,7 +237,7 @@ def read_rule(obj: Object, label: str, lenient: bool, deleted: bool = False) -> 
         rule_id="" if rule_id is None else str(rule_id),
         # The place of a rule is never guessed, so this error is raised in lenient imports too.
         sequence_number=Fields(obj, "Rule", label).number("sequence_number", 0, MAX_SEQUENCE_NUMBER),
-        action=f.choice("action", ("ALLOW", "DROP", "REJECT", "JUMP_TO_APPLICATION"), "ALLOW"),
+        action=f.choice("action", actions, actions[0]),
         direction=f.choice("direction", ("IN", "OUT", "IN_OUT"), "IN_OUT") or "IN_OUT",
         sources=f.texts("source_groups"),
         destinations=f.texts("destination_groups"),
@@ -235,7 +267,7 @@ def read_group(obj: Object, label: str, path: str, lenient: bool) -> Group:
         label=label,
         path=path,
         expression=f.objects("expression"),
-        has_identity=bool(f.objects("extended_expression")),
+        identities=f.objects("extended_expression"),
         address_only=f.texts("group_type") == ["IPAddress"],
         realized=_read_realized(f),
         problems=problems,
@@ -322,7 +354,14 @@ def read_interface(obj: Object, number: int) -> Interface:
                 entry.fail(f"'{text}' is not an address: {error}", "ip_addresses", index, hint="correct the address")
                 continue
             addresses.append((address.version, int(address)))
-    return Interface(obj, f.text("external_id") or attachment or f"{machine}/{number}", machine, attachment, addresses)
+    return Interface(
+        obj, f.text("external_id") or attachment or f"{machine}/{number}", machine, attachment, mac_text(f), addresses
+    )
+
+
+def mac_text(f: Fields) -> str:
+    """mac_address, lower case with colons; "" where there is none."""
+    return f.text("mac_address").lower().replace("-", ":")
 
 
 def read_segment(obj: Object, path: str) -> Segment:

@@ -27,12 +27,12 @@ class Placed:
     rule: Rule | None
 
 
-def placed(policies: Iterable[Policy]) -> list[Placed]:
+def placed(policies: Iterable[Policy], categories: Sequence[str] = CATEGORIES) -> list[Placed]:
     """Every rule that takes part, in walking order."""
     out: list[Placed] = []
     by_category = sorted(
         (p for p in policies if p.takes_part),
-        key=lambda p: (CATEGORIES.index(p.category), p.sequence_number or 0),
+        key=lambda p: (categories.index(p.category), p.sequence_number or 0),
     )
     for _, group in groupby(by_category, key=lambda p: p.category):
         ordinary: list[Placed] = []

@@ -21,20 +21,17 @@ _BOOKKEEPING = words("nsx_id revision tag context domain log_label comments")
 # What a plan may leave open: NSX assigns it, and no rule depends on it.
 _ASSIGNED = words("id path nsx_id revision rule_id default_rule_id context domain tag")
 _ELSEWHERE = {
-    "nsxt_policy_gateway_policy": "GatewayPolicy",
-    "nsxt_policy_predefined_gateway_policy": "GatewayPolicy",
-    "nsxt_policy_nat_rule": "PolicyNatRule",
-    "nsxt_policy_gateway_redirection_policy": "RedirectionPolicy",
+    "nsxt_policy_gateway_redirection_policy": "ForwardingPolicy",
     "nsxt_policy_intrusion_service_policy": "IdsSecurityPolicy",
     "nsxt_policy_intrusion_service_gateway_policy": "IdsGatewayPolicy",
-    "nsxt_policy_l7_access_profile": "L7AccessProfile",
 }
 # Resources that decide nothing at the vNIC, by the start of their type after "nsxt_policy_".
 _HARMLESS = tuple(
     f"nsxt_policy_{name}"
     for name in words(
-        "tier0 tier1 lb_ dhcp ip_ bgp context_profile vm_tags static_route dns qos transport_zone edge domain project "
-        "segment_security mac_discovery spoof_guard"
+        "tier0_gateway_ha tier0_gateway_gre tier1_gateway_ lb_ dhcp ip_ bgp context_profile_custom vm_tags "
+        "dns qos transport_zone edge domain project "
+        "segment_security mac_discovery"
     )
 )
 
@@ -236,7 +233,60 @@ _ENTRIES: Mapping[str, tuple[str, dict[str, str]]] = {
 
 
 def _segment(segment: Object) -> tuple[str, Object]:
-    return "Segment", _rewritten(segment, tags=segment.get("tag"))
+    subnets = [_rewritten(block, gateway_address=block.get("cidr")) for block in _objects(segment, "subnet")]
+    return "Segment", _rewritten(segment, frozenset({"subnet"}), tags=segment.get("tag"), subnets=subnets)
+
+
+def _gateway_policy(policy: Object) -> tuple[str, Object]:
+    rules = [_rule(rule) for rule in _objects(policy, "rule")]
+    return "GatewayPolicy", _rewritten(policy, frozenset({"rule", "default_rule"}), rules=rules)
+
+
+def _nat_rule(rule: Object) -> tuple[str, Object]:
+    networks = {f"{end}_network": rule.get(f"{end}_networks") for end in ("source", "destination", "translated")}
+    renamed = frozenset(f"{name}s" for name in networks)
+    return "PolicyNatRule", _rewritten(rule, renamed, **networks)
+
+
+def _static_route(route: Object) -> tuple[str, Object]:
+    hops = [_rewritten(hop, admin_distance=hop.get("admin_distance")) for hop in _objects(route, "next_hop")]
+    return "StaticRoutes", _rewritten(route, frozenset({"next_hop"}), next_hops=hops)
+
+
+_PROFILE_KEYS = {
+    "app_id": "APP_ID", "domain_name": "DOMAIN_NAME", "url_category": "URL_CATEGORY", "custom_url": "CUSTOM_URL",
+}  # fmt: skip
+
+
+def _attributes(block: Object) -> list[Object]:
+    out = []
+    for name, key in _PROFILE_KEYS.items():
+        for attribute in _objects(block, name):
+            subs = [
+                _rewritten(sub, frozenset(sub), key=sub_name.upper(), value=sub[sub_name])
+                for sub in _objects(attribute, "sub_attribute")
+                for sub_name in ("tls_version", "tls_cipher_suite", "cifs_smb_version")
+                if sub.get(sub_name)
+            ]
+            fields = {"key": key, "value": attribute.get("value"), "sub_attributes": subs}
+            out.append(_rewritten(attribute, frozenset(attribute), **fields))
+    return out
+
+
+def _context_profile(profile: Object) -> tuple[str, Object]:
+    return "PolicyContextProfile", _rewritten(profile, frozenset(_PROFILE_KEYS), attributes=_attributes(profile))
+
+
+def _access_profile(profile: Object) -> tuple[str, Object]:
+    entries = [
+        _rewritten(entry, frozenset(_PROFILE_KEYS), attributes=_attributes(entry))
+        for entry in _objects(profile, "l7_access_entry")
+    ]
+    return "L7AccessProfile", _rewritten(profile, frozenset({"l7_access_entry"}), l7_access_entries=entries)
+
+
+def _of_kind(kind: str) -> Callable[[Object], tuple[str, Object]]:
+    return lambda obj: (kind, _rewritten(obj))
 
 
 _CONVERT: Mapping[str, Callable[[Object], tuple[str, Object]]] = {
@@ -248,4 +298,13 @@ _CONVERT: Mapping[str, Callable[[Object], tuple[str, Object]]] = {
     "nsxt_policy_segment": _segment,
     "nsxt_policy_vlan_segment": _segment,
     "nsxt_policy_fixed_segment": _segment,
+    "nsxt_policy_gateway_policy": _gateway_policy,
+    "nsxt_policy_predefined_gateway_policy": _gateway_policy,
+    "nsxt_policy_nat_rule": _nat_rule,
+    "nsxt_policy_static_route": _static_route,
+    "nsxt_policy_context_profile": _context_profile,
+    "nsxt_policy_l7_access_profile": _access_profile,
+    "nsxt_policy_tier0_gateway": _of_kind("Tier0"),
+    "nsxt_policy_tier1_gateway": _of_kind("Tier1"),
+    "nsxt_policy_spoof_guard_profile": _of_kind("SpoofGuardProfile"),
 }

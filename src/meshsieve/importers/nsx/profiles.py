@@ -1,0 +1,244 @@
+"""What rules ask beyond addresses and ports: applications, domain names, L7 access, MAC addresses.
+
+What    A context profile becomes alternatives over the fields ``app``, ``fqdn``, ``tls_version``, ``tls_cipher`` and
+        ``smb_version``: inside one attribute values are ORed, attributes of one key too, different keys are ANDed, and
+        several profiles of one rule are ORed. A URL category is the list of its domains, given as data (an object
+        ``{"resource_type": "UrlCategories", "categories": {"News": ["*.news.example"]}}`` in any file of the load).
+Why     The fields are missing until the application is recognised, so a rule is then UNKNOWN by these fields alone,
+        which is PENDING (decision.py), and decided as soon as they are known: the two-phase walk needs no more.
+Limits  CUSTOM_URL is compared by its host part; a pattern with a path is undecided.
+Source  docs of vmware/terraform-provider-nsxt for the attributes; NSX 4.0 documentation of context profiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+from meshsieve.errors import PolicyError
+from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
+from meshsieve.importers.nsx.json_source import Object
+from meshsieve.model import Action, Match, NameCodes, ValueSet
+
+KEYS = ("APP_ID", "DOMAIN_NAME", "URL_CATEGORY", "CUSTOM_URL")
+_ANY_NUMBER = ValueSet.numbers((0, 2**32 - 1))
+# APP_ID -> name in docs/apps.md, where it is more than a matter of case.
+_APP_NAMES: Mapping[str, tuple[str, ...]] = {
+    "SSL": ("tls",),
+    "CIFS": ("smb",),
+    "HTTP": ("http", "http2", "websocket"),
+    "KRB5": ("kerberos",),
+    "MSRPC": ("dcerpc",),
+    "SUNRPC": ("rpc",),
+    "POP2": ("pop3",),
+    "FTP": ("ftp", "ftp-data"),
+    "DHCP": ("dhcp", "dhcpv6"),
+    "NETBIOS": ("netbios",),
+    "MS_SQL": ("mssql",),
+}
+_TLS_VERSIONS = {"SSL_V2": "SSLv2", "SSL_V3": "SSLv3", "TLS_V10": "TLSv1.0", "TLS_V11": "TLSv1.1", "TLS_V12": "TLSv1.2"}
+_TLS_VERSIONS |= {"TLS_V13": "TLSv1.3"}
+_SMB_VERSIONS = {"CIFS_SMB_V1": ("1.0",), "CIFS_SMB_V2": ("2.0.2", "2.1"), "CIFS_SMB_V3": ("3.0", "3.0.2", "3.1.1")}
+_SUB_FIELDS = {"TLS_VERSION": "tls_version", "TLS_CIPHER_SUITE": "tls_cipher", "CIFS_SMB_VERSION": "smb_version"}
+_SUB_OF = {"TLS_VERSION": "SSL", "TLS_CIPHER_SUITE": "SSL", "CIFS_SMB_VERSION": "CIFS"}
+
+
+def app_names(app_id: str) -> tuple[str, ...]:
+    """The names under which flows carry an APP_ID.
+
+    >>> app_names("SSL"), app_names("MYSQL")
+    (('tls',), ('mysql',))
+    """
+    return _APP_NAMES.get(app_id.upper(), (app_id.lower().replace("_", "-"),))
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of a profile. subs: (sub key, values)"""
+
+    key: str
+    values: tuple[str, ...]
+    subs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A PolicyContextProfile; also the condition of one entry of an L7AccessProfile."""
+
+    obj: Object
+    label: str
+    attributes: tuple[Attribute, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AccessProfile:
+    """An L7AccessProfile: (name, condition, action) by sequence number, then the default action."""
+
+    obj: Object
+    label: str
+    entries: tuple[tuple[str, Profile, Action], ...]
+    default: Action
+
+
+_ACCESS_ACTIONS = {"ALLOW": Action.ALLOW, "REJECT": Action.REJECT, "REJECT_WITH_RESPONSE": Action.REJECT}
+
+
+def read_profile(obj: Object, label: str, kind: str = "PolicyContextProfile") -> Profile:
+    """raises  PolicyError"""
+    f = Fields(obj, kind, label)
+    attributes = tuple(_read_attributes(f))
+    f.ignore("name", "action", "sequence_number", "logged", "disabled")
+    f.finish()
+    return Profile(obj, label, attributes)
+
+
+def _read_attributes(f: Fields) -> Iterator[Attribute]:
+    found = f.objects("attributes")
+    if not found:
+        f.fail("a profile without attributes matches nothing", hint="give it an attribute")
+    for obj in found:
+        a = Fields(obj, "attribute", f.label)
+        key = a.choice("key", KEYS)
+        values = a.texts("value")
+        subs = []
+        for sub in a.objects("sub_attributes"):
+            s = Fields(sub, "sub_attribute", f.label)
+            sub_key = s.choice("key", tuple(_SUB_FIELDS))
+            s.ignore("datatype", "attribute_source")
+            subs.append((sub_key or "", tuple(s.texts("value"))))
+            if sub_key and (key != "APP_ID" or values != [_SUB_OF[sub_key]]):
+                a.fail(f"{sub_key} can stand under the one APP_ID {_SUB_OF[sub_key]} only")
+            s.finish()
+        if key is None or not values:
+            a.fail("an attribute needs a key and values")
+        a.ignore("datatype", "attribute_source", "isALGType", "description", "metadata", "custom_url_partial_match")
+        a.finish()
+        yield Attribute(key or "", tuple(values), tuple(subs))
+
+
+def read_access_profile(obj: Object, label: str) -> AccessProfile:
+    """raises  PolicyError"""
+    f = Fields(obj, "L7AccessProfile", label)
+    entries = []
+    for entry in f.objects("l7_access_entries"):
+        e = Fields(entry, "L7AccessEntry", label)
+        number = e.number("sequence_number", 0, 2**31 - 1) or 0
+        action = _ACCESS_ACTIONS[e.choice("action", tuple(_ACCESS_ACTIONS), "ALLOW") or "ALLOW"]
+        if not e.flag("disabled"):
+            name = e.text("display_name") or e.text("id") or f"entry {number}"
+            entries.append((number, name, read_profile(entry, label, "L7AccessEntry"), action))
+    default = _ACCESS_ACTIONS[f.choice("default_action", tuple(_ACCESS_ACTIONS), "ALLOW") or "ALLOW"]
+    f.ignore("default_action_logged", "entry_count")
+    f.finish()
+    entries.sort(key=lambda entry: entry[0])
+    return AccessProfile(obj, label, tuple(entry[1:] for entry in entries), default)
+
+
+class Names:
+    """Numbers for the texts that rules name, shared by every rule list of one load."""
+
+    def __init__(self, profiles: Iterable[Profile], categories: Mapping[str, list[str]], macs: Iterable[str]) -> None:
+        exact: dict[str, set[str]] = {name: set() for name in ("app", "tls_version", "tls_cipher", "smb_version")}
+        domains: list[str] = [domain for listed in categories.values() for domain in listed]
+        for profile in profiles:
+            for attribute in profile.attributes:
+                if attribute.key == "APP_ID":
+                    exact["app"].update(name for v in attribute.values for name in app_names(v))
+                elif attribute.key != "URL_CATEGORY":
+                    domains += map(_host, attribute.values)
+                for key, values in attribute.subs:
+                    exact[_SUB_FIELDS[key]].update(v for value in values for v in _sub_names(key, value))
+        self.categories = {name.upper(): listed for name, listed in categories.items()}
+        self.codes = {name: NameCodes.of(exact=["", *texts]) for name, texts in exact.items()}
+        whole = [d for d in domains if not d.startswith("*")]
+        endings = [d.lstrip("*") for d in domains if d.strip("*")]
+        self.codes["fqdn"] = NameCodes.of(exact=["", *whole], prefixes=[e for e in endings if e], from_end=True)
+        mac_codes = NameCodes.of(exact=macs)
+        self.codes |= {"src_mac": mac_codes, "dst_mac": mac_codes}
+
+    def macs(self, macs: Iterable[str]) -> ValueSet:
+        return ValueSet().union(*(self.codes["src_mac"].exact(mac) for mac in macs))
+
+    def alternatives(self, profile: Profile) -> tuple[Match, ...]:
+        """raises  PolicyError for what cannot be known"""
+        by_key: dict[str, list[Match]] = {}
+        for attribute in profile.attributes:
+            by_key.setdefault(attribute.key, []).append(self._attribute(attribute, profile))
+        return tuple(_both(parts) for parts in product(*by_key.values()))
+
+    def _attribute(self, attribute: Attribute, profile: Profile) -> Match:
+        if attribute.key == "APP_ID":
+            apps = [self.codes["app"].exact(name) for value in attribute.values for name in app_names(value)]
+            match = {"app": ValueSet().union(*apps)}
+            for key, values in attribute.subs:
+                codes = self.codes[_SUB_FIELDS[key]]
+                texts = [text for value in values for text in _sub_names(key, value)]
+                match[_SUB_FIELDS[key]] = ValueSet().union(*map(codes.exact, texts))
+            return match
+        domains: list[str] = []
+        for value in attribute.values:
+            if attribute.key != "URL_CATEGORY":
+                domains.append(_host(value))
+                continue
+            if value.upper() not in self.categories:
+                raise PolicyError(
+                    f"which domains are in URL category '{value}' is not known",
+                    where=profile.obj.where(),
+                    obj=profile.label,
+                    hint='add {"resource_type": "UrlCategories", "categories": {...}}, or import with --lenient',
+                )
+            domains += self.categories[value.upper()]
+        if any("/" in domain for domain in domains):
+            raise PolicyError(
+                "a URL with a path depends on each request",
+                where=profile.obj.where(),
+                obj=profile.label,
+                hint=LENIENT_HINT,
+            )
+        return {"fqdn": ValueSet().union(*map(self._domain, domains))}
+
+    def _domain(self, pattern: str) -> ValueSet:
+        codes = self.codes["fqdn"]
+        if not pattern.startswith("*"):
+            return codes.exact(pattern)
+        ending = pattern.lstrip("*")
+        # "*" alone is any name, but not "no name".
+        return codes.prefix(ending) if ending else codes.exact("").complement("fqdn")
+
+
+def access_rules(names: Names, profile: AccessProfile) -> Iterator[tuple[str, tuple[Match, ...], Action]]:
+    """(name, alternatives, action) in the order of the entries; the default waits until the application is known."""
+    for name, condition, action in profile.entries:
+        yield name, names.alternatives(condition), action
+    yield "default", ({"app": _ANY_NUMBER},), profile.default
+
+
+def both_of(one: tuple[Match, ...], other: tuple[Match, ...]) -> tuple[Match, ...]:
+    """Two disjunctions that must both hold; () = no condition."""
+    if not one or not other:
+        return one or other
+    return tuple(_both(parts) for parts in product(one, other))
+
+
+def _both(parts: Iterable[Match]) -> Match:
+    out: dict[str, ValueSet] = {}
+    for part in parts:
+        for name, values in part.items():
+            out[name] = out[name].intersection(values) if name in out else values
+    return out
+
+
+def _sub_names(key: str, value: str) -> tuple[str, ...]:
+    find: Callable[[str], tuple[str, ...]] = {
+        "TLS_VERSION": lambda v: (_TLS_VERSIONS.get(v, v),),
+        "TLS_CIPHER_SUITE": lambda v: (v,),
+        "CIFS_SMB_VERSION": lambda v: _SMB_VERSIONS.get(v, (v,)),
+    }[key]
+    return find(value)
+
+
+def _host(url: str) -> str:
+    """The host of a CUSTOM_URL or the text of a DOMAIN_NAME; a path stays, so that it is seen."""
+    host = url.split("://", 1)[-1]
+    return host.rstrip("/").lower()

@@ -1,0 +1,121 @@
+"""What happens to packets between points: translations, and numbers for what is only known as text.
+
+A translation changes fields for the points behind it. A field whose new value nobody can know (an address out of a
+pool, a port that a gateway picks) is then missing, so that a rule that asks for it is UNKNOWN and not guessed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve.columns import PacketColumns
+from meshsieve.inventory import Inventory
+from meshsieve.model import NameCodes
+from meshsieve.policy import Point, Rewrite
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+_WORD = 2**64 - 1
+_ADDRESSES = ("src_ip", "dst_ip")
+
+
+def known_texts(texts: Array, codes: NameCodes) -> tuple[npt.NDArray[np.uint32], Mask]:
+    """Numbers of a column of texts, uint32 (n,), and which of them are known, bool (n,); None = not known."""
+    number: dict[str | None, int] = {None: 0}
+    out = np.zeros(len(texts), np.uint32)
+    known = np.ones(len(texts), np.bool_)
+    for i, text in enumerate(texts.tolist()):
+        if text not in number:
+            number[text] = codes.code(text)
+        out[i] = number[text]
+        known[i] = text is not None
+    return out, known
+
+
+def listed_macs(inventory: Inventory, headers: PacketColumns, name: str, vnic_of: str | None) -> Array:
+    """The MAC addresses that the inventory lists for the packets' ends, None where it does not: at an interface its own
+    is known, the other end's if both are on one segment; else a router's stands in the frame."""
+    own, other = ("src", "dst") if name == "src_mac" else ("dst", "src")
+    vnics = inventory.vnics
+    out = np.full(len(headers), None, object)
+    ends = zip(inventory.owners(headers, f"{own}_ip"), inventory.owners(headers, f"{other}_ip"), strict=True)
+    for i, (mine, theirs) in enumerate(ends):
+        direct = mine >= 0 and theirs >= 0 and vnics[mine].network and vnics[mine].network == vnics[theirs].network
+        if mine >= 0 and (direct or own == vnic_of):
+            out[i] = vnics[mine].mac or None
+    return out
+
+
+def time_fields(headers: PacketColumns) -> dict[str, Array]:
+    """time and week_minute of packets (their time) or flows (that of the first packet), where the source tells it."""
+    if "time" in headers:
+        seconds = headers["time"].astype(np.int64)
+    elif (name := next((n for n in ("time_ns", "first_ns") if n in headers.extra), None)) is not None:
+        seconds = headers.extra[name].astype(np.int64) // 10**9
+    else:
+        return {}
+    # 1970-01-01 was a Thursday: three days after a Monday.
+    fields = {"week_minute": ((seconds + 3 * 86400) // 60 % (7 * 1440)).astype(np.uint16)}
+    return fields if "time" in headers else {"time": np.clip(seconds, 0, 2**32 - 1).astype(np.uint32), **fields}
+
+
+def rewritten(
+    headers: PacketColumns, point: Point, rule: npt.NDArray[np.int32], unknown: Mask
+) -> tuple[PacketColumns, Mask]:
+    """The packets as the points behind see them, and which were rewritten, bool (n,).
+
+    rule     int32 (n,): the point's rule that each packet matched
+    unknown  bool (n,): packets of which nobody knows what they matched; every field that the point may touch is lost
+    """
+    done = np.zeros(len(headers), np.bool_)
+    touched = {name for rewrite in point.rewrites.values() for name in rewrite.touches}
+    if not unknown.any() and not np.isin(rule, np.array(sorted(point.rewrites), np.int32)).any():
+        return headers, done
+    columns = {name: _full(headers, name) for name in touched}
+    has = {name: headers.has(name) for name in touched}
+    for index, rewrite in point.rewrites.items():
+        rows = (rule == index) & ~unknown
+        if rows.any():
+            done |= rows
+            _apply(rewrite, rows, columns, has)
+    for name in touched:
+        has[name] &= ~unknown
+    if "ip_ver" not in headers:  # two-word columns would else be read as IPv6
+        wide = any(headers[name].ndim == 2 for name in _ADDRESSES if name in headers)
+        columns["ip_ver"] = np.array([6 if wide else 4], np.uint8)
+    return headers.with_fields(columns, has), done
+
+
+def _full(headers: PacketColumns, name: str) -> Array:
+    """The column with a row a packet, writable, addresses as two words; zeros where there is none."""
+    n = len(headers)
+    if name in _ADDRESSES:
+        column = headers[name] if name in headers else np.zeros(n, np.uint32)
+        if column.ndim == 1:
+            column = np.column_stack([np.zeros(len(column), np.uint64), column.astype(np.uint64)])
+        return np.array(np.broadcast_to(column, (n, 2)))
+    column = headers[name] if name in headers else np.zeros(n, np.uint32)
+    return np.array(np.broadcast_to(column, (n,)), np.uint32)
+
+
+def _apply(rewrite: Rewrite, rows: Mask, columns: dict[str, Array], has: dict[str, Mask]) -> None:
+    for name, value in rewrite.values.items():
+        if value is None:
+            has[name][rows] = False
+            continue
+        columns[name][rows] = (value >> 64, value & _WORD) if name in _ADDRESSES else value
+        has[name][rows] = True
+    for name, shift in rewrite.shifts.items():
+        column = columns[name]
+        for row in np.flatnonzero(rows & has[name]):
+            address = (int(column[row, 0]) << 64 | int(column[row, 1])) - shift.start + shift.to
+            column[row] = (address >> 64, address & _WORD)
+    if rewrite.mark is not None:
+        mask, value = rewrite.mark
+        columns["mark"][rows] = columns["mark"][rows] & np.uint32(~mask & 0xFFFFFFFF) ^ np.uint32(value)
+        if mask == 0xFFFFFFFF:
+            has["mark"][rows] = True
