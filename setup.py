@@ -26,6 +26,7 @@ BINDINGS = Path("src/meshsieve/_bindings")
 
 # pkg-config name -> Debian/Ubuntu package
 NATIVE_LIBRARIES = {
+    "libcrypto": "libssl-dev",
     "libpcap": "libpcap-dev",
     "libxxhash": "libxxhash-dev",
     "libzstd": "libzstd-dev",

@@ -20,8 +20,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
+#include "meshsieve/apps.h"
 #include "meshsieve/packet_batch.h"
 
 namespace meshsieve {
@@ -43,6 +46,7 @@ struct FlowOptions {
   bool key_vni = false;         // tunnel kind and network identifier are part of the key
   uint32_t max_flows = 860'000;
   uint32_t max_fragmented = 65'536;  // datagrams in the fragment table
+  AppOptions apps;
 };
 
 enum class TcpState : uint8_t { none, opening, established, closing, closed, reset };
@@ -73,7 +77,7 @@ struct FlowRow {
 class FlowBatch {
  public:
   size_t size() const { return present.size(); }
-  void append(const FlowRow& row);
+  void append(const FlowRow& row, const Attributes& attributes);
   void sort();  // by flow_id, then first_ns
 
   struct ColumnInfo {
@@ -90,6 +94,14 @@ class FlowBatch {
 #undef FIELD_COLUMN
 #undef FLOW_COLUMN
   std::vector<uint32_t> present;
+
+  // Attributes: each flow's text as a number into `texts`, -1 without one. Empty = no flow has the attribute.
+  std::array<std::vector<int32_t>, kAttributeCount> attributes;
+  std::vector<std::string> texts;
+
+ private:
+  int32_t text_number(std::string_view text);
+  std::unordered_map<std::string, int32_t> text_numbers_;
 };
 
 struct FlowStats {
@@ -99,6 +111,7 @@ struct FlowStats {
   uint64_t packets_without_flow = 0;   // no IP, or headers that cannot be read
   uint64_t fragments_waiting = 0;      // later fragments that came before their first one
   uint64_t fragments_unmatched = 0;    // of these, given up: counted in a flow without ports
+  uint64_t apps_given_up = 0;          // applications not decided because too much payload waited
   uint64_t fragmented_evicted = 0;     // datagrams dropped from the fragment table because it was full
 };
 
@@ -123,7 +136,7 @@ class FlowTable {
   std::shared_ptr<FlowBatch> take_finished();
   size_t finished() const;
 
-  const FlowStats& stats() const;
+  FlowStats stats() const;
   uint32_t live() const;        // flows in the table
   uint32_t slots() const;       // largest flow_slot that was ever given, plus 1
   size_t bytes() const;         // memory held

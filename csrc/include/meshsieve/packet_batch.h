@@ -17,7 +17,7 @@ namespace meshsieve {
 inline constexpr uint32_t kMaxBatch = 65536;
 inline constexpr uint32_t kNoFlow = 0xffffffff;
 
-enum class ColumnType : uint8_t { u8, u16, u32, u64, i64, address, boolean };
+enum class ColumnType : uint8_t { u8, u16, u32, u64, i32, i64, address, boolean };
 enum class ColumnGroup : uint8_t { field, extra, flow };
 
 class PacketBatch {

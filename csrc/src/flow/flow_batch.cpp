@@ -20,13 +20,27 @@ constexpr ColumnType type_of() {
 
 }  // namespace
 
-void FlowBatch::append(const FlowRow& row) {
+int32_t FlowBatch::text_number(std::string_view text) {
+  const auto [at, is_new] = text_numbers_.try_emplace(std::string(text), static_cast<int32_t>(texts.size()));
+  if (is_new) texts.emplace_back(text);
+  return at->second;
+}
+
+void FlowBatch::append(const FlowRow& row, const Attributes& found) {
+  found.for_each([&](Attribute attribute, std::string_view text) {
+    auto& column = attributes[static_cast<size_t>(attribute)];
+    column.resize(size(), -1);
+    column.push_back(text_number(text));
+  });
 #define FIELD_COLUMN(type, name) name.push_back(row.name);
 #define FLOW_COLUMN(type, name, doc) name.push_back(row.name);
 #include "meshsieve/flow_columns.def"
 #undef FIELD_COLUMN
 #undef FLOW_COLUMN
   present.push_back(row.present);
+  for (auto& column : attributes) {
+    if (!column.empty()) column.resize(size(), -1);
+  }
 }
 
 void FlowBatch::sort() {
@@ -37,7 +51,7 @@ void FlowBatch::sort() {
   });
   const auto reorder = [&](auto& column) {
     auto sorted = column;
-    for (size_t i = 0; i < order.size(); ++i) sorted[i] = column[order[i]];
+    for (size_t i = 0; i < sorted.size(); ++i) sorted[i] = column[order[i]];
     column.swap(sorted);
   };
 #define FIELD_COLUMN(type, name) reorder(name);
@@ -46,6 +60,7 @@ void FlowBatch::sort() {
 #undef FIELD_COLUMN
 #undef FLOW_COLUMN
   reorder(present);
+  for (auto& column : attributes) reorder(column);
 }
 
 std::vector<FlowBatch::ColumnInfo> FlowBatch::columns() const {

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "app/recognizer.h"
 #include "flow/flow_index.h"
 #include "flow/fragments.h"
 #include "flow/slots.h"
@@ -52,6 +53,7 @@ class FlowTable::Impl {
                     options.udp_single_ns, options.udp_reply_ns, options.icmp_ns, options.other_ns},
         fragments_(hash_, options.max_fragmented),
         finished_(std::make_shared<FlowBatch>()) {
+    if (options.apps.enabled) apps_ = std::make_unique<app::Recognizer>(options.apps);
     head_.fill(Slots::kNone);
     tail_.fill(Slots::kNone);
     due_ns_.fill(kNever);
@@ -67,6 +69,7 @@ class FlowTable::Impl {
     return std::exchange(finished_, std::make_shared<FlowBatch>());
   }
   size_t finished() const { return finished_->size(); }
+  const app::Recognizer* apps() const { return apps_.get(); }
 
  private:
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
@@ -90,6 +93,7 @@ class FlowTable::Impl {
   FragmentedDatagram* datagram_of(const Packet& packet, int64_t now_ns);
   void give_up(const FragmentedDatagram& datagram);
   bool is_related(const Packet& packet);
+  void show_payload(uint32_t slot, const Packet& packet, const Record& record, bool reply);
 
   uint32_t start(const Packet& packet, const Record& record, const DirectedKey& key, uint32_t tag, bool related);
   bool is_over(const HotFlow& flow, const Packet& packet, int64_t now_ns, FlowEnd& why) const;
@@ -114,6 +118,7 @@ class FlowTable::Impl {
   std::array<int64_t, kTimeoutClasses> due_ns_;  // when the head of the list is to be looked at
   int64_t next_due_ns_ = kNever;
   std::shared_ptr<FlowBatch> finished_;
+  std::unique_ptr<app::Recognizer> apps_;
 };
 
 // ---- keys
@@ -183,6 +188,7 @@ void FlowTable::Impl::packet(const Packet& packet, const Record& record, const P
   if (is_new) slot = start(packet, record, pending.key, pending.tag, related);
   HotFlow& flow = slots_.hot(slot);
   const bool reply = pending.key.from_high != (flow.initiator_is_high != 0);
+  if (flow.app_open >> reply & 1 && packet.payload_length != 0) show_payload(slot, packet, record, reply);
   count(slot, packet, record, reply);
   batch.flow_id[row] = flow.flow_id;
   batch.flow_slot[row] = slot;
@@ -190,6 +196,15 @@ void FlowTable::Impl::packet(const Packet& packet, const Record& record, const P
   batch.reply[row] = reply;
   batch.present[row] |= bit_of(Field::ct_state);
   batch.ct_state[row] = related ? kCtRelated : flow.packets[0] != 0 && flow.packets[1] != 0 ? kCtEstablished : kCtNew;
+}
+
+// To the recognizer. Before count(), so that the sequence number that was expected is known.
+void FlowTable::Impl::show_payload(uint32_t slot, const Packet& packet, const Record& record, bool reply) {
+  if (record.data == nullptr || (packet.has(Field::fragment) && packet.fragment != 0)) return;
+  HotFlow& flow = slots_.hot(slot);
+  const bool picked_up = (flow.notes & kNotePickedUp) != 0 && (flow.tcp_flags_or[reply] & kSyn) == 0;
+  flow.app_open = apps_->inspect(slot, slots_.cold(slot).row, packet, record, reply,
+                                 flow.seq_known[reply] != 0 && !picked_up, flow.next_seq[reply]);
 }
 
 // An ICMP error about a packet of a flow that we know, whichever side sent it.
@@ -250,6 +265,7 @@ uint32_t FlowTable::Impl::start(const Packet& packet, const Record& record, cons
     std::swap(row.outer_src_ip, row.outer_dst_ip);
     std::swap(row.outer_sport, row.outer_dport);
   }
+  if (apps_) flow.app_open = apps_->start(slot, row);
   for (uint32_t displaced; (displaced = index_.insert(tag, slot)) != FlowIndex::kNone;) {
     ++stats_.evicted;
     end(displaced, FlowEnd::evicted);
@@ -336,11 +352,13 @@ void FlowTable::Impl::write(uint32_t slot, FlowEnd why) {
   row.retransmissions_reply = flow.retransmissions[1];
   row.end_reason = static_cast<uint8_t>(why);
   row.notes = flow.notes;
-  finished_->append(row);
+  static const Attributes kNoAttributes;
+  finished_->append(row, apps_ ? apps_->look(slot, row) : kNoAttributes);
 }
 
 void FlowTable::Impl::end(uint32_t slot, FlowEnd why) {
   write(slot, why);
+  if (apps_) apps_->end(slot);
   unlist(slot);
   index_.erase(slots_.hot(slot).tag, slot);
   slots_.give_back(slot, stats_.packets);
@@ -551,9 +569,15 @@ void FlowTable::update(PacketBatch& batch) {
 void FlowTable::finish() { impl_->finish(); }
 std::shared_ptr<FlowBatch> FlowTable::take_finished() { return impl_->next_finished(); }
 size_t FlowTable::finished() const { return impl_->finished(); }
-const FlowStats& FlowTable::stats() const { return impl_->stats_; }
+FlowStats FlowTable::stats() const {
+  FlowStats stats = impl_->stats_;
+  if (impl_->apps() != nullptr) stats.apps_given_up = impl_->apps()->given_up();
+  return stats;
+}
 uint32_t FlowTable::live() const { return impl_->slots_.live(); }
 uint32_t FlowTable::slots() const { return impl_->slots_.used(); }
-size_t FlowTable::bytes() const { return impl_->slots_.bytes() + impl_->index_.bytes(); }
+size_t FlowTable::bytes() const { 
+  return impl_->slots_.bytes() + impl_->index_.bytes() + (impl_->apps() != nullptr ? impl_->apps()->bytes() : 0);
+}
 
 }  // namespace meshsieve

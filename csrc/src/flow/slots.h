@@ -36,6 +36,7 @@ struct alignas(64) HotFlow {
   uint8_t tcp_flags_or[2];
   uint8_t seq_known[2];
   uint8_t ended[2];  // FIN seen
+  uint8_t app_open;  // directions whose payload the recognizer wants to see
   uint64_t flow_id;
 };
 static_assert(sizeof(HotFlow) == 128);

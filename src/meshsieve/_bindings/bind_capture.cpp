@@ -58,6 +58,7 @@ std::shared_ptr<PacketBatch> batch_of(size_t n, const py::dict& columns, const p
       case ColumnType::boolean: return fill(uint8_t{});
       case ColumnType::u16: return fill(uint16_t{});
       case ColumnType::u32: return fill(uint32_t{});
+      case ColumnType::i32: return fill(int32_t{});
       case ColumnType::i64: return fill(int64_t{});
       case ColumnType::u64:
       case ColumnType::address: return fill(uint64_t{});

@@ -39,11 +39,16 @@ std::shared_ptr<FlowHandle> make_table(const py::dict& options) {
   take("key_vni", out.key_vni);
   take("max_flows", out.max_flows);
   take("max_fragmented", out.max_fragmented);
+  take("apps", out.apps.enabled);
+  take("apps_waiting_bytes", out.apps.waiting_bytes);
+  if (options.contains("app_signatures")) {
+    out.apps.signatures = options["app_signatures"].cast<std::vector<UserSignature>>();
+  }
   return std::make_shared<FlowHandle>(out);
 }
 
 py::dict stats(const FlowHandle& handle) {
-  const FlowStats& stats = handle.table.stats();
+  const FlowStats stats = handle.table.stats();
   py::dict out;
   out["packets"] = stats.packets;
   out["flows"] = stats.flows;
@@ -53,8 +58,29 @@ py::dict stats(const FlowHandle& handle) {
   out["fragments_waiting"] = stats.fragments_waiting;
   out["fragments_unmatched"] = stats.fragments_unmatched;
   out["fragmented_evicted"] = stats.fragmented_evicted;
+  out["apps_given_up"] = stats.apps_given_up;
   out["bytes"] = handle.table.bytes();
   return out;
+}
+
+// Bytes of captures as text: what is no UTF-8 stands as \\xNN.
+py::str text_of(const std::string& bytes) {
+  PyObject* text = PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "backslashreplace");
+  if (text == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::str>(text);
+}
+
+// ({attribute: int32 codes}, texts); only attributes that a flow has.
+py::tuple flow_attributes(const std::shared_ptr<FlowBatch>& batch) {
+  const py::capsule base = keep_alive(batch);
+  py::dict codes;
+  for (size_t i = 0; i < kAttributeCount; ++i) {
+    const auto& column = batch->attributes[i];
+    if (!column.empty()) codes[kAttributes[i].name] = column_array(ColumnType::i32, column.data(), column.size(), base);
+  }
+  py::list texts(batch->texts.size());
+  for (size_t i = 0; i < batch->texts.size(); ++i) texts[i] = text_of(batch->texts[i]);
+  return py::make_tuple(codes, texts);
 }
 
 py::tuple flow_arrays(const std::shared_ptr<FlowBatch>& batch) {
@@ -74,8 +100,28 @@ void bind_flows(py::module_& module) {
   module.attr("FLOW_ENDS") = names_of(kFlowEndNames);
   module.attr("FLOW_NOTES") = names_of(kFlowNoteNames);
 
+  const auto named = [](const auto& list) {
+    std::vector<std::pair<std::string, std::string>> out;
+    for (const NameAndDoc& entry : list) out.emplace_back(entry.name, entry.doc);
+    return py::tuple(py::cast(out));
+  };
+  module.attr("APPS") = named(kApps);
+  module.attr("APP_ATTRIBUTES") = named(kAttributes);
+  module.attr("APP_HOWS") = names_of(kAppHowNames);
+  module.def("app_of_port", [](uint8_t proto, uint16_t port) { return static_cast<uint16_t>(app_of_port(proto, port)); });
+  py::class_<UserSignature>(module, "UserSignature")
+      .def(py::init([](uint16_t app, uint8_t proto, std::vector<std::pair<uint16_t, uint16_t>> ports, std::string prefix,
+                       std::string mask, std::vector<std::string> host_suffixes) {
+             if (prefix.size() != mask.size()) throw ModelError("a signature's mask is as long as its prefix");
+             return UserSignature{app, proto, std::move(ports), std::move(prefix), std::move(mask),
+                                  std::move(host_suffixes)};
+           }),
+           py::arg("app"), py::arg("proto"), py::arg("ports"), py::arg("prefix"), py::arg("mask"),
+           py::arg("host_suffixes"));
+
   py::class_<FlowBatch, std::shared_ptr<FlowBatch>>(module, "FlowBatch")
       .def("__len__", &FlowBatch::size)
+      .def("attributes", &flow_attributes)
       .def("arrays", &flow_arrays)
       .def("community_ids", [](const FlowBatch& batch) {
         std::vector<std::string> out(batch.size());

@@ -26,6 +26,7 @@ inline pybind11::array column_array(meshsieve::ColumnType type, const void* data
       case ColumnType::u16: return make(uint16_t{});
       case ColumnType::u32: return make(uint32_t{});
       case ColumnType::u64: return make(uint64_t{});
+      case ColumnType::i32: return make(int32_t{});
       case ColumnType::i64: return make(int64_t{});
       case ColumnType::boolean: return make(bool{});
       case ColumnType::address: break;

@@ -1,0 +1,304 @@
+// ClientHello, ServerHello and Certificate: names, versions and fingerprints.
+//
+// GREASE  Values of RFC 8701 (0x?a?a with equal bytes) are no part of a fingerprint and no version.
+// JA3     MD5 of "version,ciphers,extensions,groups,point formats", decimal, joined by '-'
+// JA4     carrier, highest version, SNI (d) or not (i), numbers of ciphers and extensions, first ALPN's ends; then 12
+//         hexadecimal digits each of SHA-256 over the sorted ciphers, and over the sorted extensions without SNI and
+//         ALPN, '_', signature algorithms as sent
+// Source  RFC 8446, 5246, 6066, 7301, 9146; github.com/salesforce/ja3 (BSD-3-Clause); github.com/FoxIO-LLC/ja4, of
+//         which only JA4 (BSD-3-Clause) is made here
+#include "app/handshake.h"
+
+#include <cstdio>
+
+#include "app/digest.h"
+#include "app/x509.h"
+
+namespace meshsieve::app {
+
+namespace {
+
+constexpr uint16_t kServerName = 0, kGroups = 10, kPointFormats = 11, kSignatures = 13, kAlpn = 16,
+                   kSupportedVersions = 43, kEncryptedClientHello = 0xfe0d;
+
+bool is_grease(uint16_t value) { return (value & 0x0f0f) == 0x0a0a && value >> 8 == (value & 0xff); }
+
+using Values = std::vector<uint16_t>;
+
+// A list of 16-bit values behind a 16-bit length.
+bool read_list16(Reader& reader, Values& out) {
+  Reader list(reader.vector16());
+  while (list.left() >= 2) out.push_back(list.u16());
+  return reader.ok() && list.empty();
+}
+
+std::string joined_decimal(const Values& values) {
+  std::string out;
+  for (const uint16_t value : values) {
+    if (is_grease(value)) continue;
+    if (!out.empty()) out += '-';
+    out += std::to_string(value);
+  }
+  return out;
+}
+
+std::string hex4(uint16_t value) {
+  char text[5];
+  std::snprintf(text, sizeof text, "%04x", value);
+  return text;
+}
+
+std::string joined_hex(const Values& values) {
+  std::string out;
+  for (const uint16_t value : values) out += (out.empty() ? "" : ",") + hex4(value);
+  return out;
+}
+
+struct ClientHello {
+  uint16_t version = 0;
+  Values ciphers, extensions, groups, signatures, versions;
+  Values point_formats;
+  std::vector<std::string_view> alpn;
+  std::string_view server_name;
+  bool has_server_name = false;
+  bool encrypted = false;
+};
+
+bool is_host_name(std::string_view name) {
+  if (name.empty() || name.size() > 255) return false;
+  for (const char c : name) {
+    const auto byte = static_cast<uint8_t>(c);
+    if (byte <= ' ' || byte == 0x7f) return false;
+  }
+  return true;
+}
+
+void read_extension(uint16_t kind, Bytes body, ClientHello& hello) {
+  Reader reader(body);
+  switch (kind) {
+    case kServerName: {
+      hello.has_server_name = true;
+      Reader names(reader.vector16());
+      while (names.left() >= 3) {
+        const uint8_t type = names.u8();
+        const std::string_view name = text_of(names.vector16());
+        if (names.ok() && type == 0 && is_host_name(name)) {
+          hello.server_name = name;
+          break;
+        }
+      }
+      break;
+    }
+    case kGroups: read_list16(reader, hello.groups); break;
+    case kPointFormats:
+      for (const uint8_t format : reader.vector8()) hello.point_formats.push_back(format);
+      break;
+    case kSignatures: read_list16(reader, hello.signatures); break;
+    case kSupportedVersions: {
+      Reader versions(reader.vector8());
+      while (versions.left() >= 2) hello.versions.push_back(versions.u16());
+      break;
+    }
+    case kAlpn: {
+      Reader names(reader.vector16());
+      while (!names.empty()) {
+        const std::string_view name = text_of(names.vector8());
+        if (names.ok() && !name.empty()) hello.alpn.push_back(name);
+      }
+      break;
+    }
+    case kEncryptedClientHello: hello.encrypted = true; break;
+    default: break;
+  }
+}
+
+bool parse(Bytes body, HelloOf carrier, ClientHello& hello) {
+  Reader reader(body);
+  hello.version = reader.u16();
+  const uint8_t major = hello.version >> 8;
+  if (major != 3 && major != 0xfe && hello.version != 0x0100) return false;
+  reader.skip(32);
+  if (reader.vector8().size() > 32) return false;
+  if (carrier == HelloOf::dtls) reader.vector8();  // cookie
+  if (!read_list16(reader, hello.ciphers) || hello.ciphers.empty()) return false;
+  if (reader.vector8().empty() || !reader.ok()) return false;  // compression methods
+  if (reader.empty()) return true;                             // SSL 3.0 and early TLS 1.0 end here
+  Reader extensions(reader.vector16());
+  if (!reader.ok()) return false;
+  while (!extensions.empty()) {
+    const uint16_t kind = extensions.u16();
+    const Bytes extension = extensions.vector16();
+    if (!extensions.ok()) return false;
+    hello.extensions.push_back(kind);
+    read_extension(kind, extension, hello);
+  }
+  return true;
+}
+
+std::string ja3(const ClientHello& hello) {
+  std::string formats;
+  for (const uint16_t format : hello.point_formats) formats += (formats.empty() ? "" : "-") + std::to_string(format);
+  return md5_hex(std::to_string(hello.version) + ',' + joined_decimal(hello.ciphers) + ',' +
+                 joined_decimal(hello.extensions) + ',' + joined_decimal(hello.groups) + ',' + formats);
+}
+
+uint16_t highest_version(const ClientHello& hello, HelloOf carrier) {
+  uint16_t highest = 0;
+  for (const uint16_t version : hello.versions) {
+    if (is_grease(version)) continue;
+    // DTLS counts downwards (RFC 9147, section 5.3).
+    const bool higher = carrier == HelloOf::dtls ? highest == 0 || version < highest : version > highest;
+    if (higher) highest = version;
+  }
+  return highest != 0 ? highest : hello.version;
+}
+
+std::string_view ja4_version(uint16_t version) {
+  switch (version) {
+    case 0x0304: return "13";
+    case 0x0303: return "12";
+    case 0x0302: return "11";
+    case 0x0301: return "10";
+    case 0x0300: return "s3";
+    case 0x0002: return "s2";
+    case 0xfeff: return "d1";
+    case 0xfefd: return "d2";
+    case 0xfefc: return "d3";
+    default: return "00";
+  }
+}
+
+std::string two_digits(size_t n) {
+  n = std::min<size_t>(n, 99);
+  return {static_cast<char>('0' + n / 10), static_cast<char>('0' + n % 10)};
+}
+
+bool is_alphanumeric(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
+
+// First and last character of the first protocol; of its hexadecimal form if one of them is no letter or digit.
+std::string ja4_alpn(const ClientHello& hello) {
+  if (hello.alpn.empty()) return "00";
+  const char first = hello.alpn[0].front(), last = hello.alpn[0].back();
+  if (is_alphanumeric(first) && is_alphanumeric(last)) return {first, last};
+  constexpr char kDigits[] = "0123456789abcdef";
+  return {kDigits[static_cast<uint8_t>(first) >> 4], kDigits[static_cast<uint8_t>(last) & 15]};
+}
+
+Values without_grease(const Values& values) {
+  Values out;
+  for (const uint16_t value : values) {
+    if (!is_grease(value)) out.push_back(value);
+  }
+  return out;
+}
+
+std::string ja4(const ClientHello& hello, HelloOf carrier) {
+  Values ciphers = without_grease(hello.ciphers), extensions = without_grease(hello.extensions);
+  std::string out(1, static_cast<char>(carrier));
+  out += ja4_version(highest_version(hello, carrier));
+  out += hello.has_server_name ? 'd' : 'i';
+  out += two_digits(ciphers.size()) + two_digits(extensions.size()) + ja4_alpn(hello) + '_';
+  std::sort(ciphers.begin(), ciphers.end());
+  out += ciphers.empty() ? std::string(12, '0') : sha256_hex(joined_hex(ciphers)).substr(0, 12);
+  out += '_';
+  std::erase_if(extensions, [](uint16_t kind) { return kind == kServerName || kind == kAlpn; });
+  std::sort(extensions.begin(), extensions.end());
+  const Values signatures = without_grease(hello.signatures);
+  std::string tail = joined_hex(extensions);
+  if (!signatures.empty()) tail += '_' + joined_hex(signatures);
+  out += hello.extensions.empty() ? std::string(12, '0') : sha256_hex(tail).substr(0, 12);
+  return out;
+}
+
+}  // namespace
+
+std::string_view tls_version_name(uint16_t version) {
+  switch (version) {
+    case 0x0002: return "SSLv2";
+    case 0x0300: return "SSLv3";
+    case 0x0301: return "TLSv1.0";
+    case 0x0302: return "TLSv1.1";
+    case 0x0303: return "TLSv1.2";
+    case 0x0304: return "TLSv1.3";
+    case 0xfeff:
+    case 0x0100: return "DTLSv1.0";
+    case 0xfefd: return "DTLSv1.2";
+    case 0xfefc: return "DTLSv1.3";
+    default: break;
+  }
+  if (version >> 8 == 0x7f) return "TLSv1.3";  // drafts
+  return {};
+}
+
+std::string cipher_suite_name(uint16_t suite) {
+  switch (suite) {
+#define SUITE(code, name) \
+  case code: return #name;
+#include "app/cipher_suites.def"
+#undef SUITE
+    default: return "0x" + hex4(suite);
+  }
+}
+
+bool read_client_hello(Bytes body, HelloOf carrier, Attributes& out) {
+  if (out.has(Attribute::ja4)) return true;  // the first one counts
+  ClientHello hello;
+  if (!parse(body, carrier, hello)) return false;
+  if (!hello.server_name.empty()) out.set(Attribute::sni, hello.server_name);
+  std::string protocols;
+  for (const std::string_view name : hello.alpn) protocols += (protocols.empty() ? "" : ",") + std::string(name);
+  if (!protocols.empty()) out.set(Attribute::alpn, protocols);
+  if (hello.encrypted) out.set(Attribute::ech, "outer");
+  out.set(Attribute::tls_version, tls_version_name(highest_version(hello, carrier)));
+  out.set(Attribute::ja3, ja3(hello));
+  out.set(Attribute::ja4, ja4(hello, carrier));
+  return true;
+}
+
+bool read_server_hello(Bytes body, Attributes& out) {
+  if (out.has(Attribute::tls_cipher)) return true;
+  Reader reader(body);
+  const uint16_t legacy = reader.u16();
+  if (legacy >> 8 != 3 && legacy >> 8 != 0xfe && legacy >> 8 != 0x7f && legacy != 0x0100) return false;
+  reader.skip(32);
+  // The drafts of TLS 1.3 up to 21 have neither session nor compression.
+  const bool draft = legacy >> 8 == 0x7f;
+  if (!draft && reader.vector8().size() > 32) return false;
+  const uint16_t suite = reader.u16();
+  if (!draft) reader.skip(1);
+  if (!reader.ok()) return false;
+  uint16_t version = legacy;
+  std::string kinds;
+  if (!reader.empty()) {
+    Reader extensions(reader.vector16());
+    if (!reader.ok()) return false;
+    while (!extensions.empty()) {
+      const uint16_t kind = extensions.u16();
+      Reader extension(extensions.vector16());
+      if (!extensions.ok()) return false;
+      kinds += (kinds.empty() ? "" : "-") + std::to_string(kind);
+      if (kind == kSupportedVersions) version = extension.u16();
+      if (kind == kAlpn) {
+        Reader names(extension.vector16());
+        const Bytes name = names.vector8();
+        if (names.ok() && !name.empty()) out.set(Attribute::alpn_chosen, name.data(), name.size());
+      }
+    }
+  }
+  if (!tls_version_name(version).empty()) out.replace(Attribute::tls_version, tls_version_name(version));
+  out.set(Attribute::tls_cipher, cipher_suite_name(suite));
+  out.set(Attribute::ja3s, md5_hex(std::to_string(legacy) + ',' + std::to_string(suite) + ',' + kinds));
+  return true;
+}
+
+void read_certificates(Bytes body, Attributes& out) {
+  Reader reader(body);
+  Reader list(reader.up_to(reader.u24()));
+  const uint32_t size = list.u24();
+  const Bytes first = list.bytes(size);
+  if (!list.ok()) return;
+  const std::string names = certificate_names(first);
+  if (!names.empty()) out.set(Attribute::certificate_names, names);
+}
+
+}  // namespace meshsieve::app

@@ -1,0 +1,210 @@
+// HTTP/1 and what looks like it: WebSocket after an upgrade, Elasticsearch by its own header, SSDP on UDP; HTTP/2 in
+// clear text.
+//
+// Confirms  a request line "METHOD target HTTP/1.x" with a token as method, or a status line "HTTP/1.x nnn"; the preface of
+//           HTTP/2, or its SETTINGS frame as a server's first
+// Source    RFC 9112, 6455, 9113; UPnP Device Architecture 2.0
+#include "app/dissectors.h"
+#include "app/handshake.h"
+#include "app/text.h"
+
+namespace meshsieve::app {
+
+namespace {
+
+constexpr size_t kMaxRequestLine = 8192;
+
+struct Message {
+  Answer answer = Answer::no;
+  bool request = false;
+  bool whole = false;  // the header section has come to its end
+  size_t size = 0;     // of the header section
+  std::string_view method, target, status;
+  std::string_view host, upgrade, content_type, agent, server;
+  bool elastic = false;
+};
+
+bool is_token(std::string_view text) {
+  constexpr std::string_view kOthers = "!#$%&'*+-.^_`|~";
+  for (const char c : text) {
+    if (!is_letter(c) && !is_digit(c) && kOthers.find(c) == std::string_view::npos) return false;
+  }
+  return !text.empty();
+}
+
+// "HTTP/1.0", "HTTP/1.1", and what sloppy peers make of it
+bool is_version(std::string_view text) {
+  return text.size() == 8 && text.starts_with("HTTP/") && is_digit(text[5]) && text[6] == '.' && is_digit(text[7]);
+}
+
+// Could this be the beginning of a request line of which the end has not come?
+bool could_be_request(std::string_view text) {
+  constexpr std::string_view kMethods[] = {
+      "GET ",   "HEAD ",   "POST ",  "PUT ",   "DELETE ",    "CONNECT ",  "OPTIONS ", "TRACE ", "PATCH ", "PROPFIND ",
+      "LOCK ",  "UNLOCK ", "COPY ",  "MOVE ",  "PROPPATCH ", "MKCOL ",    "SEARCH ",  "MERGE ", "REPORT ", "SUBSCRIBE ",
+      "NOTIFY ", "RPC_IN_DATA ", "RPC_OUT_DATA ", "BPROPFIND ", "UNSUBSCRIBE ", "CHECKOUT ", "MKACTIVITY "};
+  for (const std::string_view method : kMethods) {
+    const size_t n = std::min(method.size(), text.size());
+    if (text.substr(0, n) == method.substr(0, n)) return text.size() < kMaxRequestLine;
+  }
+  return false;
+}
+
+Message read_message(Bytes bytes) {
+  Message out;
+  std::string_view text = text_of(bytes);
+  while (text.starts_with("\r\n")) text.remove_prefix(2);  // RFC 9112, section 2.2
+  const std::string_view all = text;
+  const auto line = next_line(text);
+  if (all.starts_with("HTTP/")) {
+    if (all.size() < 12) {
+      out.answer = Answer::more;
+      return out;
+    }
+    if (!is_version(all.substr(0, 8)) || all[8] != ' ' || !number(all.substr(9, 3))) return out;
+    out.status = all.substr(9, 3);
+  } else if (!line) {
+    if (could_be_request(all)) out.answer = Answer::more;
+    return out;
+  } else {
+    const size_t space = line->find(' '), last = line->rfind(' ');
+    if (space == std::string_view::npos || last <= space || !is_token(line->substr(0, space))) return out;
+    if (!is_version(line->substr(last + 1))) return out;
+    out.request = true;
+    out.method = line->substr(0, space);
+    out.target = trimmed(line->substr(space + 1, last - space - 1));
+  }
+  out.answer = Answer::yes;
+  while (const auto header = next_line(text)) {
+    if (header->empty()) {
+      out.whole = true;
+      break;
+    }
+    const size_t colon = header->find(':');
+    if (colon == std::string_view::npos) continue;
+    const std::string_view name = header->substr(0, colon), value = trimmed(header->substr(colon + 1));
+    const auto keep = [&](std::string_view wanted, std::string_view& into) {
+      if (into.empty() && equals_nocase(name, wanted)) into = value;
+    };
+    keep("host", out.host);
+    keep("upgrade", out.upgrade);
+    keep("content-type", out.content_type);
+    keep("user-agent", out.agent);
+    keep("server", out.server);
+    if (equals_nocase(name, "x-elastic-product")) out.elastic = true;
+  }
+  out.size = bytes.size() - text.size();
+  return out;
+}
+
+// Host of a target in absolute or authority form.
+std::string_view host_of_target(const Message& message) {
+  if (message.method == "CONNECT") return message.target;
+  const size_t scheme = message.target.find("://");
+  if (scheme == std::string_view::npos || message.target.starts_with('/')) return {};
+  return word(message.target.substr(scheme + 3), "/?#");
+}
+
+void keep(const Message& message, Attributes& out) {
+  if (message.request) {
+    out.set(Attribute::http_method, message.method);
+    out.set(Attribute::http_path, message.target);
+    out.set(Attribute::http_host, message.host.empty() ? host_of_target(message) : message.host);
+    out.set(Attribute::user_agent, message.agent);
+  } else if (message.answer == Answer::yes) {
+    out.set(Attribute::http_status, message.status);
+    out.set(Attribute::server_software, message.server);
+  }
+  out.set(Attribute::content_type, message.content_type);
+}
+
+Answer http(const Payload& p, Findings& out) {
+  const Message here = read_message(p.here);
+  if (here.answer != Answer::yes) return here.answer;
+  const Message there = p.there.empty() ? Message{} : read_message(p.there);
+  const Message& request = here.request ? here : there;
+  const Message& response = here.request ? there : here;
+  out.app = App::http;
+  keep(request, out.attributes);
+  keep(response, out.attributes);
+  if (response.elastic) out.app = App::elasticsearch;
+  if (response.status == "101" && equals_nocase(response.upgrade, "websocket")) out.app = App::websocket;
+  const bool tunnel = request.method == "CONNECT";
+  if (tunnel && response.status.starts_with('2') && request.whole) {
+    // What the tunnel carries, if it is TLS.
+    const Bytes sent = (here.request ? p.here : p.there).subspan(request.size);
+    const Bytes received = (here.request ? p.there : p.here).subspan(response.size);
+    const TlsProgress client = read_tls_stream(sent, out.attributes);
+    const TlsProgress server = read_tls_stream(received, out.attributes);
+    out.done = client.client_hello && server.server_hello;
+  } else {
+    out.done = request.whole && response.whole && response.status != "100";
+  }
+  return Answer::yes;
+}
+
+// ---- HTTP/2
+
+constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+// A SETTINGS frame that begins a connection: stream 0, known identifiers.
+Answer begins_with_settings(Bytes bytes) {
+  Reader reader(bytes);
+  const uint32_t size = reader.u24();
+  const uint8_t type = reader.u8(), flags = reader.u8();
+  const uint32_t stream = reader.u32();
+  if (!reader.ok()) return could_begin(bytes, std::string_view("\0\0", 2)) ? Answer::more : Answer::no;
+  if (type != 4 || flags > 1 || stream != 0 || size % 6 != 0 || size > 120 || (flags == 1 && size != 0)) return Answer::no;
+  Reader settings(reader.up_to(size));
+  while (settings.left() >= 6) {
+    const uint16_t identifier = settings.u16();
+    settings.skip(4);
+    if (identifier == 0 || (identifier > 9 && identifier < 0x0a0a && identifier != 16)) return Answer::no;
+  }
+  return Answer::yes;
+}
+
+Answer http2(const Payload& p, Findings& out) {
+  Answer answer = Answer::no;
+  if (could_begin(p.here, kPreface)) answer = begins(p.here, kPreface) ? Answer::yes : Answer::more;
+  else answer = begins_with_settings(p.here);
+  if (answer != Answer::yes) return answer;
+  out.app = App::http2;
+  return Answer::yes;
+}
+
+// ---- on UDP
+
+Answer ssdp(const Payload& p, Findings& out) {
+  if (begins(p.here, "M-SEARCH * HTTP/1.") || begins(p.here, "NOTIFY * HTTP/1.")) {
+    out.app = App::ssdp;
+    return Answer::yes;
+  }
+  if (begins(p.here, "HTTP/1.1 200 OK") && text_of(p.here).find("USN:") != std::string_view::npos) {
+    out.app = App::ssdp;
+    return Answer::yes;
+  }
+  return Answer::no;
+}
+
+Answer ws_discovery(const Payload& p, Findings& out) {
+  const std::string_view text = text_of(p.here);
+  if (text.find("schemas.xmlsoap.org/ws/2005/04/discovery") == std::string_view::npos &&
+      text.find("docs.oasis-open.org/ws-dd/ns/discovery") == std::string_view::npos) {
+    return Answer::no;
+  }
+  out.app = App::wsd;
+  return Answer::yes;
+}
+
+}  // namespace
+
+void add_http(Registry& registry) {
+  const FirstBytes start = letters() + bytes_of("\r");
+  registry.push_back({App::http2, kTcp, bytes_of(std::string_view("P\0", 2)), &http2});
+  registry.push_back({App::http, kTcp, start, &http});
+  registry.push_back({App::ssdp, kUdp, bytes_of("MNH"), &ssdp});
+  registry.push_back({App::wsd, kUdp, bytes_of("<"), &ws_discovery});
+}
+
+}  // namespace meshsieve::app

@@ -1,0 +1,334 @@
+#include "app/recognizer.h"
+
+#include <utility>
+
+#include "app/text.h"
+
+namespace meshsieve::app {
+
+namespace {
+
+constexpr uint8_t kSyn = 2;
+constexpr int kNone = -1;
+constexpr Recognizer::Open kInitiator = 1, kBoth = 3;
+
+int transport_index(uint8_t proto) { return proto == 6 ? 0 : proto == 17 ? 1 : proto == 132 ? 2 : kNone; }
+
+bool is_multicast(const U128& address, uint8_t ip_ver) {
+  if (ip_ver == 6) return address.hi >> 56 == 0xff;
+  const auto v4 = static_cast<uint32_t>(address.lo);
+  return v4 >> 28 == 14 || v4 == 0xffffffff || (v4 & 0xff) == 0xff;
+}
+
+bool ends_nocase(std::string_view text, std::string_view suffix) {
+  return text.size() >= suffix.size() && equals_nocase(text.substr(text.size() - suffix.size()), suffix);
+}
+
+}  // namespace
+
+struct Recognizer::State {
+  uint64_t flow_id;
+  int transport;
+  App hint;
+  Open open = kBoth;
+  int dissector = kNone;
+  int likely = kNone;  // a dissector that said so
+  bool in_queue = false;
+  bool follow = false;
+  uint8_t n_payloads[2] = {};
+  uint8_t n_duplicates[2] = {};
+  bool from_start[2] = {};
+  std::bitset<128> rejected[2];
+  TcpStream stream[2] = {TcpStream(kMaxBytes), TcpStream(kMaxBytes)};
+  std::vector<Datagram> history;
+  size_t history_bytes = 0;
+  size_t accounted = 0;
+  Findings findings;
+
+  size_t held_bytes() const { return stream[0].held_bytes() + stream[1].held_bytes() + history_bytes; }
+};
+
+Recognizer::Recognizer(AppOptions options) : options_(std::move(options)) {
+  const auto& all = dissectors();
+  for (size_t i = 0; i < all.size(); ++i) {
+    for (int transport = 0; transport < 3; ++transport) {
+      if ((all[i].transports >> transport & 1) == 0) continue;
+      for (size_t byte = 0; byte < 256; ++byte) {
+        if (all[i].first[byte]) candidates_[transport][byte].push_back(static_cast<uint8_t>(i));
+      }
+    }
+  }
+}
+
+Recognizer::~Recognizer() = default;
+
+size_t Recognizer::bytes() const {
+  return slots_.capacity() * sizeof(Slot) + waiting_bytes_ + expected_.size() * (sizeof(FlowKey) * 2 + 32);
+}
+
+Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
+  if (slot >= slots_.size()) slots_.resize(std::max<size_t>(slot + 1, slots_.size() * 2));
+  slots_[slot] = Slot{};
+  if (transport_index(row.proto) == kNone || (row.present & bit_of(Field::sport)) == 0) return 0;
+  if (!expected_.empty()) {
+    for (const auto& [address, port] : {std::pair(row.dst_ip, row.dport), std::pair(row.src_ip, row.sport)}) {
+      const auto found = expected_.find(make_key(address, {}, port, 0, row.proto, row.ip_ver).key);
+      if (found == expected_.end()) continue;
+      row.app = static_cast<uint16_t>(found->second);
+      row.app_how = static_cast<uint8_t>(AppHow::related);
+      expected_.erase(found);
+      return 0;
+    }
+  }
+  return kBoth;
+}
+
+Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet& packet, const Record& record,
+                                     bool reply, bool from_start, uint32_t next_seq) {
+  Slot& slot = slots_[number];
+  const Open direction = static_cast<Open>(kInitiator << reply);
+  if (packet.payload_offset > record.captured || packet.payload_length > record.captured - packet.payload_offset) {
+    return kBoth;
+  }
+  if (!slot.state) {
+    slot.state = std::make_unique<State>();
+    slot.state->flow_id = row.flow_id;
+    slot.state->transport = transport_index(row.proto);
+    slot.state->hint = app_of_port(row.proto, row.dport);
+    if (slot.state->hint == App::unknown) slot.state->hint = app_of_port(row.proto, row.sport);
+  }
+  State& state = *slot.state;
+  if ((state.open & direction) == 0) return state.open;
+  const Bytes segment(record.data + packet.payload_offset, packet.payload_length);
+  const bool tcp = state.transport == 0;
+  TcpStream& stream = state.stream[reply];
+  if (tcp && !state.follow) {
+    const bool syn = (packet.tcp_flags & kSyn) != 0;
+    if (!stream.started()) {
+      stream.start(from_start ? next_seq : packet.tcp_seq + syn);
+      state.from_start[reply] = from_start || syn;
+    }
+    if (!stream.add(packet.tcp_seq + syn, segment)) {
+      if (++state.n_duplicates[reply] >= kMaxDuplicates) return close(slot, row, direction);
+      account(slot, number);
+      return state.open;
+    }
+  }
+  ++state.n_payloads[reply];
+  const Payload payload{.here = tcp && !state.follow ? stream.bytes() : segment,
+                        .there = tcp && !state.follow ? state.stream[!reply].bytes() : Bytes{},
+                        .reply = reply,
+                        .transport = static_cast<Transport>(1 << state.transport),
+                        .here_port = packet.sport,
+                        .there_port = packet.dport,
+                        .from_start = state.from_start[reply],
+                        .whole = record.captured >= record.length && !packet.is_fragment(),
+                        .multicast = is_multicast(packet.dst_ip, packet.ip_ver),
+                        .history = state.history};
+  const Open before = state.open;
+  dispatch(state, row, payload);
+  expect(payload, row, state.findings.expectations);
+  if (state.findings.follow && !state.follow) {
+    // From here on each packet by itself: the lines of a control channel are short.
+    state.follow = true;
+    for (TcpStream& s : state.stream) s.close();
+  }
+  Open closing = state.findings.done ? kBoth : static_cast<Open>(before & ~state.open);
+  if (!state.follow) {
+    const bool full = tcp ? stream.lost() || stream.bytes().size() >= kMaxBytes : state.history_bytes >= kMaxBytes;
+    if (state.n_payloads[reply] >= kMaxPayloads || full) closing |= direction;
+    if (!tcp && closing == 0) {
+      state.history.push_back({reply, {segment.begin(), segment.end()}});
+      state.history_bytes += segment.size();
+    }
+  }
+  state.open = before;
+  if (closing != 0) return close(slot, row, closing);
+  account(slot, number);
+  return slot.state ? slot.state->open : 0;
+}
+
+// Asks the dissectors; a TCP direction that none of them wants is closed.
+Recognizer::Open Recognizer::dispatch(State& state, FlowRow& row, const Payload& payload) {
+  const auto& all = dissectors();
+  const auto take = [&](size_t i, Findings&& findings, AppHow how) {
+    state.dissector = static_cast<int>(i);
+    state.findings = std::move(findings);
+    row.app = static_cast<uint16_t>(state.findings.app);
+    row.app_how = static_cast<uint8_t>(how);
+  };
+  if (state.dissector != kNone) {
+    if (all[static_cast<size_t>(state.dissector)].dissect(payload, state.findings) == Answer::yes) {
+      if (row.app_how != static_cast<uint8_t>(AppHow::signature)) {
+        row.app = static_cast<uint16_t>(state.findings.app);
+        row.app_how = static_cast<uint8_t>(AppHow::parsed);
+      }
+    }
+    return state.open;
+  }
+  if (apply_signatures(state, row, payload)) {
+    state.findings.done = true;
+    return 0;
+  }
+  bool wanted = false;
+  const auto& candidates = candidates_[state.transport][payload.here[0]];
+  for (const bool hinted : {true, false}) {
+    for (const size_t i : candidates) {
+      if ((all[i].app == state.hint) != hinted || state.rejected[payload.reply][i]) continue;
+      Findings findings;
+      const Answer answer = all[i].dissect(payload, findings);
+      if (answer == Answer::yes) return take(i, std::move(findings), AppHow::parsed), state.open;
+      if (answer == Answer::likely) {
+        const bool agrees = findings.app == state.hint || all[i].app == state.hint;
+        if (agrees || state.likely == static_cast<int>(i)) {
+          return take(i, std::move(findings), AppHow::pattern), state.open;
+        }
+        if (state.likely == kNone) state.likely = static_cast<int>(i);
+      }
+      if (answer == Answer::no) state.rejected[payload.reply].set(i);
+      wanted = wanted || answer != Answer::no;
+    }
+  }
+  if (!wanted && payload.tcp()) state.open &= static_cast<Open>(~(kInitiator << payload.reply));
+  return state.open;
+}
+
+bool Recognizer::apply_signatures(const State& state, FlowRow& row, const Payload& payload) const {
+  for (const UserSignature& signature : options_.signatures) {
+    if (!signature.host_suffixes.empty()) continue;
+    if (signature.proto != 0 && signature.proto != row.proto) continue;
+    const bool port = signature.ports.empty() ||
+                      std::any_of(signature.ports.begin(), signature.ports.end(), [&](const auto& range) {
+                        return row.dport >= range.first && row.dport <= range.second;
+                      });
+    if (!port || payload.here.size() < signature.prefix.size()) continue;
+    if (payload.tcp() && !state.from_start[payload.reply] && !signature.prefix.empty() && state.n_payloads[payload.reply] > 1) {
+      continue;
+    }
+    bool fits = true;
+    for (size_t i = 0; i < signature.prefix.size() && fits; ++i) {
+      fits = ((payload.here[i] ^ static_cast<uint8_t>(signature.prefix[i])) & static_cast<uint8_t>(signature.mask[i])) == 0;
+    }
+    if (!fits) continue;
+    row.app = static_cast<uint16_t>(static_cast<uint16_t>(App::built_in) + signature.app);
+    row.app_how = static_cast<uint8_t>(AppHow::signature);
+    return true;
+  }
+  return false;
+}
+
+void Recognizer::apply_host_signatures(const Attributes& attributes, FlowRow& row) const {
+  if (options_.signatures.empty() || attributes.empty()) return;
+  const std::string_view http_host = attributes.get(Attribute::http_host);
+  const std::string_view hosts[] = {attributes.get(Attribute::sni), word(http_host, ":"),
+                                    attributes.get(Attribute::dns_name)};
+  for (const UserSignature& signature : options_.signatures) {
+    if (signature.proto != 0 && signature.proto != row.proto) continue;
+    for (const std::string& suffix : signature.host_suffixes) {
+      for (const std::string_view host : hosts) {
+        if (host.empty() || !ends_nocase(host, suffix)) continue;
+        row.app = static_cast<uint16_t>(static_cast<uint16_t>(App::built_in) + signature.app);
+        row.app_how = static_cast<uint8_t>(AppHow::signature);
+        return;
+      }
+    }
+  }
+}
+
+void Recognizer::expect(const Payload& payload, const FlowRow& row, std::vector<Expectation>& expectations) {
+  for (const Expectation& expectation : expectations) {
+    const bool of_initiator = expectation.of_receiver == payload.reply;
+    const U128 address = expectation.address.value_or(of_initiator ? row.src_ip : row.dst_ip);
+    const FlowKey key = make_key(address, {}, expectation.port, 0, expectation.proto, row.ip_ver).key;
+    if (!expected_.insert_or_assign(key, expectation.app).second) continue;
+    expected_order_.push_back(key);
+    if (expected_order_.size() > kMaxExpected) {
+      expected_.erase(expected_order_.front());
+      expected_order_.pop_front();
+    }
+  }
+  expectations.clear();
+}
+
+// Frees what the directions hold; the state as well when both are closed.
+Recognizer::Open Recognizer::close(Slot& slot, FlowRow& row, Open directions) {
+  State& state = *slot.state;
+  state.open &= static_cast<Open>(~directions);
+  // A direction that a known flow has closed is still what its other one is read with.
+  const bool decided = state.dissector != kNone;
+  for (const int reply : {0, 1}) {
+    if ((directions >> reply & 1) != 0 && !decided) state.stream[reply].close();
+  }
+  waiting_bytes_ -= state.accounted;
+  state.accounted = 0;
+  if (state.open != 0) {
+    state.accounted = state.held_bytes();
+    waiting_bytes_ += state.accounted;
+    return state.open;
+  }
+  slot.attributes = std::move(state.findings.attributes);
+  slot.attributes.shrink();
+  slot.state.reset();
+  if (row.app_how != static_cast<uint8_t>(AppHow::signature)) apply_host_signatures(slot.attributes, row);
+  return 0;
+}
+
+void Recognizer::account(Slot& slot, uint32_t number) {
+  State& state = *slot.state;
+  const size_t held = state.held_bytes();
+  waiting_bytes_ += held - state.accounted;
+  state.accounted = held;
+  if (held != 0 && !state.in_queue) {
+    state.in_queue = true;
+    waiting_.push_back({number, state.flow_id});
+  }
+  while (waiting_bytes_ > options_.waiting_bytes && !waiting_.empty()) give_up_oldest();
+  // Entries of flows that were decided long ago.
+  while (!waiting_.empty()) {
+    const State* first = slots_[waiting_.front().slot].state.get();
+    if (first != nullptr && first->flow_id == waiting_.front().flow_id) break;
+    waiting_.pop_front();
+  }
+}
+
+void Recognizer::give_up_oldest() {
+  const Waiting oldest = waiting_.front();
+  waiting_.pop_front();
+  Slot& slot = slots_[oldest.slot];
+  if (!slot.state || slot.state->flow_id != oldest.flow_id) return;
+  State& state = *slot.state;
+  ++given_up_;
+  waiting_bytes_ -= state.accounted;
+  state.accounted = 0;
+  state.history.clear();
+  state.history.shrink_to_fit();
+  state.history_bytes = 0;
+  for (TcpStream& stream : state.stream) stream.close();
+  state.open = 0;  // inspect() tells the flow table at the next packet
+}
+
+const Attributes& Recognizer::look(uint32_t number, FlowRow& row) {
+  Slot& slot = slots_[number];
+  if (slot.state && slot.state->dissector != kNone && row.app_how != static_cast<uint8_t>(AppHow::signature)) {
+    apply_host_signatures(slot.state->findings.attributes, row);
+  }
+  if (row.app_how == static_cast<uint8_t>(AppHow::none) && (row.present & bit_of(Field::proto)) != 0) {
+    const App app = app_of_protocol(row.proto);
+    if (app != App::unknown) {
+      row.app = static_cast<uint16_t>(app);
+      row.app_how = static_cast<uint8_t>(AppHow::protocol);
+    }
+  }
+  App by_port = app_of_port(row.proto, row.dport);
+  if (by_port == App::unknown) by_port = app_of_port(row.proto, row.sport);
+  row.app_by_port = static_cast<uint16_t>(by_port);
+  return slot.state ? slot.state->findings.attributes : slot.attributes;
+}
+
+void Recognizer::end(uint32_t number) {
+  Slot& slot = slots_[number];
+  if (slot.state) waiting_bytes_ -= slot.state->accounted;
+  slot = Slot{};
+}
+
+}  // namespace meshsieve::app

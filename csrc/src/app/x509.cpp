@@ -1,0 +1,75 @@
+#include "app/x509.h"
+
+#include <vector>
+
+#include "app/der.h"
+
+namespace meshsieve::app {
+
+namespace {
+
+constexpr uint8_t kSequence = 0x30, kSet = 0x31, kOid = 0x06, kOctets = 0x04, kBoolean = 0x01;
+constexpr std::string_view kCommonName("\x55\x04\x03", 3), kSubjectAltName("\x55\x1d\x11", 3);
+
+void add_name(std::vector<std::string>& names, Bytes name) {
+  std::string text(text_of(name));
+  if (text.empty() || std::find(names.begin(), names.end(), text) != names.end()) return;
+  names.push_back(std::move(text));
+}
+
+void subject_names(Bytes subject, std::vector<std::string>& names) {
+  Reader sets(subject);
+  for (Element set; (set = expect_element(sets, kSet)).ok;) {
+    Reader attributes(set.body);
+    for (Element attribute; (attribute = expect_element(attributes, kSequence)).ok;) {
+      Reader pair(attribute.body);
+      const Element oid = expect_element(pair, kOid);
+      if (oid.ok && text_of(oid.body) == kCommonName) add_name(names, read_element(pair).body);
+    }
+  }
+}
+
+void alternative_names(Bytes extensions, std::vector<std::string>& names) {
+  constexpr uint8_t kDnsName = 0x82;
+  Reader list(extensions);
+  for (Element extension; (extension = expect_element(list, kSequence)).ok;) {
+    Reader parts(extension.body);
+    const Element oid = expect_element(parts, kOid);
+    if (!oid.ok || text_of(oid.body) != kSubjectAltName) continue;
+    Element value = read_element(parts);
+    if (value.ok && value.tag == kBoolean) value = read_element(parts);
+    if (!value.ok || value.tag != kOctets) continue;
+    Reader wrapped(value.body);
+    Reader general(expect_element(wrapped, kSequence).body);
+    for (Element name; (name = read_element(general)).ok;) {
+      if (name.tag == kDnsName) add_name(names, name.body);
+    }
+  }
+}
+
+}  // namespace
+
+std::string certificate_names(Bytes der) {
+  Reader outer(der);
+  Reader certificate(expect_element(outer, kSequence).body);
+  Reader tbs(expect_element(certificate, kSequence).body);
+  std::vector<std::string> names;
+  // version [0], serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo, ..., extensions [3]
+  Element element = read_element(tbs);
+  if (element.ok && element.tag == 0xa0) element = read_element(tbs);
+  for (int i = 0; i < 3 && element.ok; ++i) element = read_element(tbs);
+  if (!element.ok) return {};
+  element = expect_element(tbs, kSequence);
+  if (!element.ok) return {};
+  subject_names(element.body, names);
+  while ((element = read_element(tbs)).ok) {
+    if (element.tag != 0xa3) continue;
+    Reader wrapped(element.body);
+    alternative_names(expect_element(wrapped, kSequence).body, names);
+  }
+  std::string out;
+  for (const std::string& name : names) out += (out.empty() ? "" : ",") + name;
+  return out;
+}
+
+}  // namespace meshsieve::app
