@@ -131,6 +131,8 @@ class RowFormatter:
     def __init__(
         self, cells: Sequence[tuple[str, bytes, bool]], row_begin: bytes, row_end: bytes, null_text: bytes
     ) -> None: ...
+    def clear_texts(self, column: int) -> None:
+        """Codes of the column count from 0 again."""
     def add_texts(self, column: int, pieces: Sequence[bytes]) -> None:
         """More finished texts for a text column, by code."""
     def format(
@@ -155,6 +157,23 @@ TUNNEL_KINDS: tuple[tuple[str, str], ...]
 TCP_STATES: tuple[str, ...]
 FLOW_ENDS: tuple[str, ...]
 FLOW_NOTES: tuple[str, ...]
+APPS: tuple[tuple[str, str], ...]
+APP_ATTRIBUTES: tuple[tuple[str, str], ...]
+APP_HOWS: tuple[str, ...]
+
+def app_of_port(proto: int, port: int) -> int: ...
+
+class UserSignature:
+    def __init__(
+        self,
+        app: int,
+        proto: int,
+        ports: list[tuple[int, int]],
+        prefix: bytes,
+        mask: bytes,
+        host_suffixes: list[str],
+    ) -> None: ...
+
 MAX_BATCH: int
 
 def link_type_is_known(link_type: int) -> bool: ...
@@ -211,6 +230,9 @@ class CaptureReader:
 
 class FlowBatch:
     """Records of flows, a struct of arrays."""
+
+    def attributes(self) -> tuple[dict[str, npt.NDArray[np.int32]], list[str]]:
+        """(codes by attribute, of those that a flow has; their texts)."""
 
     def __len__(self) -> int: ...
     def arrays(self) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.uint32], dict[str, npt.NDArray[Any]]]:

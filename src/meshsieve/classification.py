@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve import capture, flows
+from meshsieve import apps, capture, flows
 from meshsieve.columns import PacketColumns
 from meshsieve.decision import ACTION_NAMES, NO_RULE, NOT_HERE, Decisions, DecisionTables
 from meshsieve.extras import require
@@ -103,6 +103,7 @@ class Classification:
         strict: bool,
         interfaces: Mapping[str, str],
         progress: Callable[[capture.CaptureReader], None] | None,
+        signatures: apps.Signatures | None = None,
     ) -> None:
         if by not in ("flow", "packet"):
             raise ValueError(f"by is {by!r}; it must be 'flow' or 'packet'")
@@ -113,11 +114,14 @@ class Classification:
         self._filter, self._count, self._strict = filter, count, strict
         self._interfaces = dict(interfaces)
         self._progress = progress
+        self._signatures = signatures
         self._summary: Summary | None = None
 
     def __iter__(self) -> Iterator[ClassifiedBatch]:
         """Batches of at least one row; flows in the order in which they end, packets in that of the capture."""
-        table = flows.FlowTable(flows.FlowOptions(max_flows=MAX_FLOWS))
+        by_flow = self.by == "flow"  # rows about packets show no applications
+        options = flows.FlowOptions(max_flows=MAX_FLOWS, apps=by_flow, signatures=self._signatures)
+        table = flows.FlowTable(options)
         reader = capture.read(self._paths, filter=self._filter, count=self._count, strict=self._strict, flows=table)
         run = _Run(self.tables, reader, table)
         yield from self._by_flow(run) if self.by == "flow" else self._by_packet(run)
@@ -145,7 +149,7 @@ class Classification:
                 yield from self._flow_batches(run.table.take_finished(), run)
         yield from self._flow_batches(run.table.finish(), run)
 
-    def _flow_batches(self, finished: PacketColumns, run: _Run) -> Iterator[ClassifiedBatch]:
+    def _flow_batches(self, finished: flows.FlowColumns, run: _Run) -> Iterator[ClassifiedBatch]:
         for start in range(0, len(finished), FLOW_BATCH):
             headers = finished.take(np.arange(start, min(start + FLOW_BATCH, len(finished))))
             headers = headers.with_fields({"ct_state": [NEW]})
@@ -180,8 +184,9 @@ class Classification:
         """The columns of a batch without rows: names and types are known before anything is read."""
         labels = Labels(self.tables)
         if self.by == "flow":
-            headers: PacketColumns = flows.FlowTable().finish()
-            traffic = flow_columns(headers)
+            none = flows.FlowTable().finish()
+            headers: PacketColumns = none
+            traffic = flow_columns(none)
         else:
             headers = _empty_packets()
             traffic = packet_columns(headers)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from meshsieve.app_signatures import Signatures
 from meshsieve.classification import NEW, Classification, ClassifiedBatch, classified_packets
 from meshsieve.columns import PacketColumns
 from meshsieve.decision import DecisionTables, Mode
@@ -102,6 +103,7 @@ class Engine:
         iif: str | None = None,
         oif: str | None = None,
         progress: Callable[[Any], None] | None = None,
+        signatures: Signatures | None = None,
     ) -> Classification:
         """The verdicts of a capture, as a stream of batches in bounded memory; nothing is read before it is iterated.
 
@@ -113,6 +115,7 @@ class Engine:
                   end and ``problem`` of the result says why
         iif, oif  as in ``classify``
         progress  called with the CaptureReader after every batch
+        signatures  the user's own applications (``meshsieve.apps.load_signatures``)
 
         A flow is judged once, by its first packet as its initiator sent it; the verdict holds for all its packets in
         both directions. Packets without a flow (no IP, undecodable) have no rows by flow; ``summary()`` counts them.
@@ -129,6 +132,7 @@ class Engine:
             strict=strict,
             interfaces=_interfaces(iif, oif),
             progress=progress,
+            signatures=signatures,
         )
 
     def judge_request(

@@ -9,16 +9,18 @@ receiver of the SYN+ACK if that comes first, else the sender of the first packet
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from meshsieve import _core, capture, tables
+from meshsieve import _core, apps, capture, tables
+from meshsieve.app_signatures import Signatures
 from meshsieve.capture import STATUSES, TUNNELS, CaptureReader, Path
 from meshsieve.columns import Array, PacketColumns
 from meshsieve.errors import ColumnError
+from meshsieve.labels import TextTable
 
 TCP_STATES: tuple[str, ...] = _core.TCP_STATES
 ENDS: tuple[str, ...] = _core.FLOW_ENDS
@@ -39,6 +41,10 @@ class FlowOptions:
     key_vlan     flows of different outermost VLANs are different
     key_vni      flows of different tunnels (kind and network identifier) are different
     max_flows    in the table at a time; beyond, the least recently used is evicted, and counted
+    apps         recognise applications and read their attributes (docs/apps.md)
+    signatures   the user's own applications, before the built-in ones (``meshsieve.apps.load_signatures``)
+    apps_waiting_bytes  payload kept for flows whose application is not decided; beyond, the oldest are given up, and
+                        counted
     """
 
     tcp_syn_s: float = 120
@@ -56,6 +62,9 @@ class FlowOptions:
     key_vni: bool = False
     max_flows: int = 860_000
     max_fragmented: int = 65_536
+    apps: bool = True
+    signatures: Signatures | None = None
+    apps_waiting_bytes: int = 64 << 20
 
     @classmethod
     def one_per_tuple(cls) -> FlowOptions:
@@ -67,7 +76,9 @@ class FlowOptions:
         options: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            if name.endswith("_s"):
+            if name == "signatures":
+                options["app_signatures"] = [] if value is None else value.native()
+            elif name.endswith("_s"):
                 if not 0 <= value <= 9e9:
                     raise ValueError(f"{name} is {value}; a timeout lies between 0 (never) and 9e9 seconds")
                 options[name.removesuffix("_s") + "_ns"] = round(value * 1e9)
@@ -86,13 +97,53 @@ class FlowColumns(PacketColumns):
     times and states (csrc/include/meshsieve/flow_columns.def): flow_id, flow_slot, packets, bytes, packets_reply,
     bytes_reply, first_ns, last_ns, tcp_flags_or, tcp_flags_or_reply, tcp_state (``TCP_STATES``), retransmissions,
     retransmissions_reply, end_reason (``ENDS``), notes (bits, ``NOTES``), status (``capture.STATUSES``), number, file,
-    and the outer columns of tunnels.
+    and the outer columns of tunnels; app, app_how (``apps.HOWS``), app_by_port, and the attributes that any flow has,
+    as codes (``attribute_codes``).
+    ``app_names`` names of ``app``: ``apps.NAMES``, then those of user signatures
+    ``texts``     texts of the attributes
     ``problem``   why the capture could not be read to its end, or None (``flows.read`` only)
     ``stats``     of the table that made them (``flows.read`` only)
     """
 
     problem: str | None = None
     stats: dict[str, int] | None = None
+    app_names: tuple[str, ...] = apps.NAMES
+    texts: TextTable = TextTable()
+
+    @property
+    def apps(self) -> list[str]:
+        """The application of each flow; "" where it is not known."""
+        return [self.app_names[code] for code in self.extra["app"]]
+
+    def attribute_codes(self, name: str) -> Array:
+        """int32 (n,): each flow's ``name`` (one of ``apps.ATTRIBUTES``) as a code into ``texts``, -1 without one."""
+        if name not in apps.ATTRIBUTES:
+            raise ColumnError(f"no attribute is called '{name}'; attributes: {', '.join(apps.ATTRIBUTES)}")
+        codes = self.extra.get(name)
+        return np.full(len(self), -1, np.int32) if codes is None else codes
+
+    def attribute(self, name: str) -> list[str | None]:
+        """Each flow's ``name`` (one of ``apps.ATTRIBUTES``), None without one."""
+        return [None if code < 0 else self.texts.texts[code] for code in self.attribute_codes(name)]
+
+    def attributes(self, i: int) -> dict[str, str]:
+        """All attributes of flow ``i``."""
+        values = {name: self.attribute_codes(name)[i] for name in apps.ATTRIBUTES if name in self.extra}
+        return {name: str(self.texts.texts[code]) for name, code in values.items() if code >= 0}
+
+    def take(self, indices: Array) -> FlowColumns:
+        """The flows at ``indices`` (integers or a boolean mask), in that order."""
+        return self._with_texts(super().take(indices))
+
+    def with_fields(self, fields: Mapping[str, Any]) -> FlowColumns:
+        """The same flows with the given fields set, on every flow."""
+        return self._with_texts(super().with_fields(fields))
+
+    def _with_texts(self, columns: PacketColumns) -> FlowColumns:
+        out = FlowColumns.__new__(FlowColumns)
+        out.__dict__.update(columns.__dict__)
+        out.app_names, out.texts = self.app_names, self.texts
+        return out
 
     @property
     def community_ids(self) -> list[str]:
@@ -121,6 +172,11 @@ class FlowColumns(PacketColumns):
         columns["end_reason"] = tables.names(extra["end_reason"], ENDS)
         columns["notes"] = extra["notes"]
         columns["status"] = tables.names(extra["status"], STATUSES)
+        columns["app"] = tables.names(extra["app"], ("", *self.app_names[1:]))
+        columns["app_how"] = tables.names(extra["app_how"], apps.HOWS)
+        columns["app_by_port"] = tables.names(extra["app_by_port"], apps.NAMES)
+        for name in apps.ATTRIBUTES:
+            columns[name] = tables.texts(self.attribute_codes(name), self.texts.texts)
         columns["tunnel"] = tables.names(extra["tunnel"], TUNNELS)
         tunnelled = extra["tunnel"] != 0
         columns["vni"] = tables.optional(extra["vni"], tunnelled)
@@ -158,7 +214,9 @@ class FlowTable:
     """
 
     def __init__(self, options: FlowOptions | None = None) -> None:
-        self._native = _core.FlowTable((options or FlowOptions())._native())
+        options = options or FlowOptions()
+        self._native = _core.FlowTable(options._native())
+        self._app_names = apps.NAMES + (() if options.signatures is None else options.signatures.names)
 
     def update(self, batch: PacketColumns) -> PacketColumns:
         """The same packets with the columns of flows; call it once a batch, in capture order.
@@ -184,12 +242,20 @@ class FlowTable:
     def take_finished(self) -> FlowColumns:
         """Records of flows that have ended since the last call, in the order of their ends (which depends on nothing
         but the packets and the options)."""
-        return _flow_columns(self._native.take_finished(False))
+        return self._columns(self._native.take_finished(False))
 
     def finish(self) -> FlowColumns:
         """Ends every flow; returns all records not taken yet, by flow_id."""
         self._native.finish()
-        return _flow_columns(self._native.take_finished(True))
+        return self._columns(self._native.take_finished(True))
+
+    def _columns(self, native: Any) -> FlowColumns:
+        fields, present, extra = native.arrays()
+        codes, texts = native.attributes()
+        columns = FlowColumns._of_checked(fields, present, {**extra, **codes}, len(native), native)
+        assert isinstance(columns, FlowColumns)
+        columns.app_names, columns.texts = self._app_names, TextTable(texts)
+        return columns
 
     @property
     def finished(self) -> int:
@@ -204,7 +270,8 @@ class FlowTable:
     @property
     def stats(self) -> dict[str, int]:
         """Counts: packets (seen), flows (ever started), live, evicted, packets_without_flow, fragments_waiting (later
-        fragments before their first one), fragments_unmatched, fragmented_evicted, bytes (memory)."""
+        fragments before their first one), fragments_unmatched, fragmented_evicted,
+        apps_given_up (applications not decided because too much payload waited), bytes (memory)."""
         stats: dict[str, int] = self._native.stats
         return stats
 
@@ -246,13 +313,6 @@ def _packets(path: Any, table: FlowTable, how: dict[str, Any]) -> CaptureReader:
         path.flows = table
         return path
     return capture.read(path, flows=table, **how)
-
-
-def _flow_columns(native: Any) -> FlowColumns:
-    fields, present, extra = native.arrays()
-    columns = FlowColumns._of_checked(fields, present, extra, len(native), native)
-    assert isinstance(columns, FlowColumns)
-    return columns
 
 
 def _native_batch(batch: PacketColumns) -> Any:

@@ -6,7 +6,7 @@ Needs the ``arrow`` extra (pyarrow); pandas and polars when they are asked for.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -74,7 +74,13 @@ def optional(values: Array, known: npt.NDArray[np.bool_]) -> Any:
 def names(codes: Array, vocabulary: tuple[str, ...]) -> Any:
     """Small codes as an Arrow dictionary array of their names."""
     pa = require("pyarrow", "arrow")
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), pa.array(vocabulary))
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int16)), pa.array(vocabulary))
+
+
+def texts(codes: Array, table: Sequence[str | None]) -> Any:
+    """Codes into ``table`` as an Arrow dictionary array; -1 is null."""
+    pa = require("pyarrow", "arrow")
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(table, pa.string()))
 
 
 def times(nanoseconds: Array) -> Any:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from meshsieve import apps
 from meshsieve.columns import PacketColumns
 from meshsieve.labels import TextTable
 from meshsieve.output import Column
 from meshsieve.protocols import PROTOCOL_NAMES
 
+if TYPE_CHECKING:
+    from meshsieve.flows import FlowColumns
+
 _PROTOCOLS = TextTable(list(PROTOCOL_NAMES))
-_APPLICATIONS = TextTable()
+_HOWS = TextTable([None, *apps.HOWS[1:]])
+_BUILT_IN = TextTable([None, *apps.NAMES[1:]])
+_NO_TEXTS = TextTable()
+
+# The attributes that rows about verdicts show; rows about flows show all.
+MAIN_ATTRIBUTES = ("sni", "alpn", "tls_version", "tls_cipher", "http_host", "http_path", "dns_name", "smb_dialect")
 
 
 def endpoint_columns(headers: PacketColumns) -> list[Column]:
@@ -32,7 +42,7 @@ def endpoint_columns(headers: PacketColumns) -> list[Column]:
     return [*columns, Column.text("proto", np.where(headers.has("proto"), proto, -1), _PROTOCOLS)]
 
 
-def flow_columns(flows: PacketColumns) -> list[Column]:
+def flow_columns(flows: FlowColumns, attributes: Sequence[str] = MAIN_ATTRIBUTES) -> list[Column]:
     """A flow's columns; packets and bytes are those of both directions together."""
     extra = flows.extra
     packets, octets = flow_volume(flows)
@@ -44,10 +54,24 @@ def flow_columns(flows: PacketColumns) -> list[Column]:
         Column.number("bytes_reply", extra["bytes_reply"]),
         Column.number("first_ns", extra["first_ns"]),
         Column.number("last_ns", extra["last_ns"]),
-        Column.text("app", np.full(len(flows), -1), _APPLICATIONS),
+        *app_columns(flows, attributes),
         Column.number("vlan", flows["vlan"], valid=flows.has("vlan")),
         Column.number("vni", extra["vni"], valid=extra["tunnel"] != 0),
     ]
+
+
+def app_columns(flows: FlowColumns, attributes: Sequence[str]) -> list[Column]:
+    """app, app_how, app_by_port, then the attributes, each by its name; what is not known is null."""
+    names = _BUILT_IN if flows.app_names is apps.NAMES else TextTable([None, *flows.app_names[1:]])
+    columns = [
+        Column.text("app", flows.extra["app"].astype(np.int32), names),
+        Column.text("app_how", flows.extra["app_how"].astype(np.int32), _HOWS),
+        Column.text("app_by_port", flows.extra["app_by_port"].astype(np.int32), _BUILT_IN),
+    ]
+    for name in attributes:
+        table = flows.texts if name in flows.extra else _NO_TEXTS
+        columns.append(Column.text(name, flows.attribute_codes(name), table))
+    return columns
 
 
 def flow_volume(flows: PacketColumns) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

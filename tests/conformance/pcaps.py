@@ -1,4 +1,4 @@
-"""Captures against what other tools read in them: packets and flows.
+"""Captures against what other tools read in them: packets, flows, applications and attributes.
 
 Truth: ``expected.json`` beside the captures (format: data/pcaps). For every file the number of packets must be that of
 capinfos. For files that are not malformed and whose flows are listed whole, our flows (one a 5-tuple of the innermost
@@ -11,17 +11,22 @@ How the lists are made comparable, each step named in the output where it applie
   datagram: tshark counts them apart, we count them in the flow of their first fragment. Such a row holds if we have a
   flow between the same addresses.
   Rows ``ah`` between IPv6 addresses hold likewise: AH is an IPv6 extension header, and we go on to what is behind it.
+
+Applications: flows of tiers A and B that are not malformed; an answer in ``accept`` is right too, no answer counts as
+undecided. A port guess is no answer. Attributes: tests/conformance/pcap_attributes.py.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from meshsieve import flows, tables
 from meshsieve.errors import MeshsieveError
+from tests.conformance.pcap_attributes import check_attributes
 from tests.conformance.report import Report
 
 # IANA protocol numbers as expected.json calls them; others are ip-N.
@@ -37,6 +42,7 @@ Key = tuple[str, Ends]
 
 def run(folder: Path) -> Report:
     report = Report()
+    scored: Counter[str] = Counter()
     truth = json.loads((folder / "expected.json").read_text())
     for entry in truth["files"]:
         path = folder / entry["file"]
@@ -50,8 +56,49 @@ def run(folder: Path) -> Report:
             continue
         _packets(report, entry, columns)
         _flows(report, entry, columns)
-    report.note("scored: packet counts and flows; applications and attributes are not scored by this runner")
+        if entry["category"] != "malformed":
+            _applications(report, scored, entry, columns)
+    _accuracy(report, scored)
     return report
+
+
+def _applications(report: Report, scored: Counter[str], entry: dict[str, Any], columns: flows.FlowColumns) -> None:
+    ours = {key: i for i, key in enumerate(_keys(columns))}
+    names = columns.apps
+    for row in entry["flows"]:
+        i = ours.get((row["proto"], _ends(row["src"], row["sport"], row["dst"], row["dport"])))
+        if i is None:
+            if row.get("tier") in ("A", "B"):
+                report.note(
+                    f"{entry['file']}: application of {row['proto']} {row['src']} {row['dst']} not scored: no flow"
+                )
+            continue
+        if row.get("tier") in ("A", "B"):
+            got, expected = names[i], row["app"]
+            where = f"{_text((row['proto'], _ends(row['src'], row['sport'], row['dst'], row['dport'])))}"
+            if got in {expected, *row.get("accept", ())}:
+                scored["right"] += 1
+                report.right()
+            elif not got:
+                scored["no answer"] += 1
+                scored[f"{expected} -> no answer"] += 1
+                report.undecided(entry["file"], f"application {expected} not known: {where}")
+            else:
+                scored["wrong"] += 1
+                scored[f"{expected} -> {got}"] += 1
+                report.wrong(entry["file"], f"application is {got}, expected {expected}: {where}")
+        check_attributes(report, entry["file"], columns, i, row.get("truth", {}))
+
+
+def _accuracy(report: Report, scored: Counter[str]) -> None:
+    outcomes = ("right", "no answer", "wrong")
+    total = sum(scored[outcome] for outcome in outcomes)
+    if total:
+        shares = ", ".join(f"{outcome} {scored[outcome]} ({scored[outcome] / total:.1%})" for outcome in outcomes)
+        report.note(f"applications of {total} flows: {shares}")
+    for confusion, n in scored.most_common():
+        if "->" in confusion:
+            report.note(f"confusion: {confusion}: {n}")
 
 
 def _packets(report: Report, entry: dict[str, Any], columns: flows.FlowColumns) -> None:

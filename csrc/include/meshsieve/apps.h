@@ -98,7 +98,7 @@ struct UserSignature {
   uint8_t proto = 0;                                // 6, 17, or 0 for both
   std::vector<std::pair<uint16_t, uint16_t>> ports;  // responder port ranges; empty = any
   std::string prefix, mask;                         // the first bytes, compared under the mask; empty = any
-  std::vector<std::string> host_suffixes;           // of sni, http_host or dns_name, lower case; empty = any
+  std::vector<std::string> host_suffixes;           // of sni, http_host or dns_name; "=name" is whole; empty = any
 };
 
 struct AppOptions {

@@ -40,6 +40,8 @@ class RowFormatter {
 
   // Adds pieces to the table of a text column; codes count from 0 in the order of adding.
   void add_texts(size_t column, const std::vector<std::string>& pieces);
+  // Empties the table of a text column: its codes count from 0 again.
+  void clear_texts(size_t column);
   size_t texts(size_t column) const { return tables_[column].size(); }
   // Appends n rows to `out`. Throws ModelError if the columns do not fit the layout or a code has no text.
   void append(const std::vector<CellColumn>& columns, size_t n, std::string& out) const;

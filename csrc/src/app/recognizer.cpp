@@ -20,7 +20,9 @@ bool is_multicast(const U128& address, uint8_t ip_ver) {
   return v4 >> 28 == 14 || v4 == 0xffffffff || (v4 & 0xff) == 0xff;
 }
 
-bool ends_nocase(std::string_view text, std::string_view suffix) {
+// "=name" is the whole name, everything else a suffix.
+bool fits_host(std::string_view text, std::string_view suffix) {
+  if (suffix.starts_with('=')) return equals_nocase(text, suffix.substr(1));
   return text.size() >= suffix.size() && equals_nocase(text.substr(text.size() - suffix.size()), suffix);
 }
 
@@ -226,7 +228,7 @@ void Recognizer::apply_host_signatures(const Attributes& attributes, FlowRow& ro
     if (signature.proto != 0 && signature.proto != row.proto) continue;
     for (const std::string& suffix : signature.host_suffixes) {
       for (const std::string_view host : hosts) {
-        if (host.empty() || !ends_nocase(host, suffix)) continue;
+        if (host.empty() || !fits_host(host, suffix)) continue;
         row.app = static_cast<uint16_t>(static_cast<uint16_t>(App::built_in) + signature.app);
         row.app_how = static_cast<uint8_t>(AppHow::signature);
         return;

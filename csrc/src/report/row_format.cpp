@@ -81,6 +81,12 @@ void RowFormatter::add_texts(size_t column, const std::vector<std::string>& piec
   }
 }
 
+void RowFormatter::clear_texts(size_t column) {
+  if (column >= cells_.size() || cells_[column].kind != CellKind::text) throw ModelError("this column holds no text");
+  tables_[column].clear();
+  longest_[column] = 0;
+}
+
 void RowFormatter::append(const std::vector<CellColumn>& columns, size_t n, std::string& out) const {
   if (columns.size() != cells_.size()) throw ModelError("the columns do not fit the layout of the rows");
   size_t longest_row = row_begin_.size() + row_end_.size();

@@ -97,6 +97,7 @@ class Rows {
     if (columns.size() != kinds_.size()) throw ModelError("the columns do not fit the layout of the rows");
     return format_rows(formatter_, kinds_, n, columns);
   }
+  void clear_texts(size_t column) { formatter_.clear_texts(column); }
   void add_texts(size_t column, const std::vector<std::string>& pieces) { formatter_.add_texts(column, pieces); }
 
  private:
@@ -117,6 +118,7 @@ void bind_report(py::module_& module) {
                     std::string>(),
            py::arg("cells"), py::arg("row_begin"), py::arg("row_end"), py::arg("null_text"))
       .def("add_texts", &Rows::add_texts, py::arg("column"), py::arg("pieces"))
+      .def("clear_texts", &Rows::clear_texts, py::arg("column"))
       .def("format", &Rows::format, py::arg("n"), py::arg("columns"));
   module.def("format_addresses", &format_addresses, py::arg("data"), py::arg("version"), py::arg("valid"));
 }

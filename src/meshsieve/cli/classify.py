@@ -9,7 +9,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from meshsieve.cli.options import FLOW_FORMATS, add_capture, add_output, add_policy, load_engine, take_trailing_words
+from meshsieve.cli.options import (
+    FLOW_FORMATS,
+    add_capture,
+    add_output,
+    add_policy,
+    add_signatures,
+    load_engine,
+    take_trailing_words,
+)
 
 EXAMPLES = """\
 examples:
@@ -24,6 +32,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_capture(parser)
+    add_signatures(parser)
     add_policy(parser)
     add_output(parser, FLOW_FORMATS)
     parser.add_argument("--by", choices=("flow", "packet"), default="flow", help="what a row is (default: flow)")
@@ -33,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     expression = take_trailing_words(options, ("captures", "policies"), "filter")
     engine = load_engine(options)
 
+    from meshsieve.apps import load_signatures
     from meshsieve.cli.sink import open_sink, print_text
     from meshsieve.cli.stderr import Progress, show_open, warn
 
@@ -46,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
             iif=options.iif,
             oif=options.oif,
             progress=progress,
+            signatures=load_signatures(options.signatures) if options.signatures else None,
         )
         if options.format == "table":
             from meshsieve.cli.terminal import colours, columns

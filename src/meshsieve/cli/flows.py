@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from meshsieve.cli.options import FLOW_FORMATS, add_capture, add_output, take_trailing_words
+from meshsieve.cli.options import FLOW_FORMATS, add_capture, add_output, add_signatures, take_trailing_words
 
 if TYPE_CHECKING:
     from meshsieve import flows
@@ -26,18 +26,20 @@ _BATCH = 16384  # flows written at a time
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_capture(parser)
+    add_signatures(parser)
     add_output(parser, FLOW_FORMATS)
 
 
 def run(options: argparse.Namespace) -> int:
     expression = take_trailing_words(options, ("captures",), "filter")
 
-    from meshsieve import capture, flows
+    from meshsieve import apps, capture, flows
     from meshsieve.cli.sink import open_sink, print_text
     from meshsieve.cli.stderr import Progress, warn
     from meshsieve.traffic_columns import flow_columns
 
-    table = flows.FlowTable()
+    signatures = apps.load_signatures(options.signatures) if options.signatures else None
+    table = flows.FlowTable(flows.FlowOptions(signatures=signatures))
     reader = capture.read(
         options.captures, filter=expression or None, count=options.count, strict=options.strict_capture, flows=table
     )
@@ -58,9 +60,9 @@ def run(options: argparse.Namespace) -> int:
             text = largest_flows_text(finished(), options.limit, columns=wide, colours=coloured)
             print_text(text, options.output)
         else:
-            with open_sink(options, flow_columns(flows.FlowTable().finish())) as sink:
+            with open_sink(options, flow_columns(flows.FlowTable().finish(), apps.ATTRIBUTES)) as sink:
                 for batch in finished():
-                    sink.write(flow_columns(batch))
+                    sink.write(flow_columns(batch, apps.ATTRIBUTES))
                 sink.end({"stats": table.stats})
     lost = table.stats["packets_without_flow"]
     if lost:

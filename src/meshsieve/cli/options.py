@@ -39,6 +39,14 @@ def add_capture(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_signatures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--signatures",
+        metavar="FILE",
+        help="signatures of your own applications, before the built-in ones (docs/apps.md)",
+    )
+
+
 def add_policy(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("policy")
     group.add_argument(

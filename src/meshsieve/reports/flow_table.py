@@ -13,9 +13,10 @@ from typing import Literal
 import numpy as np
 
 from meshsieve.classification import ClassifiedBatch
-from meshsieve.columns import PacketColumns
 from meshsieve.decision import ACTION_NAMES, NOT_JUDGED, DecisionTables
+from meshsieve.flows import FlowColumns
 from meshsieve.policy import Verdict
+from meshsieve.reports.escape import printable
 from meshsieve.reports.text import bold, byte_text, summary_text, table_text
 from meshsieve.summary import Summary
 from meshsieve.traffic_columns import flow_columns
@@ -113,7 +114,7 @@ class RowsTable:
         return _Row(size, (verdict, proto, *ends, f"{one['packets']:,}", byte_text(size), rule, place))
 
 
-def largest_flows_text(batches: Iterable[PacketColumns], limit: int, *, columns: int | None, colours: bool) -> str:
+def largest_flows_text(batches: Iterable[FlowColumns], limit: int, *, columns: int | None, colours: bool) -> str:
     """The largest flows, without verdicts; ``batches`` come from a flow table."""
     kept: list[_Row] = []
     count = 0
@@ -126,10 +127,12 @@ def largest_flows_text(batches: Iterable[PacketColumns], limit: int, *, columns:
             ends = (_end(one["src"], one["sport"]), _end(one["dst"], one["dport"]))
             seconds = f"{(one['last_ns'] - one['first_ns']) / 1e9:.3f}"
             volume = (f"{one['packets']:,}", byte_text(one["bytes"]))
-            kept.append(_Row(one["bytes"], (str(one["proto"] or "-"), *ends, *volume, seconds)))
+            name = one["sni"] or one["http_host"] or one["dns_name"]
+            about = (str(one["app"] or "-"), printable(str(name)) if name else "-")
+            kept.append(_Row(one["bytes"], (str(one["proto"] or "-"), *ends, *about, *volume, seconds)))
         kept = sorted(kept, key=lambda row: -row.size)[:limit]
-    heads = ["PROTO", "SOURCE", "DESTINATION", "PACKETS", "BYTES", "SECONDS"]
-    text = table_text(heads, [row.cells for row in kept], right=frozenset({3, 4, 5}), columns=columns, colours=colours)
+    heads = ["PROTO", "SOURCE", "DESTINATION", "APP", "NAME", "PACKETS", "BYTES", "SECONDS"]
+    text = table_text(heads, [row.cells for row in kept], right=frozenset({5, 6, 7}), columns=columns, colours=colours)
     if count > len(kept):
         text += "\n" + bold(
             f"({len(kept)} of {count:,} flows, the largest; --limit N shows more, -o ndjson all)", colours

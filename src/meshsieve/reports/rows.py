@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from meshsieve import _core
+from meshsieve.labels import TextTable
 from meshsieve.output import Column
 from meshsieve.reports.escape import printable
 
@@ -30,7 +31,8 @@ def csv_text(text: str) -> str:
 
 
 class RowWriter:
-    """Formats batches of the same columns, one after another; keeps the finished texts between batches."""
+    """Formats batches of the same columns, one after another; keeps the finished texts of a table between batches that
+    share it."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class RowWriter:
         self._text = text
         self._null = null
         self._done = [0] * len(columns)
+        self._tables: list[TextTable | None] = [None] * len(columns)
         cells = [(c.kind, prefix.encode(), quote_addresses) for c, prefix in zip(columns, prefixes, strict=True)]
         self._formatter = _core.RowFormatter(cells, row_begin.encode(), row_end.encode(), null.encode())
 
@@ -53,6 +56,10 @@ class RowWriter:
         """All rows of a batch."""
         for position, column in enumerate(columns):
             if column.table is not None:
+                if column.table is not self._tables[position]:
+                    self._tables[position] = column.table
+                    self._done[position] = 0
+                    self._formatter.clear_texts(position)
                 new = column.table.texts[self._done[position] :]
                 if new:
                     pieces = [(self._null if t is None else self._text(t)).encode() for t in new]
