@@ -50,7 +50,10 @@ std::string hex4(uint16_t value) {
 
 std::string joined_hex(const Values& values) {
   std::string out;
-  for (const uint16_t value : values) out += (out.empty() ? "" : ",") + hex4(value);
+  for (const uint16_t value : values) {
+    if (!out.empty()) out += ',';
+    out += hex4(value);
+  }
   return out;
 }
 
@@ -137,7 +140,10 @@ bool parse(Bytes body, HelloOf carrier, ClientHello& hello) {
 
 std::string ja3(const ClientHello& hello) {
   std::string formats;
-  for (const uint16_t format : hello.point_formats) formats += (formats.empty() ? "" : "-") + std::to_string(format);
+  for (const uint16_t format : hello.point_formats) {
+    if (!formats.empty()) formats += '-';
+    formats += std::to_string(format);
+  }
   return md5_hex(std::to_string(hello.version) + ',' + joined_decimal(hello.ciphers) + ',' +
                  joined_decimal(hello.extensions) + ',' + joined_decimal(hello.groups) + ',' + formats);
 }
@@ -246,7 +252,10 @@ bool read_client_hello(Bytes body, HelloOf carrier, Attributes& out) {
   if (!parse(body, carrier, hello)) return false;
   if (!hello.server_name.empty()) out.set(Attribute::sni, hello.server_name);
   std::string protocols;
-  for (const std::string_view name : hello.alpn) protocols += (protocols.empty() ? "" : ",") + std::string(name);
+  for (const std::string_view name : hello.alpn) {
+    if (!protocols.empty()) protocols += ',';
+    protocols += name;
+  }
   if (!protocols.empty()) out.set(Attribute::alpn, protocols);
   if (hello.encrypted) out.set(Attribute::ech, "outer");
   out.set(Attribute::tls_version, tls_version_name(highest_version(hello, carrier)));
@@ -276,7 +285,8 @@ bool read_server_hello(Bytes body, Attributes& out) {
       const uint16_t kind = extensions.u16();
       Reader extension(extensions.vector16());
       if (!extensions.ok()) return false;
-      kinds += (kinds.empty() ? "" : "-") + std::to_string(kind);
+      if (!kinds.empty()) kinds += '-';
+      kinds += std::to_string(kind);
       if (kind == kSupportedVersions) version = extension.u16();
       if (kind == kAlpn) {
         Reader names(extension.vector16());

@@ -7,6 +7,7 @@
 #include "app/dissectors.h"
 #include "app/handshake.h"
 #include "app/text.h"
+#include "http/hpack.h"
 
 namespace meshsieve::app {
 
@@ -50,6 +51,13 @@ bool could_be_request(std::string_view text) {
   return false;
 }
 
+bool has_host_line(std::string_view headers) {
+  while (const auto line = next_line(headers)) {
+    if (starts_nocase(*line, "host:")) return true;
+  }
+  return false;
+}
+
 Message read_message(Bytes bytes) {
   Message out;
   std::string_view text = text_of(bytes);
@@ -68,11 +76,13 @@ Message read_message(Bytes bytes) {
     return out;
   } else {
     const size_t space = line->find(' '), last = line->rfind(' ');
-    if (space == std::string_view::npos || last <= space || !is_token(line->substr(0, space))) return out;
-    if (!is_version(line->substr(last + 1))) return out;
+    if (space == std::string_view::npos || !is_token(line->substr(0, space))) return out;
+    // A line without version is one of HTTP only with headers behind it.
+    const bool versioned = last > space && is_version(line->substr(last + 1));
+    if (!versioned && (!could_be_request(all) || !has_host_line(text))) return out;
     out.request = true;
     out.method = line->substr(0, space);
-    out.target = trimmed(line->substr(space + 1, last - space - 1));
+    out.target = trimmed(versioned ? line->substr(space + 1, last - space - 1) : word(line->substr(space + 1), " "));
   }
   out.answer = Answer::yes;
   while (const auto header = next_line(text)) {
@@ -147,6 +157,25 @@ Answer http(const Payload& p, Findings& out) {
 
 constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+struct Frame {
+  uint8_t type, flags;
+  uint32_t stream;
+  Bytes body;
+  bool ok;
+};
+
+Frame read_frame(Reader& reader) {
+  const uint32_t size = reader.u24();
+  Frame out{};
+  out.type = reader.u8();
+  out.flags = reader.u8();
+  out.stream = reader.u32();
+  out.ok = reader.ok() && out.type <= 9 && out.stream >> 31 == 0 && size <= 1 << 20;
+  if (out.ok) out.body = reader.bytes(size);
+  out.ok = out.ok && reader.ok();
+  return out;
+}
+
 // A SETTINGS frame that begins a connection: stream 0, known identifiers.
 Answer begins_with_settings(Bytes bytes) {
   Reader reader(bytes);
@@ -164,12 +193,61 @@ Answer begins_with_settings(Bytes bytes) {
   return Answer::yes;
 }
 
+void keep_header(const std::string& name, const std::string& value, Attributes& out) {
+  if (name == ":method") out.set(Attribute::http_method, value);
+  if (name == ":path") out.set(Attribute::http_path, value);
+  if (name == ":authority") out.set(Attribute::http_host, value);
+  if (name == ":status") out.set(Attribute::http_status, value);
+  if (name == "user-agent") out.set(Attribute::user_agent, value);
+  if (name == "server") out.set(Attribute::server_software, value);
+  if (name == "content-type") out.set(Attribute::content_type, value);
+  if (name == "grpc-status") out.set(Attribute::grpc_status, value);
+}
+
+// Headers of the frames that have come whole.
+void read_frames(Bytes bytes, Attributes& out, size_t& n_frames) {
+  constexpr uint8_t kData = 0, kHeaders = 1, kContinuation = 9, kEndHeaders = 4, kPadded = 8, kPriority = 32;
+  constexpr size_t kMaxList = 16 << 10;
+  HpackDecoder decoder;
+  std::vector<uint8_t> block;
+  Reader reader(bytes);
+  for (Frame frame; (frame = read_frame(reader)).ok;) {
+    ++n_frames;
+    Reader body(frame.body);
+    size_t padding = 0;
+    if ((frame.type == kData || frame.type == kHeaders) && (frame.flags & kPadded) != 0) padding = body.u8();
+    if (frame.type == kHeaders && (frame.flags & kPriority) != 0) body.skip(5);
+    if (!body.ok() || padding > body.left()) return;
+    if (frame.type != kHeaders && frame.type != kContinuation) continue;
+    const Bytes part = body.bytes(body.left() - padding);
+    block.insert(block.end(), part.begin(), part.end());
+    if ((frame.flags & kEndHeaders) == 0) continue;
+    HeaderLines lines;
+    if (!decoder.decode(block, kMaxList, lines).ok) return;
+    block.clear();
+    for (const auto& [name, value] : lines) keep_header(name, value, out);
+  }
+}
+
 Answer http2(const Payload& p, Findings& out) {
+  const auto frames_of = [](Bytes bytes) {
+    return bytes.size() >= kPreface.size() && begins(bytes, kPreface) ? bytes.subspan(kPreface.size()) : bytes;
+  };
   Answer answer = Answer::no;
   if (could_begin(p.here, kPreface)) answer = begins(p.here, kPreface) ? Answer::yes : Answer::more;
   else answer = begins_with_settings(p.here);
   if (answer != Answer::yes) return answer;
   out.app = App::http2;
+  size_t n_frames = 0;
+  read_frames(frames_of(p.here), out.attributes, n_frames);
+  read_frames(frames_of(p.there), out.attributes, n_frames);
+  if (out.attributes.get(Attribute::content_type).starts_with("application/grpc")) {
+    out.attributes.set(Attribute::grpc_method, out.attributes.get(Attribute::http_path));
+    if (out.attributes.get(Attribute::http_path).starts_with("/etcdserverpb.")) out.app = App::etcd;
+    out.done = out.attributes.has(Attribute::grpc_status);
+  } else {
+    out.done = out.attributes.has(Attribute::http_status) && out.attributes.has(Attribute::http_path);
+  }
   return Answer::yes;
 }
 

@@ -68,7 +68,10 @@ std::string certificate_names(Bytes der) {
     alternative_names(expect_element(wrapped, kSequence).body, names);
   }
   std::string out;
-  for (const std::string& name : names) out += (out.empty() ? "" : ",") + name;
+  for (const std::string& name : names) {
+    if (!out.empty()) out += ',';
+    out += name;
+  }
   return out;
 }
 
