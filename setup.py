@@ -146,6 +146,7 @@ setup(
         Extension("meshsieve._fast", ["src/meshsieve/_fast.pyx"], language="c++"),
         Extension("meshsieve._fast_authz", ["src/meshsieve/_fast_authz.pyx"], language="c++"),
         Extension("meshsieve._fast_balance", ["src/meshsieve/_fast_balance.pyx"], language="c++"),
+        Extension("meshsieve._fast_routes", ["src/meshsieve/_fast_routes.pyx"], language="c++"),
     ],
     cmdclass={"build_ext": BuildExt},
 )

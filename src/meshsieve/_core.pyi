@@ -402,3 +402,94 @@ class RequestBatch:
     ) -> tuple[dict[str, bytes], dict[str, tuple[int, int, int]], dict[str, int], list[tuple[bytes, bytes]]]: ...
     def reading(self, row: int, options: NativeHttpOptions) -> tuple[Any, ...]:
         """(why the row is refused or "no", method, scheme, authority or None, target, path, header lines)."""
+
+class PathKind:
+    path: PathKind
+    prefix: PathKind
+    path_separated_prefix: PathKind
+    regex: PathKind
+    template: PathKind
+    connect: PathKind
+
+class RequireTls:
+    NONE: RequireTls
+    EXTERNAL_ONLY: RequireTls
+    ALL: RequireTls
+
+class TextMatch:
+    exact: TextMatch
+    prefix: TextMatch
+    suffix: TextMatch
+    contains: TextMatch
+    regex: TextMatch
+
+class TreeKind:
+    exact: TreeKind
+    prefix: TreeKind
+
+class JoinKind:
+    and_: JoinKind
+    or_: JoinKind
+    not_: JoinKind
+
+class RouteTable:
+    """A compiled route configuration (csrc/include/meshsieve/route_table.h)."""
+
+    @property
+    def stats(self) -> dict[str, int]: ...
+    @property
+    def header_names(self) -> list[bytes]: ...
+    @property
+    def capsule(self) -> Any: ...
+
+class RouteTableBuilder:
+    """Takes a configuration piece by piece; conditions and texts are named by the numbers returned. on_match: ("group"
+    or "tree", its number, keep_matching).
+
+    raises  CompileError beyond the table's limits
+    """
+
+    def __init__(
+        self,
+        options: NativeHttpOptions,
+        ignore_port: bool,
+        ignore_path_parameters: bool,
+        vhost_header: bytes | None,
+        default_facts: list[int],
+    ) -> None: ...
+    def text(self, kind: TextMatch, value: bytes, ignore_case: bool, regex: Regex | None) -> int: ...
+    def header_text(self, name: bytes, text: int, invert: bool, missing_as_empty: bool) -> int: ...
+    def header_present(self, name: bytes, present: bool, invert: bool, missing_as_empty: bool) -> int: ...
+    def header_range(self, name: bytes, low: int, high: int, invert: bool, missing_as_empty: bool) -> int: ...
+    def query_text(self, name: bytes, text: int) -> int: ...
+    def query_present(self, name: bytes, present: bool) -> int: ...
+    def cookie_text(self, name: bytes, text: int, invert: bool) -> int: ...
+    def grpc(self) -> int: ...
+    def tls(self, validated: bool, wanted: bool) -> int: ...
+    def runtime(self, fact: int | None, numerator: int, denominator: int) -> int: ...
+    def fact(self, fact: int) -> int: ...
+    def begin_host(self, domains: list[bytes], tls: RequireTls) -> int: ...
+    def begin_group(self) -> int: ...
+    def add_route(
+        self,
+        kind: PathKind,
+        value: bytes,
+        case_sensitive: bool,
+        regex: Regex | None,
+        pieces: Sequence[tuple[str, bytes]] | None,
+        conditions: list[int],
+    ) -> int: ...
+    def tree_text(self, header: bytes, text: int) -> int: ...
+    def tree_join(self, kind: JoinKind, members: list[int]) -> int: ...
+    def tree_list(
+        self, entries: list[tuple[int, tuple[str, int, bool]]], no_match: tuple[str, int, bool] | None
+    ) -> int: ...
+    def tree_map(
+        self,
+        kind: TreeKind,
+        header: bytes,
+        entries: list[tuple[bytes, tuple[str, int, bool]]],
+        no_match: tuple[str, int, bool] | None,
+    ) -> int: ...
+    def set_host_tree(self, tree: int) -> None: ...
+    def build(self) -> RouteTable: ...

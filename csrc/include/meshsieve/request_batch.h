@@ -3,8 +3,8 @@
 // What    One text column a property (method, scheme, authority, path, ...), header lines a row or a column a header,
 //         and numbers. Nothing is owned: the arrays belong to the caller (Python: meshsieve.request_columns) and must
 //         outlive the batch.
-// Forms   A text column is a buffer with offsets; with `codes` it is dictionary encoded, and code -1 is an absent value;
-//         with stride 0 its first value stands for every row.
+// Forms   A text column is a buffer with offsets; with `codes` it is dictionary encoded, and code -1 is an absent
+//         value; with stride 0 its first value stands for every row.
 // Names   Header names are lower case, values without surrounding blanks; both are the maker's duty (promise: a request
 //         is read once). Everything else is done by read_request (request_view.h).
 #pragma once
@@ -67,8 +67,8 @@ struct RequestBatch {
   // the caller's structured values (claims, metadata, filter state, runtime) the row has; 0: none of them.
   const int64_t* number[kRequestNumbers] = {};
 
-  // Headers, in two forms that add up: a column each, absent where a row lacks it, then lines [begin[i], begin[i + 1]) of
-  // row i, each with the position of its name in `line_names`.
+  // Headers, in two forms that add up: a column each, absent where a row lacks it, then lines [begin[i], begin[i + 1])
+  // of row i, each with the position of its name in `line_names`.
   struct HeaderColumn {
     std::string name;
     TextColumn value;

@@ -1,8 +1,8 @@
 // One request, read once: the only reading that routing and authorization see.
 //
-// What    Refusals of an HTTP/1 codec, host forms and path normalisation, as Envoy's HTTP connection manager does them, in
-//         this order: codec, host, escaped slashes, percent-decoding, dot segments, repeated slashes. No byte is decoded
-//         twice. Header lines whose names nobody asked for are left out.
+// What    Refusals of an HTTP/1 codec, host forms and path normalisation, as Envoy's HTTP connection manager does them,
+//         in this order: codec, host, escaped slashes, percent-decoding, dot segments, repeated slashes. No byte is
+//         decoded twice. Header lines whose names nobody asked for are left out.
 // Why     Python's routes/http_options.py is the reference; this is the same for millions of rows without the lock.
 // Cost    One pass over the target; memory is written only where normalisation changes something.
 // Limits  Views point into the caller's bytes or into the scratch, and die with either.
@@ -67,8 +67,8 @@ struct RequestScratch {
   std::vector<HeaderLine> lines;
 };
 
-// The reading of a request whose properties are set as given. `view` comes in with method, scheme, authority (has_authority
-// false where it is absent or empty), target and headers, and goes out as everybody sees it.
+// The reading of a request whose properties are set as given. `view` comes in with method, scheme, authority
+// (has_authority false where it is absent or empty), target and headers, and goes out as everybody sees it.
 Refused read_request(const HttpOptions& options, RequestView& view, RequestScratch& scratch);
 
 // Rows of a batch as views.

@@ -8,9 +8,10 @@ namespace {
 
 // Methods of Envoy's HTTP/1 codec.
 constexpr std::string_view kMethods[] = {
-    "ACL", "BIND", "CHECKOUT", "CONNECT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR",
-    "MKCOL", "MOVE", "MSEARCH", "M-SEARCH", "NOTIFY", "OPTIONS", "PATCH", "POST", "PROPFIND", "PROPPATCH", "PURGE", "PUT",
-    "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "TRACE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE"};
+    "ACL",      "BIND",     "CHECKOUT", "CONNECT",   "COPY",   "DELETE",     "GET",         "HEAD",   "LINK",
+    "LOCK",     "MERGE",    "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE",    "MSEARCH",     "M-SEARCH", "NOTIFY",
+    "OPTIONS",  "PATCH",    "POST",     "PROPFIND",  "PROPPATCH", "PURGE",   "PUT",         "REBIND", "REPORT",
+    "SEARCH",   "SOURCE",   "SUBSCRIBE", "TRACE",    "UNBIND", "UNLINK",     "UNLOCK",      "UNSUBSCRIBE"};
 
 bool known_method(std::string_view method) {
   if (method == "GET" || method == "POST") return true;
@@ -29,8 +30,8 @@ constexpr std::array<uint8_t, 256> hex_table() {
 constexpr std::array<uint8_t, 256> kHex = hex_table();
 
 bool is_unreserved(uint8_t c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' ||
-         c == '~';
+  const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  return letter || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
 }
 
 bool is_digits(std::string_view text) {
@@ -136,8 +137,8 @@ std::string without_dot_parameters(std::string_view path) {
   return out;
 }
 
-// Codes of unreserved characters decoded. A `%` that begins no code stays, unless a decoded character would make it begin
-// one: then it is written `%25`, so that nothing can be decoded twice (googleurl's CheckForNestedEscapes).
+// Codes of unreserved characters decoded. A `%` that begins no code stays, unless a decoded character would make it
+// begin one: then it is written `%25`, so that nothing can be decoded twice (googleurl's CheckForNestedEscapes).
 std::string decoded_unreserved(std::string_view path) {
   const auto hex = [](char c) { return kHex[static_cast<uint8_t>(c)]; };
   std::string out;

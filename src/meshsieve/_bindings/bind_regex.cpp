@@ -8,7 +8,8 @@ namespace py = pybind11;
 using meshsieve::Regex;
 
 void bind_regex(py::module_& module) {
-  py::class_<Regex>(module, "Regex", "A regular expression with RE2's semantics over bytes; see csrc regex.h.")
+  py::class_<Regex, std::shared_ptr<Regex>>(module, "Regex",
+                                            "A regular expression with RE2's semantics over bytes; see csrc regex.h.")
       .def(py::init([](const py::bytes& pattern) { return Regex(std::string(pattern)); }), py::arg("pattern"))
       .def("full_match", [](const Regex& re, const py::bytes& text) { return re.full_match(std::string_view(text)); })
       .def("groups",

@@ -230,7 +230,8 @@ void bind_requests(py::module_& module) {
             for (int64_t i = 0; i < lines; ++i)
               require(name_codes.data()[i] >= 0 && static_cast<size_t>(name_codes.data()[i]) < names.size(), "headers",
                       "a code names no name");
-            batch.line_value = text_column(handle, "headers", data, offsets, std::nullopt, static_cast<size_t>(lines), false);
+            const size_t n_lines = static_cast<size_t>(lines);
+            batch.line_value = text_column(handle, "headers", data, offsets, std::nullopt, n_lines, false);
             batch.line_names = names;
             batch.line_begin = begin.data();
             batch.line_name = name_codes.data();
@@ -240,11 +241,13 @@ void bind_requests(py::module_& module) {
           py::arg("begin"), py::arg("names"), py::arg("name_codes"), py::arg("data"), py::arg("offsets"))
       .def(
           "set_address",
-          [](RequestHandle& handle, const std::string& name, const Array<uint64_t>& words, const Array<uint8_t>& ip_ver) {
+          [](RequestHandle& handle, const std::string& name, const Array<uint64_t>& words,
+             const Array<uint8_t>& ip_ver) {
             require(words.ndim() == 2 && words.shape(1) == 2 && static_cast<size_t>(words.shape(0)) == handle.batch.n &&
                         static_cast<size_t>(ip_ver.size()) == handle.batch.n,
                     name, "differs in length from the batch");
-            handle.batch.address[position(kAddresses, name)] = {reinterpret_cast<const U128*>(words.data()), ip_ver.data()};
+            const U128* addresses = reinterpret_cast<const U128*>(words.data());
+            handle.batch.address[position(kAddresses, name)] = {addresses, ip_ver.data()};
             handle.owners.append(words);
             handle.owners.append(ip_ver);
           },

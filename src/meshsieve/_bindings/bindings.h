@@ -14,3 +14,4 @@ void bind_report(pybind11::module_& module);
 void bind_prefix(pybind11::module_& module);
 void bind_requests(pybind11::module_& module);
 void bind_http(pybind11::module_& module);
+void bind_routes(pybind11::module_& module);

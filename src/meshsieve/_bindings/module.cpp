@@ -13,4 +13,5 @@ PYBIND11_MODULE(_core, module) {
   bind_prefix(module);
   bind_requests(module);
   bind_http(module);
+  bind_routes(module);
 }

@@ -5,7 +5,7 @@ Text is bytes, as Envoy compares it. Order is kept: the first route whose match 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -292,3 +292,18 @@ class RouteConfiguration:
     most_specific_edits_win: bool = False
     edits: HeaderEdits = HeaderEdits()
     response_edits: HeaderEdits = HeaderEdits()
+
+
+def host_routes(host: VirtualHost) -> Iterator[Route]:
+    """The routes of a virtual host in order; those of its match tree in order of appearance."""
+    yield from host.routes
+    if host.tree is not None:
+        yield from _tree_routes(host.tree)
+
+
+def _tree_routes(tree: Tree) -> Iterator[Route]:
+    for on_match in (*(hit for _, hit in tree.entries), *tree.table.values(), tree.no_match):
+        if on_match is not None:
+            yield from on_match.routes or ()
+            if on_match.nested is not None:
+                yield from _tree_routes(on_match.nested)

@@ -46,7 +46,7 @@ def choose_virtual_host(config: RouteConfiguration, seen: RequestView) -> Virtua
         text = name if colon and b"]" not in port else text
     text = text.lower()
     by_domain = {domain: host for host in hosts for domain in host.domains}
-    if text in by_domain and text != b"*":
+    if text in by_domain and not (text.startswith(b"*") or text.endswith(b"*")):
         return by_domain[text]
     suffixes = [d for d in by_domain if d.startswith(b"*") and d != b"*"]
     prefixes = [d for d in by_domain if d.endswith(b"*") and not d.startswith(b"*")]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from meshsieve._fast_routes import RouteLookup
 from meshsieve.model import Source
 from meshsieve.request import Request
+from meshsieve.request_columns import RequestColumns
+from meshsieve.routes.compiled import compile_routes
 from meshsieve.routes.http_options import HttpOptions, Refusal, RequestView, view
-from meshsieve.routes.model import NOWHERE, Route, RouteConfiguration, Tree, VirtualHost
+from meshsieve.routes.model import NOWHERE, Route, RouteConfiguration, VirtualHost, host_routes
 from meshsieve.routes.outcome import Outcome, outcome
 from meshsieve.routes.read_envoy import read_route_configuration
-from meshsieve.routes.reference import choose_route, choose_virtual_host
 
+# Answers of find, below 0 (csrc/include/meshsieve/route_table.h).
+NO_ROUTE, NO_VIRTUAL_HOST, REFUSED, HTTPS_REDIRECT = -1, -2, -3, -4
 GRPC_ERROR_STATUS = 200  # a gRPC client reads grpc-status; Envoy's own answers carry HTTP 200
 
 
@@ -56,83 +60,148 @@ class Match:
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-class Router:
-    """One route configuration. ``routes``: every route of every virtual host, in order; those of a match tree in order
-    of appearance."""
+@dataclass(frozen=True, slots=True)
+class RouteStats:
+    """What a compiled table holds.
+
+    nodes         of the path trees
+    predicates    different conditions besides the path
+    regexes       regular expressions of paths; regex_sets: automata that look for many of them at once
+    fans          places where routes are told apart by hashing a header, query parameter or cookie
+    longest_list  most routes at one place that are tested one after another
+    bytes         of what look-ups read, without RE2's programs
+    """
+
+    hosts: int
+    routes: int
+    nodes: int
+    predicates: int
+    regexes: int
+    regex_sets: int
+    fans: int
+    longest_list: int
+    bytes: int
+
+
+class _Version:
+    """One configuration and its compiled table; never changed."""
+
+    def __init__(self, config: RouteConfiguration, options: HttpOptions) -> None:
+        self.config = config
+        self.routes: tuple[Route, ...] = tuple(r for host in config.virtual_hosts for r in host_routes(host))
+        self.table, self.facts = compile_routes(config, options)
+        self.lookup = RouteLookup()
+        self.lookup._publish(self.table.capsule)
+
+    def choose(self, seen: RequestView) -> tuple[int, VirtualHost | None]:
+        """The route's position or why there is none, and the virtual host."""
+        request = seen.request
+        tls = request.tls or {}
+        bits = (1 if tls.get("presented") else 0) | (2 if tls.get("validated") else 0)
+        route, host = self.lookup._lookup(
+            seen.method,
+            seen.scheme,
+            seen.authority,
+            seen.target,
+            seen.headers,
+            request.random_value or 0,
+            bits,
+            self.facts.of([request])[0],
+        )
+        return route, self.config.virtual_hosts[host] if host >= 0 else None
+
+
+class Router(RouteLookup):
+    """One route configuration, compiled. ``routes``: every route of every virtual host, in order; those of a match tree
+    in order of appearance. ``find`` answers for a request without headers and costs least.
+
+    Threads  any number may ask; ``replace`` may be called meanwhile, each call answers wholly from one configuration
+    raises   CompileError for a configuration beyond the table's limits (csrc/include/meshsieve/route_table.h)
+    """
 
     def __init__(self, config: RouteConfiguration, options: HttpOptions | None = None) -> None:
-        self.config = config
         self.options = options or HttpOptions()
-        self.routes: tuple[Route, ...] = tuple(r for host in config.virtual_hosts for r in host_routes(host))
-        self._index = {id(route): i for i, route in enumerate(self.routes)}
+        self.replace(config)
+
+    def replace(self, config: RouteConfiguration) -> None:
+        """Answer from another configuration from now on. Nothing changes if it cannot be compiled."""
+        version = _Version(config, self.options)
+        self._publish(version.table.capsule)
+        self._version = version
+
+    @property
+    def config(self) -> RouteConfiguration:
+        return self._version.config
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        return self._version.routes
+
+    @property
+    def stats(self) -> RouteStats:
+        return RouteStats(**self._version.table.stats)
 
     def match(self, request: Request) -> Match:
         """What takes the request. Never raises for what a request contains: a bad one is refused, as a value."""
+        version = self._version
         seen = view(request, self.options)
         if isinstance(seen, Refusal):
             location = None if seen.location is None else _text(seen.location)
             return Match(False, action="refused", status=seen.status, location=location, reason=seen.reason)
-        host = choose_virtual_host(self.config, seen)
+        route, host = version.choose(seen)
         if host is None:
-            return self._miss(seen, None, "no virtual host has a domain that fits")
-        if (early := self._require_tls(host, seen)) is not None:
-            return early
-        route = choose_route(self.config, host, seen)
-        if route is None:
-            return self._miss(seen, host.name, "no route of the virtual host matches")
-        return self._hit(host, route, outcome(self.config, host, route, seen))
-
-    def match_batch(self, requests: Iterable[Request]) -> npt.NDArray[np.int32]:
-        """int32 (n,): position in ``routes`` of what takes each request, -1 for none."""
-        return np.fromiter((self.match(request).route_index for request in requests), np.int32)
-
-    def _hit(self, host: VirtualHost, route: Route, found: Outcome) -> Match:
-        return Match(
-            True,
-            host.name,
-            route.name,
-            self._index[id(route)],
-            found.action,
-            found.cluster,
-            found.clusters,
-            found.status,
-            None if found.location is None else _text(found.location),
-            None if found.path is None else _text(found.path),
-            None if found.authority is None else _text(found.authority),
-            found.virtual_cluster,
-            route.source,
-            settings=route.settings,
+            return _miss(seen, None, "no virtual host has a domain that fits")
+        if route == HTTPS_REDIRECT:
+            location = _text(b"https://" + (seen.authority or b"") + seen.target)
+            status = GRPC_ERROR_STATUS if seen.is_grpc else 301
+            return Match(False, host.name, action="redirect_to_https", status=status, location=location)
+        if route >= 0:
+            taken = version.routes[route]
+            return _hit(host, taken, route, outcome(version.config, host, taken, seen))
+        no_scheme = host.require_tls != "NONE" and not seen.scheme
+        return _miss(
+            seen, host.name, "the request has no scheme" if no_scheme else "no route of the virtual host matches"
         )
 
-    def _miss(self, seen: RequestView, host: str | None, reason: str) -> Match:
-        return Match(False, host, status=GRPC_ERROR_STATUS if seen.is_grpc else 404, reason=reason)
+    def match_batch(self, requests: Any) -> npt.NDArray[np.int32]:
+        """int32 (n,): position in ``routes`` of what takes each request, -1 for none.
 
-    def _require_tls(self, host: VirtualHost, seen: RequestView) -> Match | None:
-        """The redirect of ``require_tls``, before any route is looked at."""
-        if host.require_tls == "NONE" or seen.scheme == b"https":
-            return None
-        if not seen.scheme:
-            return self._miss(seen, host.name, "the request has no scheme")
-        internal = b"true" in seen.lines(b"x-envoy-internal")
-        if host.require_tls == "EXTERNAL_ONLY" and internal:
-            return None
-        location = b"https://" + (seen.authority or b"") + seen.target
-        status = GRPC_ERROR_STATUS if seen.is_grpc else 301
-        return Match(False, host.name, action="redirect_to_https", status=status, location=_text(location))
+        requests  what ``RequestColumns.of`` takes: columns, or an iterable of ``Request``. The GIL is released.
+        raises    ColumnError for columns that do not fit together
+        """
+        found = self.find_batch(requests)
+        return np.maximum(found, NO_ROUTE, out=found)
 
-
-def host_routes(host: VirtualHost) -> Iterator[Route]:
-    yield from host.routes
-    if host.tree is not None:
-        yield from _tree_routes(host.tree)
+    def find_batch(self, requests: Any) -> npt.NDArray[np.int32]:
+        """As ``match_batch``, with the numbers of ``find`` for requests that no route takes."""
+        columns = RequestColumns.of(requests)
+        version = self._version
+        routes = np.empty(len(columns), np.int32)
+        version.lookup._lookup_batch(columns.native, version.facts.of(columns.contexts), routes, None)
+        return routes
 
 
-def _tree_routes(tree: Tree) -> Iterator[Route]:
-    for on_match in (*(hit for _, hit in tree.entries), *tree.table.values(), tree.no_match):
-        if on_match is not None:
-            yield from on_match.routes or ()
-            if on_match.nested is not None:
-                yield from _tree_routes(on_match.nested)
+def _hit(host: VirtualHost, route: Route, index: int, found: Outcome) -> Match:
+    return Match(
+        True,
+        host.name,
+        route.name,
+        index,
+        found.action,
+        found.cluster,
+        found.clusters,
+        found.status,
+        None if found.location is None else _text(found.location),
+        None if found.path is None else _text(found.path),
+        None if found.authority is None else _text(found.authority),
+        found.virtual_cluster,
+        route.source,
+        settings=route.settings,
+    )
+
+
+def _miss(seen: RequestView, host: str | None, reason: str) -> Match:
+    return Match(False, host, status=GRPC_ERROR_STATUS if seen.is_grpc else 404, reason=reason)
 
 
 def _text(value: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.conformance.l7 import envoy, gateway_api, gateway_goldens, istio, router_check
+from tests.conformance.l7.twice import asked_twice
 from tests.conformance.report import Report
 
 SETS = {
@@ -25,7 +26,8 @@ def run(folder: Path) -> Report:
     for name, check in SETS.items():
         place = _place(folder, name)
         if place is not None:
-            check(place, report)
+            with asked_twice(report):
+                check(place, report)
     return report
 
 

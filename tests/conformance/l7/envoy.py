@@ -118,7 +118,7 @@ def _index_in_host(router: Router, found: Match) -> int | None:
     """Position among the routes of its virtual host, as the facts count."""
     if not found.matched:
         return None
-    from meshsieve.routes.router import host_routes
+    from meshsieve.routes.model import host_routes
 
     position = found.route_index
     for host in router.config.virtual_hosts:
