@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from meshsieve.errors import PolicyError
 from meshsieve.mesh.istio.delegates import merge
-from meshsieve.mesh.istio.destination_rules import DestinationRule, find_rule, read_destination_rules
+from meshsieve.mesh.istio.destination_rules import DestinationRule, find_rule, read_destination_rule
 from meshsieve.mesh.istio.model import Destination, Gateway, HttpRule, L4Rule, Sidecar, VirtualService
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.read_gateway import read_gateway
 from meshsieve.mesh.istio.read_sidecar import read_sidecar
 from meshsieve.mesh.istio.read_virtual_service import read_virtual_service
-from meshsieve.mesh.istio.registry import Registry
+from meshsieve.mesh.istio.registry import Registry, read_service_entry
 from meshsieve.mesh.mesh_config import mesh_config
 from meshsieve.mesh.names import CLUSTER_DOMAIN
 from meshsieve.mesh.objects import ISTIO_NETWORKING, MeshObject, ObjectStore
@@ -115,16 +115,17 @@ def read_istio(store: ObjectStore, options: MeshOptions | None = None) -> IstioC
                 findings.append(Diagnostic("refused-object", error.message, error.where, found.title, error.hint))
         return out
 
+    entries = read("ServiceEntry", lambda o: read_service_entry(o, store))
     services = read("VirtualService", lambda o: read_virtual_service(o, options.domain))
     config = IstioConfig(
         options,
         store,
-        Registry(store, options.domain),
+        Registry(store, [s for found in entries for s in found], options.domain),
         read_workloads(store),
         merge(services, findings),
         read("Gateway", lambda o: read_gateway(o, options.domain)),
         read("Sidecar", lambda o: read_sidecar(o, options.domain)),
-        read_destination_rules(store, options.domain),
+        read("DestinationRule", lambda o: read_destination_rule(o, options.domain)),
         allow_any,
         findings,
     )

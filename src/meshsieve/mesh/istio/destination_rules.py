@@ -17,7 +17,7 @@ from meshsieve.importers.typed import Node
 from meshsieve.mesh.istio.model import Destination
 from meshsieve.mesh.istio.read_virtual_service import export_to
 from meshsieve.mesh.names import covers, full_name, specificity
-from meshsieve.mesh.objects import ISTIO_NETWORKING, MeshObject, ObjectStore
+from meshsieve.mesh.objects import MeshObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,6 @@ class DestinationRule:
     def visible(self, client: str) -> bool:
         scopes = self.export_to or ("*",)
         return "*" in scopes or client in scopes or ("." in scopes and client == self.namespace)
-
-
-def read_destination_rules(store: ObjectStore, domain: str) -> list[DestinationRule]:
-    """Oldest first.
-
-    raises  PolicyError
-    """
-    found = sorted(store.of("DestinationRule", ISTIO_NETWORKING), key=lambda o: o.age)
-    return [_read(o, domain) for o in found]
 
 
 def find_rule(
@@ -106,7 +97,8 @@ def _merged(rules: list[DestinationRule]) -> DestinationRule:
     )
 
 
-def _read(found: MeshObject, domain: str) -> DestinationRule:
+def read_destination_rule(found: MeshObject, domain: str) -> DestinationRule:
+    """raises  PolicyError with file:line:column for what Istio refuses"""
     spec = found.spec.only("host", "trafficPolicy", "subsets", "exportTo", "workloadSelector")
     selector = spec.node("workloadSelector")
     subsets: dict[str, Subset] = {}

@@ -84,11 +84,11 @@ class HostService:
 
 
 class Registry:
-    """All services of the objects, oldest first."""
+    """All services, oldest first. entries: those of ServiceEntries (``read_service_entry``)."""
 
-    def __init__(self, store: ObjectStore, domain: str = CLUSTER_DOMAIN) -> None:
+    def __init__(self, store: ObjectStore, entries: Iterable[HostService], domain: str = CLUSTER_DOMAIN) -> None:
         self.domain = domain
-        found = [*_kubernetes(store, domain), *_entries(store)]
+        found = [*_kubernetes(store, domain), *entries]
         found.sort(key=lambda s: s.object.age)
         self.services: tuple[HostService, ...] = tuple(_with_aliases(found))
 
@@ -161,10 +161,12 @@ def _with_aliases(services: list[HostService]) -> Iterable[HostService]:
     return (replace(s, aliases=tuple(sorted(names[s.host]))) if s.host in names else s for s in services)
 
 
-def _entries(store: ObjectStore) -> Iterable[HostService]:
-    workloads = [(w, w.spec) for w in store.of("WorkloadEntry", ISTIO_NETWORKING)]
-    for found in store.of("ServiceEntry", ISTIO_NETWORKING):
-        yield from _service_entry(found, workloads)
+def read_service_entry(found: MeshObject, store: ObjectStore) -> list[HostService]:
+    """One definition for each of its hosts; endpoints by workloadSelector come from the WorkloadEntries of the store.
+
+    raises  PolicyError with file:line:column for what Istio refuses
+    """
+    return list(_service_entry(found, [(w, w.spec) for w in store.of("WorkloadEntry", ISTIO_NETWORKING)]))
 
 
 def _service_entry(found: MeshObject, workloads: list[tuple[MeshObject, Node]]) -> Iterable[HostService]:
