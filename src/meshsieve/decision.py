@@ -242,9 +242,12 @@ class DecisionTables:
         return tuple(names)
 
     def walk(
-        self, headers: PacketColumns, interfaces: Mapping[str, str] | None = None
+        self, headers: PacketColumns, interfaces: Mapping[str, str] | None = None, choice: int = 0
     ) -> Iterator[tuple[PointTable, PacketColumns, PointDecisions]]:
-        """Each point in turn, with the packets as they come to it and its answers."""
+        """Each point in turn, with the packets as they come to it and its answers.
+
+        choice  which of several possible rewrites happens (policy.Rewrite)
+        """
         away: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}  # (layer, point or translation) -> who stays away
         for table in self.points:
             layer, point = table.layer.name, table.point
@@ -253,7 +256,7 @@ class DecisionTables:
             yield table, headers, answer
             if not point.rewrites:
                 continue
-            headers, done = rewritten(headers, point, answer.rule, answer.verdict == Verdict.UNDECIDED)
+            headers, done = rewritten(headers, point, answer.rule, answer.verdict == Verdict.UNDECIDED, choice)
             none = np.zeros(len(headers), np.bool_)
             if point.once:
                 away[layer, point.once] = away.get((layer, point.once), none) | done
@@ -262,7 +265,28 @@ class DecisionTables:
                     away[layer, name] = away.get((layer, name), none) | (done & (answer.rule == rule))
 
     def decide(self, headers: PacketColumns, interfaces: Mapping[str, str] | None = None) -> Decisions:
-        """Answers for every packet of ``headers``; see the head of this file for how points combine."""
+        """Answers for every packet of ``headers``; see the head of this file for how points combine.
+
+        Where a translation has several possible outcomes (the backends of a service) that lead to different verdicts,
+        the packet is undecided at it.
+        """
+        decisions = self._decide(headers, interfaces, 0)
+        for number, table in enumerate(self.points):
+            choices = {rule: len(rewrite.choices) for rule, rewrite in table.point.rewrites.items() if rewrite.choices}
+            matched = decisions.points[number].rule
+            rows = np.flatnonzero(np.isin(matched, np.array(sorted(choices), np.int32)))
+            most = max((choices[int(rule)] for rule in np.unique(matched[rows])), default=0)
+            for choice in range(1, most):
+                other = self._decide(headers.take(rows), interfaces, choice)
+                differs = rows[other.action != decisions.action[rows]]
+                decisions.action[differs] = Verdict.UNDECIDED
+                decisions.point[differs] = number
+                decisions.rule[differs] = matched[differs]
+                decisions.missing[differs] = 0
+                rows = rows[decisions.action[rows] != Verdict.UNDECIDED]
+        return decisions
+
+    def _decide(self, headers: PacketColumns, interfaces: Mapping[str, str] | None, choice: int) -> Decisions:
         n = len(headers)
         action = np.full(n, NOT_JUDGED, np.uint8)
         decider = np.full(n, -1, np.int16)
@@ -270,13 +294,13 @@ class DecisionTables:
         weight = np.zeros(n, np.uint8)
         answers: list[PointDecisions] = []
         seen: list[PacketColumns] = []
-        for number, (table, came, answer) in enumerate(self.walk(headers, interfaces)):
+        for number, (table, came, answer) in enumerate(self.walk(headers, interfaces, choice)):
             answers.append(answer)
             seen.append(came)
             own = _WEIGHT[answer.verdict]
             own[(answer.verdict == Verdict.ALLOW) & (answer.rule < 0)] = _ALLOW_BY_DEFAULT
-            if table.point.role != "filter":
-                own[(answer.verdict != Verdict.UNDECIDED) | (table.point.role == "advise")] = 0
+            if table.point.role != "filter":  # a translation may still refuse, or not be known
+                own[(own < _WEIGHT[Verdict.UNDECIDED]) | (table.point.role == "advise")] = 0
             stronger = own > weight
             action[stronger] = answer.verdict[stronger]
             decider[stronger] = number

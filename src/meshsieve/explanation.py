@@ -176,6 +176,10 @@ def _rewrite_text(rewrite: Rewrite, values: Mapping[str, int | str]) -> str:
             changes.append(f"{name} to {_value(name, old - shift.start + shift.to, values)}")
     if rewrite.mark:
         changes.append("mark to (mark & ~{:#x}) ^ {:#x}".format(*rewrite.mark))
+    if rewrite.choices:
+        texts = [_rewrite_text(choice, values).removeprefix("changes ") for choice in rewrite.choices]
+        return f"changes, one of {len(texts)}: {'; or '.join(texts)}"
+    changes += [f"{name} to {value} where it is missing" for name, value in rewrite.defaults.items()]
     skips = [f"passes by {name}" for name in sorted(rewrite.skips)]
     return "changes " + ", ".join([*changes, *skips]) if changes or skips else "leaves the packet as it is"
 

@@ -137,6 +137,9 @@ class Labels:
         names = field_names(missing)
         if pending:
             return f"{table.title}: let through until recognition tells {', '.join(names)}"
+        if not missing and number >= 0 and rule in table.point.rewrites and table.point.rules[rule].certain:
+            count = len(table.point.rewrites[rule].choices)
+            return f"{table.title}: it depends on which of {count} outcomes of this translation happens"
         clauses = [f"'{text}' cannot be known offline" for text in table.point.rules[rule].unknown]
         if names:
             clauses.insert(0, f"the packet lacks {', '.join(names)}")

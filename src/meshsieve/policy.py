@@ -66,16 +66,21 @@ class Rewrite:
     shifts  address field -> how its addresses are mapped
     mark    (mask, value): the mark becomes ``(mark & ~mask) ^ value``
     skips   points of the same layer, by name, to which the packet then does not come
+    choices  rewrites of which one happens, nobody knows which (backends): the packet's verdict is that of all of them
+    defaults  field -> value of packets that lack it
     """
 
     values: Mapping[str, int | None] = field(default_factory=dict)
     shifts: Mapping[str, Shift] = field(default_factory=dict)
     mark: tuple[int, int] | None = None
     skips: frozenset[str] = frozenset()
+    choices: tuple[Rewrite, ...] = ()
+    defaults: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def touches(self) -> frozenset[str]:
-        return frozenset({*self.values, *self.shifts, *(("mark",) if self.mark else ())})
+        own = {*self.values, *self.shifts, *self.defaults, *(("mark",) if self.mark else ())}
+        return frozenset(own.union(*(choice.touches for choice in self.choices)))
 
 
 class Crossing(Protocol):

@@ -64,12 +64,13 @@ def time_fields(headers: PacketColumns) -> dict[str, Array]:
 
 
 def rewritten(
-    headers: PacketColumns, point: Point, rule: npt.NDArray[np.int32], unknown: Mask
+    headers: PacketColumns, point: Point, rule: npt.NDArray[np.int32], unknown: Mask, choice: int = 0
 ) -> tuple[PacketColumns, Mask]:
     """The packets as the points behind see them, and which were rewritten, bool (n,).
 
     rule     int32 (n,): the point's rule that each packet matched
     unknown  bool (n,): packets of which nobody knows what they matched; every field that the point may touch is lost
+    choice   which of a rewrite's choices happens, counted round
     """
     done = np.zeros(len(headers), np.bool_)
     touched = {name for rewrite in point.rewrites.values() for name in rewrite.touches}
@@ -81,7 +82,7 @@ def rewritten(
         rows = (rule == index) & ~unknown
         if rows.any():
             done |= rows
-            _apply(rewrite, rows, columns, has)
+            _apply(rewrite.choices[choice % len(rewrite.choices)] if rewrite.choices else rewrite, rows, columns, has)
     for name in touched:
         has[name] &= ~unknown
     if "ip_ver" not in headers:  # two-word columns would else be read as IPv6
@@ -114,6 +115,10 @@ def _apply(rewrite: Rewrite, rows: Mask, columns: dict[str, Array], has: dict[st
         for row in np.flatnonzero(rows & has[name]):
             address = (int(column[row, 0]) << 64 | int(column[row, 1])) - shift.start + shift.to
             column[row] = (address >> 64, address & _WORD)
+    for name, value in rewrite.defaults.items():
+        lacking = rows & ~has[name]
+        columns[name][lacking] = value
+        has[name] |= lacking
     if rewrite.mark is not None:
         mask, value = rewrite.mark
         columns["mark"][rows] = columns["mark"][rows] & np.uint32(~mask & 0xFFFFFFFF) ^ np.uint32(value)

@@ -351,7 +351,7 @@ FINDINGS = [
         admin(f"{{priority: 1, {ALL_SUBJECT}}}", "x1") + admin(f"{{priority: 1, {ALL_SUBJECT}}}", "x2"),
         "same-priority-overlap",
     ),
-    ("other kinds are counted", "---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\n", "ignored-kind"),
+    ("other kinds are counted", "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\n", "ignored-kind"),
     (
         "a workload without address",
         "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"

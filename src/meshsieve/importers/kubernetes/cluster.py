@@ -51,6 +51,15 @@ class Pod:
     where: str
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceObject:
+    """A Service, or an EndpointSlice under the name of its Service."""
+
+    namespace: str
+    name: str
+    node: Node
+
+
 @dataclass(slots=True)
 class Cluster:
     """namespaces: labels by name, always with the name label; ignored: objects by kind that no L4 policy depends on."""
@@ -59,6 +68,8 @@ class Cluster:
     pods: list[Pod] = field(default_factory=list)
     nodes: list[tuple[dict[str, str], tuple[Address, ...]]] = field(default_factory=list)
     policies: list[Node] = field(default_factory=list)
+    services: list[ServiceObject] = field(default_factory=list)
+    endpoint_slices: list[ServiceObject] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
 
     def inventory(self) -> Inventory:
@@ -111,7 +122,7 @@ def objects(node: Node) -> Iterator[tuple[str, Node]]:
 
 def _add(cluster: Cluster, kind: str, node: Node) -> None:
     metadata = node.node("metadata")
-    if kind not in ("Namespace", "Pod", "Node", *WORKLOAD_KINDS, *POLICY_KINDS):
+    if kind not in ("Namespace", "Pod", "Node", "Service", "EndpointSlice", *WORKLOAD_KINDS, *POLICY_KINDS):
         cluster.ignored[kind] += 1
         return
     if metadata is None:
@@ -125,6 +136,11 @@ def _add(cluster: Cluster, kind: str, node: Node) -> None:
         cluster.namespaces[name] = {**metadata.text_map("labels"), NAME_LABEL: name}
     elif kind == "Node":
         cluster.nodes.append((metadata.text_map("labels"), _node_addresses(node)))
+    elif kind == "Service":
+        cluster.services.append(ServiceObject(namespace, name, node))
+    elif kind == "EndpointSlice":
+        service = metadata.text_map("labels").get("kubernetes.io/service-name", "")
+        cluster.endpoint_slices.append(ServiceObject(namespace, service, node))
     elif kind in POLICY_KINDS:
         cluster.policies.append(Node(node.data, node.obj))
     else:
@@ -192,17 +208,17 @@ def _addresses(status: Node | None, many: str, one: str) -> tuple[Address, ...]:
     if status is None:
         return ()
     texts = [n.text("ip") for n in status.nodes(many) or []] or [status.text(one)]
-    return tuple(_address(status, one, text) for text in texts if text)
+    return tuple(address_of(status, one, text) for text in texts if text)
 
 
 def _node_addresses(node: Node) -> tuple[Address, ...]:
     status = node.node("status")
     entries = (status.nodes("addresses") if status else None) or []
     wanted = [e for e in entries if e.text("type") in ("InternalIP", "ExternalIP")]
-    return tuple(_address(e, "address", e.required_text("address")) for e in wanted)
+    return tuple(address_of(e, "address", e.required_text("address")) for e in wanted)
 
 
-def _address(node: Node, key: str, text: str) -> Address:
+def address_of(node: Node, key: str, text: str) -> Address:
     try:
         address = ipaddress.ip_address(text)
     except ValueError as error:

@@ -1,5 +1,6 @@
 """The tiers of Kubernetes policy as one layer: egress at the sender's pod, ingress at the receiver's.
 
+    services          translated to their pods first (services.py)
     a pod to itself   ALLOW
     the pod's node    ALLOW (ingress; option)
     Admin tier        AdminNetworkPolicy, ClusterNetworkPolicy tier Admin, by priority
@@ -19,6 +20,7 @@ from dataclasses import replace
 from meshsieve.importers.kubernetes import admin_policy, network_policy
 from meshsieve.importers.kubernetes.cluster import Cluster, read_cluster
 from meshsieve.importers.kubernetes.selectors import PodSelection, address_set
+from meshsieve.importers.kubernetes.services import service_points
 from meshsieve.model import Action, Rule, RuleSet, Source, ValueSet
 from meshsieve.policy import Diagnostic, ImportOptions, ImportResult, Layer, Point, SourceFile, Verdict
 
@@ -64,6 +66,7 @@ def build(cluster: Cluster, options: ImportOptions) -> ImportResult:
         return RuleSet(rules)
 
     points = (
+        *service_points(cluster),
         Point("egress", rule_list("Egress"), Verdict.ALLOW, {"direction": OUT}, "src"),
         Point("ingress", rule_list("Ingress"), Verdict.ALLOW, {"direction": IN}, "dst"),
     )
