@@ -27,6 +27,7 @@ from meshsieve.request import Request
 from meshsieve.request_text import parse_request
 
 if TYPE_CHECKING:
+    from meshsieve.walk.batch import RequestVerdicts
     from meshsieve.walk.mesh_policy import MeshPolicy
     from meshsieve.walk.request_walk import RequestWalk
     from meshsieve.walk.verdict import RequestVerdict
@@ -154,6 +155,19 @@ class Engine:
         """
         asked = parse_request(request) if isinstance(request, str) else request
         return self.request_walk.judge(asked, client=client, server=server, assume_mtls=assume_mtls)
+
+    def judge_requests(
+        self,
+        requests: Iterable[Request],
+        *,
+        client: str | None = None,
+        server: str | None = None,
+        assume_mtls: bool = False,
+    ) -> RequestVerdicts:
+        """``judge_request`` for many: the same answers, worked out once for what requests share."""
+        from meshsieve.walk.batch import BatchWalk
+
+        return BatchWalk(self.request_walk).judge(requests, client=client, server=server, assume_mtls=assume_mtls)
 
     def explain(
         self, packet: str | Mapping[str, Any], *, iif: str | None = None, oif: str | None = None

@@ -82,11 +82,16 @@ class MeshRouter:
         raises            UsageError for a place that does not exist, or is not given and cannot be told
         """
         seen = self.viewpoint(request, gateway, source, source_namespace, source_labels, proxy)
+        return self._counted(*self.answer(request, seen))
+
+    def answer(self, request: Request, seen: Viewpoint) -> tuple[Match, Router | None]:
+        """What takes a request as it is seen from a viewpoint, and the table that said so; None where no table was
+        asked. Requests that differ only in what a table looks at (method, path, headers) meet the same table."""
         if seen.gateway is not None and any(g.key == seen.gateway for g in self.istio.config.gateways):
-            return self._counted(*self.istio.answer(request, self.istio.gateway_proxy(seen.gateway)))
+            return self.istio.answer(request, self.istio.gateway_proxy(seen.gateway))
         if seen.gateway is not None:
             found = self.gateway_api.match(request, gateway=seen.gateway)
-            return self._counted(found, self.gateway_api.router(request, gateway=seen.gateway))
+            return found, self.gateway_api.router(request, gateway=seen.gateway)
         assert seen.client is not None
         return self._from_client(request, seen.client)
 
@@ -137,7 +142,7 @@ class MeshRouter:
 
     # --- clients in the mesh
 
-    def _from_client(self, request: Request, client: Proxy) -> Match:
+    def _from_client(self, request: Request, client: Proxy) -> tuple[Match, Router | None]:
         """Routes that Gateway API attaches to the Service itself go first, then Istio's."""
         service = self._service(request, client) if client.kind == "sidecar" else None
         if service is not None and service.kubernetes and request.scheme == "http":
@@ -146,8 +151,8 @@ class MeshRouter:
             if self._attached(name, port, client.namespace):
                 table = self.gateway_api.mesh.table(name, port, client.namespace)
                 found = self.gateway_api.mesh.match(request, service=name, port=port, client_namespace=client.namespace)
-                return self._counted(found, table.router)
-        return self._counted(*self.istio.answer(request, client))
+                return found, table.router
+        return self.istio.answer(request, client)
 
     def _service(self, request: Request, client: Proxy) -> HostService | None:
         """The Service that a request is sent to: by its address, else by its host."""

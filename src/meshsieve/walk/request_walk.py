@@ -15,26 +15,32 @@ Limits    What is not known is not guessed: without addresses layers 2-4 are not
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from meshsieve.authz.decision import Decision
 from meshsieve.columns import PacketColumns
-from meshsieve.decision import ACTION_NAMES, DecisionTables
+from meshsieve.decision import ACTION_NAMES, DecisionTables, PointTable
 from meshsieve.errors import ModelError
 from meshsieve.labels import Labels
 from meshsieve.mesh.istio.mesh import split_authority
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.names import full_name
-from meshsieve.packet_text import parse_packet
 from meshsieve.policy import Verdict
 from meshsieve.request import Request
-from meshsieve.routes.router import Match
+from meshsieve.routes.router import Match, Router
 from meshsieve.walk.mesh_policy import MeshPolicy
 from meshsieve.walk.topology import Place
 from meshsieve.walk.verdict import ALLOW, NONE, REJECT, UNDECIDED, LayerVerdict, RequestVerdict
 
-ROUTE, AUTHORIZATION, ENDPOINT = "route", "authorization", "endpoint"
+CONNECTION, ROUTE, AUTHORIZATION, ENDPOINT = "layers 2-4", "route", "authorization", "endpoint"
 NO_MESH = "no mesh configuration was read"
+APPLICATION = "http"  # what recognition would say of the connection
+NO_CONNECTION = LayerVerdict(CONNECTION, NONE, "the request does not say both addresses and the port")
+_WORD = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,9 @@ class RequestWalk:
     """The layers that requests meet. Made by ``Engine``."""
 
     def __init__(self, tables: DecisionTables, policy: MeshPolicy) -> None:
-        self._tables = tables
-        self._policy = policy
-        self._labels = Labels(tables)
+        self.tables = tables
+        self.policy = policy
+        self.labels = Labels(tables)
 
     def judge(
         self, request: Request, *, client: str | None = None, server: str | None = None, assume_mtls: bool = False
@@ -62,26 +68,23 @@ class RequestWalk:
 
         raises  UsageError for workloads that are not known, ModelError for addresses that are none
         """
-        ends = self._ends(request, client, server)
+        ends = self.ends(request, client, server)
         at_gateway = ends.server is not None and ends.server.is_gateway
-        match, route = self._route(request, ends, at_gateway)
-        candidates = self._candidates(match, ends, at_gateway)
-        if ends.server is None and candidates is not None and len(candidates) == 1:
-            ends = Ends(ends.client, candidates[0])  # the only one that can be asked
-        if assume_mtls and request.principal is None and _both_have_proxies(ends):
-            assert ends.client is not None
-            tls = {"presented": True, "validated": True}
-            request = replace(request, principal=ends.client.identity, tls=tls)
+        match, route, candidates = self.route(request, ends, at_gateway)
+        ends = with_only_server(ends, candidates)
+        if assume_mtls:
+            request = with_identity(request, ends)
         layers = self._connection(request, ends)
-        authorization = self._authorization(request, ends)
+        authorization = self.authorization(request, ends)
         layers += [authorization, route] if at_gateway else [route, authorization]
-        layers.append(_endpoint_verdict(match, candidates, None if at_gateway else ends.server))
+        layers.append(endpoint_verdict(match, candidates, None if at_gateway else ends.server))
         return RequestVerdict(_title(request), tuple(layers))
 
     # --- who
 
-    def _ends(self, request: Request, client: str | None, server: str | None) -> Ends:
-        topology = self._policy.topology
+    def ends(self, request: Request, client: str | None, server: str | None) -> Ends:
+        """Who asks and who is asked, by name where one is given, else by address."""
+        topology = self.policy.topology
         if topology is None:
             return Ends()
         try:
@@ -96,72 +99,78 @@ class RequestWalk:
     # --- layers 2-4
 
     def _connection(self, request: Request, ends: Ends) -> list[LayerVerdict]:
-        if not self._tables.points:
+        if not self.tables.points:
             return []
-        packet = _first_packet(request, ends)
-        if packet is None:
-            return [LayerVerdict("layers 2-4", NONE, "the request does not say both addresses and the port")]
-        decisions = self._tables.decide(packet)
-        out = []
-        for number, (table, answer) in enumerate(zip(self._tables.points, decisions.points, strict=True)):
-            code = int(self._labels.point_deciders(number, answer)[0])
-            if code < 0:
-                out.append(LayerVerdict(table.title, NONE, "does not judge this connection"))
-                continue
-            verdict = ACTION_NAMES[int(answer.verdict[0])]
-            rule, source = self._labels.rules.texts[code], self._labels.sources.texts[code]
-            reason = f"rule '{rule}'" if rule else f"no rule matched, default {table.point.default.name}"
-            if int(answer.verdict[0]) in (Verdict.NO_MATCH, Verdict.PENDING):
-                verdict = UNDECIDED
-            out.append(LayerVerdict(table.title, verdict, reason, rule, source))
-        return out
+        connection = connection_of(request, ends)
+        if connection is None:
+            return [NO_CONNECTION]
+        decisions = self.tables.decide(first_packets([connection]))
+        return [
+            point_verdict(
+                table, self.labels, int(self.labels.point_deciders(number, answer)[0]), int(answer.verdict[0])
+            )
+            for number, (table, answer) in enumerate(zip(self.tables.points, decisions.points, strict=True))
+        ]
 
     # --- routes
 
-    def _route(self, request: Request, ends: Ends, at_gateway: bool) -> tuple[Match | None, LayerVerdict]:
-        if self._policy.routes is not None:
-            found = self._policy.routes.match(request)
-            return found, _route_verdict(found)
-        mesh = self._policy.mesh
-        if mesh is None:
-            return None, LayerVerdict(ROUTE, NONE, NO_MESH)
-        place = ends.server if at_gateway else ends.client
+    def route(
+        self, request: Request, ends: Ends, at_gateway: bool
+    ) -> tuple[Match | None, LayerVerdict, list[Place] | None]:
+        """What the proxy that chooses the route says, in words too, and the workloads that it may lead to (None: not
+        known)."""
+        if self.policy.routes is not None:
+            found = self.policy.routes.match(request)
+            return found, route_verdict(found), None
+        if self.policy.mesh is None:
+            return None, LayerVerdict(ROUTE, NONE, NO_MESH), None
+        place = _chooser(ends, at_gateway)
         if place is None or place.proxy is None:
             who = "the client" if place is None else place.title
-            return None, LayerVerdict(ROUTE, NONE, f"{who} has no proxy that could choose a route")
-        # A pod's own address is what an earlier choice came to: the route was chosen for the service's name.
-        seen = request if at_gateway or ends.server is None else replace(request, destination_ip=None)
-        if not at_gateway and ends.server is not None:
-            port = split_authority(request.authority)[1]
-            seen = replace(seen, destination_port=port or request.destination_port)
-        found = mesh.match(seen, gateway=place.gateway) if place.gateway else mesh.match(seen, proxy=place.proxy)
-        return found, _route_verdict(found)
+            return None, LayerVerdict(ROUTE, NONE, f"{who} has no proxy that could choose a route"), None
+        found, _ = self.policy.mesh.answer(seen_by_client(request, ends, at_gateway), place.viewpoint)
+        candidates = None if found.cluster is None else self._endpoints(found.cluster, place.proxy)
+        return found, route_verdict(found), candidates
+
+    def table(self, request: Request, ends: Ends, at_gateway: bool) -> Router | None:
+        """The table that a request comes to, as its chooser sees it; None where no table decides."""
+        if self.policy.routes is not None:
+            return self.policy.routes
+        place = _chooser(ends, at_gateway)
+        if self.policy.mesh is None or place is None or place.proxy is None:
+            return None
+        return self.policy.mesh.answer(seen_by_client(request, ends, at_gateway), place.viewpoint)[1]
+
+    def route_key(self, request: Request, ends: Ends, at_gateway: bool) -> Hashable:
+        """Requests with the same key come to the same table."""
+        if self.policy.routes is not None:
+            return None
+        kind = next((value for name, value in request.headers if name.lower() == "content-type"), "")
+        return (
+            id(ends.client), id(ends.server), at_gateway, request.authority, request.scheme, request.destination_ip,
+            request.destination_port, request.sni, request.alpn, kind.startswith("application/grpc"),
+            None if request.tls is None else bool(request.tls.get("presented")),
+        )  # fmt: skip
 
     # --- identity and authorization
 
-    def _authorization(self, request: Request, ends: Ends) -> LayerVerdict:
-        authorizer = self._policy.authorizer
+    def authorization(self, request: Request, ends: Ends) -> LayerVerdict:
+        """What the server's proxy says."""
+        authorizer = self.policy.authorizer
         if authorizer is None:
             return LayerVerdict(AUTHORIZATION, NONE, NO_MESH)
         if ends.server is None:
             return LayerVerdict(AUTHORIZATION, NONE, "which workload is asked is not known")
         if ends.server.proxy is None:
             return LayerVerdict(AUTHORIZATION, NONE, f"{ends.server.title} has no proxy that could enforce policy")
-        return _authorization_verdict(authorizer.decide(request, ends.server.workload))
+        return authorization_verdict(authorizer.decide(request, ends.server.workload))
 
     # --- endpoints
-
-    def _candidates(self, match: Match | None, ends: Ends, at_gateway: bool) -> list[Place] | None:
-        """Workloads that the route may lead to; None where that is not known."""
-        place = ends.server if at_gateway else ends.client
-        if match is None or match.cluster is None or self._policy.mesh is None or place is None or place.proxy is None:
-            return None
-        return self._endpoints(match.cluster, place.proxy)
 
     def _endpoints(self, cluster: str, proxy: Proxy) -> list[Place] | None:
         """Workloads behind a cluster, as Istio names it (``outbound|PORT|SUBSET|HOST``) or as Gateway API backends are
         (``NAMESPACE/SERVICE:PORT``); None where it is no Service that the objects hold."""
-        mesh, topology = self._policy.mesh, self._policy.topology
+        mesh, topology = self.policy.mesh, self.policy.topology
         assert mesh is not None
         assert topology is not None
         config = mesh.istio.config
@@ -184,7 +193,7 @@ class RequestWalk:
         return topology.selected(service.namespace, wanted)
 
 
-def _endpoint_verdict(match: Match | None, candidates: list[Place] | None, seen: Place | None) -> LayerVerdict:
+def endpoint_verdict(match: Match | None, candidates: list[Place] | None, seen: Place | None) -> LayerVerdict:
     """seen: the workload that was asked behind the route, where it is known."""
     if match is None or match.cluster is None:
         return LayerVerdict(ENDPOINT, NONE, "no single destination is known")
@@ -206,31 +215,109 @@ def _title(request: Request) -> str:
     return f"{request.method} {request.scheme}://{request.authority}{request.path}"
 
 
-def _both_have_proxies(ends: Ends) -> bool:
-    return all(end is not None and end.proxy is not None for end in (ends.client, ends.server))
+def _chooser(ends: Ends, at_gateway: bool) -> Place | None:
+    """Whose proxy chooses the route."""
+    return ends.server if at_gateway else ends.client
 
 
-def _first_packet(request: Request, ends: Ends) -> PacketColumns | None:
-    """The SYN of the request's connection; None where it cannot be known."""
+def seen_by_client(request: Request, ends: Ends, at_gateway: bool) -> Request:
+    """The request as the proxy saw it that chose its route. A pod's own address is what that choice came to: it was
+    made for the name, and for the port of the service."""
+    if at_gateway or ends.server is None:
+        return request
+    port = split_authority(request.authority)[1] or request.destination_port
+    return replace(request, destination_ip=None, destination_port=port)
+
+
+def with_only_server(ends: Ends, candidates: Sequence[Place] | None) -> Ends:
+    """The only workload that a route may lead to is the server, where the request does not say another."""
+    return Ends(ends.client, candidates[0]) if ends.server is None and candidates and len(candidates) == 1 else ends
+
+
+def with_identity(request: Request, ends: Ends) -> Request:
+    """The request with the identity of the client's service account, where both ends have proxies and it has none."""
+    client, server = ends.client, ends.server
+    if (
+        request.principal is not None
+        or client is None
+        or server is None
+        or client.proxy is None
+        or server.proxy is None
+    ):
+        return request
+    return replace(request, principal=client.identity, tls={"presented": True, "validated": True})
+
+
+Connection = tuple[str, int | None, str, int]
+
+
+def connection_of(request: Request, ends: Ends) -> Connection | None:
+    """Source, its port, destination, its port; None where layers 2-4 cannot be asked."""
     source = request.source_ip or _address_of(ends.client)
     destination = request.destination_ip or _address_of(ends.server)
     port = request.destination_port
     if source is None or destination is None or port is None:
         return None
-    text = f"tcp {_end(source, request.source_port)} > {_end(destination, port)}"
-    return parse_packet(text)
+    return source, request.source_port, destination, port
+
+
+def first_packets(connections: Sequence[Connection]) -> PacketColumns:
+    """The SYN of each connection.
+
+    raises  ModelError for an address that is none, or where the two ends differ in IP version
+    """
+    n = len(connections)
+    words = np.zeros((2, n, 2), np.uint64)
+    version = np.zeros(n, np.uint8)
+    for i, (source, _, destination, _) in enumerate(connections):
+        ends = _address(source), _address(destination)
+        if ends[0].version != ends[1].version:
+            raise ModelError(f"a connection from {source} to {destination}: the addresses differ in IP version")
+        version[i] = ends[0].version
+        for side, address in enumerate(ends):
+            words[side, i] = int(address) >> 64, int(address) & _WORD
+    fields = {
+        "src_ip": words[0],
+        "dst_ip": words[1],
+        "ip_ver": version,
+        "eth_type": np.where(version == 4, 0x0800, 0x86DD),
+        "proto": [6],
+        "dport": np.array([c[3] for c in connections], np.int64),
+        "tcp_flags": [2],
+        "fragment": [0],
+        "ct_state": [1],
+    }
+    ports = np.array([c[1] or 0 for c in connections], np.int64)
+    packets = PacketColumns(fields, length=n)
+    packets = packets.with_fields({"sport": ports}, where={"sport": np.array([c[1] is not None for c in connections])})
+    packets.extra["app"] = np.full(n, APPLICATION, object)
+    return packets
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError as error:
+        raise ModelError(f"an address of the request: {error}") from None
 
 
 def _address_of(place: Place | None) -> str | None:
     return place.workload.addresses[0] if place is not None and place.workload.addresses else None
 
 
-def _end(address: str, port: int | None) -> str:
-    shown = f"[{address}]" if ":" in address else address
-    return shown if port is None else f"{shown}:{port}"
+def point_verdict(table: PointTable, labels: Labels, decider: int, verdict: int) -> LayerVerdict:
+    """What a point of layers 2-4 says; decider: code of ``Labels.point_deciders``."""
+    if decider < 0:
+        return LayerVerdict(table.title, NONE, "does not judge this connection")
+    rule, source = labels.rules.texts[decider], labels.sources.texts[decider]
+    reason = f"rule '{rule}'" if rule else f"no rule matched, default {table.point.default.name}"
+    if table.point.role != "filter" and verdict != Verdict.UNDECIDED:
+        return LayerVerdict(table.title, NONE, f"decides nothing; {reason}", rule, source)
+    name = UNDECIDED if verdict in (Verdict.NO_MATCH, Verdict.PENDING) else ACTION_NAMES[verdict]
+    return LayerVerdict(table.title, name, reason, rule, source)
 
 
-def _route_verdict(found: Match) -> LayerVerdict:
+def route_verdict(found: Match) -> LayerVerdict:
     facts = tuple(
         (name, str(value))
         for name, value in (
@@ -252,7 +339,7 @@ def _route_verdict(found: Match) -> LayerVerdict:
     return LayerVerdict(ROUTE, ALLOW, reason, what, source, found.status, facts)
 
 
-def _authorization_verdict(found: Decision) -> LayerVerdict:
+def authorization_verdict(found: Decision) -> LayerVerdict:
     verdict = ALLOW if found.allowed else UNDECIDED if found.action == "NEEDS_PROVIDER" else REJECT
     reason = found.reason + (f"; {found.nearest}" if found.nearest else "")
     rule = found.rule or (found.policy if not found.allowed else None)

@@ -17,6 +17,7 @@ from meshsieve.mesh.istio.mesh import IstioMesh
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.registry import canonical
 from meshsieve.mesh.objects import ObjectStore
+from meshsieve.mesh.router import Viewpoint
 from meshsieve.mesh.workloads import Workload, find_workload, read_workloads
 
 SIDECAR_CONTAINER = "istio-proxy"
@@ -40,6 +41,11 @@ class Place:
     proxy: Proxy | None
     identity: str
     gateway: str | None = None
+
+    @property
+    def viewpoint(self) -> Viewpoint:
+        """Where its proxy sees requests."""
+        return Viewpoint(self.gateway) if self.gateway else Viewpoint(client=self.proxy)
 
     @property
     def is_gateway(self) -> bool:
