@@ -100,14 +100,18 @@ class Connection:
         return ipaddress.ip_address(self.source) if self.source else None
 
 
-def choose_listener(listeners: Iterable[Listener], address: str, port: int) -> Listener | None:
-    """address "": unknown, so that only listeners on any address fit."""
-    on_port = [listener for listener in listeners if listener.port == port]
-    for wanted in (address, ANY_ADDRESS if ":" not in address else "::", ANY_ADDRESS):
-        for listener in on_port:
-            if listener.address == wanted:
-                return listener
-    return None
+class Listeners:
+    """Listeners by address and port."""
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self._by_place = {(listener.address, listener.port): listener for listener in listeners}
+
+    def choose(self, address: str, port: int) -> Listener | None:
+        """The one on the address itself, else on any; address "": unknown, so that only those on any address fit."""
+        for wanted in (address, "::" if ":" in address else ANY_ADDRESS, ANY_ADDRESS):
+            if (wanted, port) in self._by_place:
+                return self._by_place[wanted, port]
+        return None
 
 
 def choose_chain(chains: Sequence[FilterChain], connection: Connection) -> FilterChain | None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from typing import Generic, TypeVar
 
 CLUSTER_DOMAIN = "cluster.local"
+T = TypeVar("T")
 
 
 def full_name(host: str, namespace: str, domain: str = CLUSTER_DOMAIN) -> str:
@@ -77,3 +79,33 @@ def specificity(host: str) -> tuple[int, int]:
 def most_specific(name: str, patterns: Iterable[str]) -> str | None:
     """The most specific pattern that covers a name, None if none does."""
     return max((p for p in patterns if covers(p, name)), key=specificity, default=None)
+
+
+class HostIndex(Generic[T]):
+    """Items by the host patterns that they are for: exact names by look-up, wildcards one by one.
+
+    >>> index = HostIndex([("a.x", 1), ("*.x", 2), ("b.x", 3)])
+    >>> index.overlapping("a.x"), index.covering("c.x"), index.overlapping("*.x")
+    ([1, 2], [2], [1, 2, 3])
+    """
+
+    def __init__(self, items: Iterable[tuple[str, T]]) -> None:
+        self._all = list(items)
+        self._exact: dict[str, list[int]] = {}
+        self._wild: list[int] = []
+        for i, (pattern, _) in enumerate(self._all):
+            if pattern.startswith("*"):
+                self._wild.append(i)
+            else:
+                self._exact.setdefault(pattern, []).append(i)
+
+    def covering(self, name: str) -> list[T]:
+        """Items whose pattern covers a name, in their order."""
+        found = [*self._exact.get(name, ()), *(i for i in self._wild if covers(self._all[i][0], name))]
+        return [self._all[i][1] for i in sorted(found)]
+
+    def overlapping(self, name: str) -> list[T]:
+        """Items whose pattern and ``name``, which may be a wildcard, have a name in common."""
+        if not name.startswith("*"):
+            return self.covering(name)
+        return [item for pattern, item in self._all if overlap(pattern, name)]

@@ -158,7 +158,7 @@ class MeshRouter:
         """The Service that a request is sent to: by its address, else by its host."""
         address = request.destination_ip
         if address is not None:
-            return next((s for s in self.istio.config.registry.services if address in s.addresses), None)
+            return self.istio.config.registry.at_address(address)
         host, _ = split_authority(request.authority)
         return self.istio.service_named(host, client)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from meshsieve.errors import PolicyError
 from meshsieve.mesh.istio.delegates import merge
-from meshsieve.mesh.istio.destination_rules import DestinationRule, find_rule, read_destination_rule
+from meshsieve.mesh.istio.destination_rules import DestinationRule, Rules, read_destination_rule
 from meshsieve.mesh.istio.model import Destination, Gateway, HttpRule, L4Rule, Sidecar, VirtualService
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.read_gateway import read_gateway
@@ -49,7 +49,7 @@ class IstioConfig:
     virtual_services: list[VirtualService]
     gateways: list[Gateway]
     sidecars: list[Sidecar]
-    rules: list[DestinationRule]
+    rules: Rules
     allow_any: bool
     findings: list[Diagnostic] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class IstioConfig:
     def rule(self, host: str, proxy: Proxy) -> DestinationRule | None:
         service = self.registry.named(host, proxy.namespace)
         home = service.namespace if service is not None else ""
-        return find_rule(self.rules, host, proxy.namespace, proxy.labels, home, self.options.root_namespace)
+        return self.rules.find(host, proxy.namespace, proxy.labels, home, self.options.root_namespace)
 
     def missing(self, to: Destination, port: int, proxy: Proxy) -> str:
         """Why the cluster of a destination does not exist, "" if it does. A host that nobody defines is not judged
@@ -125,7 +125,7 @@ def read_istio(store: ObjectStore, options: MeshOptions | None = None) -> IstioC
         merge(services, findings),
         read("Gateway", lambda o: read_gateway(o, options.domain)),
         read("Sidecar", lambda o: read_sidecar(o, options.domain)),
-        read("DestinationRule", lambda o: read_destination_rule(o, options.domain)),
+        Rules(read("DestinationRule", lambda o: read_destination_rule(o, options.domain))),
         allow_any,
         findings,
     )

@@ -8,7 +8,7 @@ Source: istio/istio pilot/pkg/model (destination_rule, push_context).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from meshsieve.balance.hash_policy import HashPolicy
@@ -16,7 +16,7 @@ from meshsieve.balance.traffic_policy import read_policy
 from meshsieve.importers.typed import Node
 from meshsieve.mesh.istio.model import Destination
 from meshsieve.mesh.istio.read_virtual_service import export_to
-from meshsieve.mesh.names import covers, full_name, specificity
+from meshsieve.mesh.names import HostIndex, full_name, specificity
 from meshsieve.mesh.objects import MeshObject
 
 
@@ -42,19 +42,29 @@ class DestinationRule:
         return "*" in scopes or client in scopes or ("." in scopes and client == self.namespace)
 
 
-def find_rule(
-    rules: list[DestinationRule], host: str, client: str, labels: Mapping[str, str], home: str, root: str
-) -> DestinationRule | None:
-    """The rule for ``host`` (of a service in namespace ``home``) as a client with these labels sees it."""
-    for namespace in dict.fromkeys((client, home, root)):
-        here = [r for r in rules if r.namespace == namespace and r.visible(client) and covers(r.host, host)]
-        # A selector is about workloads of the rule's own namespace.
-        selecting = [r for r in here if r.selector is not None and namespace == client and _fits(r.selector, labels)]
-        here = selecting or [r for r in here if r.selector is None]
-        if here:
-            best = max((r.host for r in here), key=specificity)
-            return _merged([r for r in here if r.host == best])
-    return None
+class Rules:
+    """All rules, oldest first, by namespace and host."""
+
+    def __init__(self, rules: Iterable[DestinationRule]) -> None:
+        by_namespace: dict[str, list[tuple[str, DestinationRule]]] = {}
+        for rule in rules:
+            by_namespace.setdefault(rule.namespace, []).append((rule.host, rule))
+        self._by_host = {namespace: HostIndex(own) for namespace, own in by_namespace.items()}
+
+    def find(self, host: str, client: str, labels: Mapping[str, str], home: str, root: str) -> DestinationRule | None:
+        """The rule for ``host`` (of a service in namespace ``home``) as a client with these labels sees it."""
+        for namespace in dict.fromkeys((client, home, root)):
+            own = self._by_host.get(namespace)
+            here = [r for r in own.covering(host) if r.visible(client)] if own is not None else []
+            # A selector is about workloads of the rule's own namespace.
+            selecting = [
+                r for r in here if r.selector is not None and namespace == client and _fits(r.selector, labels)
+            ]
+            here = selecting or [r for r in here if r.selector is None]
+            if here:
+                best = max((r.host for r in here), key=specificity)
+                return _merged([r for r in here if r.host == best])
+        return None
 
 
 def hash_policy(rule: DestinationRule | None, to: Destination) -> tuple[HashPolicy, ...]:

@@ -19,7 +19,7 @@ from meshsieve.mesh.istio.http_routes import RouteBuilder, cluster_name, takes_e
 from meshsieve.mesh.istio.model import Destination, Gateway, L4Match, L4Rule, Server, VirtualService
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.registry import HostService
-from meshsieve.mesh.listeners import ANY_ADDRESS, FilterChain, HttpHandler, Listener, TcpHandler
+from meshsieve.mesh.listeners import ANY_ADDRESS, FilterChain, HttpHandler, Listener, Listeners, TcpHandler
 from meshsieve.mesh.names import covers, intersection, overlap
 from meshsieve.policy import Diagnostic
 from meshsieve.routes.http_options import encoded
@@ -147,6 +147,10 @@ class GatewayProxy:
             if chains:
                 out.append(Listener(f"{address}_{bound.port}", address, bound.port, tuple(chains)))
         return tuple(out)
+
+    @cached_property
+    def places(self) -> Listeners:
+        return Listeners(self.listeners)
 
     def _chains(self, server: Server, port: int, taken: set[str]) -> Iterator[FilterChain]:
         names = _sni(server)

@@ -23,7 +23,7 @@ from meshsieve.mesh.istio.model import Gateway
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.registry import HostService, canonical
 from meshsieve.mesh.istio.sidecar import SidecarOutbound, short_names
-from meshsieve.mesh.listeners import PLAIN, TLS, Connection, FilterChain, HttpHandler, TcpHandler, choose_listener
+from meshsieve.mesh.listeners import PLAIN, TLS, Connection, FilterChain, HttpHandler, TcpHandler
 from meshsieve.mesh.match import MeshMatch
 from meshsieve.mesh.objects import ObjectStore
 from meshsieve.policy import Diagnostic
@@ -146,7 +146,7 @@ class IstioMesh:
         state: SidecarOutbound | GatewayProxy
         state = self.gateway(proxy) if proxy.kind == "gateway" else self.sidecar(proxy)
         connection = entrance.connection
-        listener = choose_listener(state.listeners, connection.address, connection.port)
+        listener = state.places.choose(connection.address, connection.port)
         if listener is not None:
             chain = listener.chain(connection)
             where: dict[str, Any] = {"listener": listener.name}
@@ -222,17 +222,16 @@ class IstioMesh:
         """The service that a client means by a name, short or full."""
         host = host.lower().removesuffix(".")
         domain = self.config.options.domain
-        own = f"{proxy.namespace}.svc.{domain}" if domain else ""
+        own = f"{proxy.namespace}.svc.{domain}"
         registry = self.config.registry
-        exact = registry.named(host, proxy.namespace)
-        if exact is None:
-            for service in registry.visible(proxy.namespace):
-                if service.kubernetes and host in short_names(service.host, own):
-                    exact = registry.named(service.host, proxy.namespace)
-                    break
-        if exact is not None and exact.alias_of:
-            return registry.named(exact.alias_of, proxy.namespace)
-        return exact
+        found = registry.named(host, proxy.namespace)
+        # The full names that have the host as a short form for this client.
+        for full in (f"{host}.{own}", f"{host}.svc.{domain}", f"{host}.{domain}") if domain else ():
+            if found is None and host in short_names(full, own):
+                found = registry.named(full, proxy.namespace)
+        if found is not None and found.alias_of:
+            return registry.named(found.alias_of, proxy.namespace)
+        return found
 
 
 def split_authority(authority: str) -> tuple[str, int | None]:

@@ -91,6 +91,10 @@ class Registry:
         found = [*_kubernetes(store, domain), *entries]
         found.sort(key=lambda s: s.object.age)
         self.services: tuple[HostService, ...] = tuple(_with_aliases(found))
+        self._by_host: dict[str, list[HostService]] = {}
+        for service in self.services:
+            self._by_host.setdefault(service.host, []).append(service)
+        self._by_address = {a: s for s in reversed(self.services) for a in s.addresses}
 
     def visible(self, namespace: str) -> list[HostService]:
         """What a namespace sees, every definition by itself, oldest first."""
@@ -99,13 +103,17 @@ class Registry:
     def named(self, host: str, namespace: str, prefer: str = "") -> HostService | None:
         """The definition of a host that a proxy of ``namespace`` uses; ``prefer``: a namespace whose definition goes
         first, as for destinations of a VirtualService on a gateway."""
-        fitting = [s for s in self.services if s.host == host and s.visible(namespace)]
+        fitting = [s for s in self._by_host.get(host, ()) if s.visible(namespace)]
         if prefer and (own := [s for s in fitting if s.namespace == prefer]):
             fitting = own
         return first_definition(fitting)
 
     def knows(self, host: str) -> bool:
-        return any(s.host == host for s in self.services)
+        return host in self._by_host
+
+    def at_address(self, address: str) -> HostService | None:
+        """The oldest service that listens on an address."""
+        return self._by_address.get(address)
 
 
 def first_definition(services: Iterable[HostService]) -> HostService | None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from meshsieve.mesh.istio.config import IstioConfig
 from meshsieve.mesh.istio.model import MESH, Destination, EgressListener, Sidecar, VirtualService
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.registry import HostService, first_definition
-from meshsieve.mesh.names import covers, overlap, specificity
+from meshsieve.mesh.names import HostIndex, covers, overlap, specificity
 
 EVERYTHING = EgressListener((("*", "*"),))
 
@@ -30,14 +31,21 @@ class Egress:
     services: tuple[HostService, ...]
     virtual_services: tuple[VirtualService, ...]
 
+    @cached_property
+    def _by_host(self) -> HostIndex[tuple[str, VirtualService]]:
+        return HostIndex((host, (host, s)) for s in self.virtual_services for host in s.hosts)
+
+    def bound_to(self, host: str) -> list[VirtualService]:
+        """Virtual services with a host that overlaps a service's name, in their order."""
+        return list({s.key: s for _, s in self._by_host.overlapping(host)}.values())
+
     def wildcard_owner(self, host: str) -> VirtualService | None:
         """The virtual service whose host is the most specific for a service's name; of one host the oldest."""
-        best: tuple[tuple[int, int], VirtualService] | None = None
-        for service in sorted(self.virtual_services, key=lambda s: s.object.created):
-            for pattern in service.hosts:
-                if covers(pattern, host) and (best is None or specificity(pattern) > best[0]):
-                    best = specificity(pattern), service
-        return best[1] if best else None
+        found = self._by_host.covering(host)
+        if not found:
+            return None
+        best = max(specificity(pattern) for pattern, _ in found)
+        return min((s for pattern, s in found if specificity(pattern) == best), key=lambda s: s.object.created)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from meshsieve.mesh.istio.model import MESH, Destination, L4Match, L4Rule, Virtu
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.registry import HostService
 from meshsieve.mesh.istio.scope import Egress, Scope, scope_of
-from meshsieve.mesh.listeners import ANY_ADDRESS, PLAIN, FilterChain, HttpHandler, Listener, TcpHandler
-from meshsieve.mesh.names import covers, overlap
+from meshsieve.mesh.listeners import ANY_ADDRESS, PLAIN, FilterChain, HttpHandler, Listener, Listeners, TcpHandler
+from meshsieve.mesh.names import covers
 from meshsieve.mesh.services import AUTO, HTTP_PROTOCOLS, TLS_PROTOCOLS, ServicePort
 from meshsieve.routes.http_options import encoded
 from meshsieve.routes.model import DirectResponse, Forward, Route, RouteConfiguration, VirtualHost
@@ -136,7 +136,7 @@ class SidecarOutbound:
         out: list[FilterChain] = []
         if family in ("tcp", "auto"):
             prefixes = (prefix,) if prefix else ()
-            bound = [s for s in egress.virtual_services if any(overlap(h, service.host) for h in s.hosts)]
+            bound = egress.bound_to(service.host)
             if port.protocol in TLS_PROTOCOLS:
                 out += self._tls_chains(bound, service, port, address, prefixes)
             else:
@@ -162,6 +162,10 @@ class SidecarOutbound:
         if self.scope.allow_any and self.scope.egress_proxy is not None:
             name = cluster_name(self.scope.egress_proxy, None, 0)[0]
         return FilterChain(TcpHandler(((name, 1),)), name="PassthroughFilterChain")
+
+    @cached_property
+    def places(self) -> Listeners:
+        return Listeners(self.listeners)
 
     # --- tls and tcp rules
 
@@ -294,8 +298,10 @@ class _PortHosts:
         )
         plans: list[tuple[list[str], list[HostService], tuple[Route, ...], VirtualService | None]] = []
         claimed: set[str] = set()
+        # Other ports than 80 have only virtual services that are for some service of the port.
+        bound = {s.key for host in known for s in self.egress.bound_to(host)}
         for virtual_service in self.egress.virtual_services:
-            if self.port != 80 and not any(overlap(h, host) for h in virtual_service.hosts for host in known):
+            if self.port != 80 and virtual_service.key not in bound:
                 continue
             routes = builder.routes(virtual_service)
             if not routes:
