@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve.authz.decision import Decision, decision_of, mtls_required, unauthenticated
-from meshsieve.authz.explain import Explanation, nearest_miss, trace
+from meshsieve.authz.decision import Decision, mtls_required, unauthenticated
+from meshsieve.authz.explain import Explanation, answer, trace
 from meshsieve.authz.facts import Facts, is_mtls, is_tls
 from meshsieve.authz.generate import Generator, UnknownKey
 from meshsieve.authz.jwt import read_jwks
@@ -26,8 +26,8 @@ from meshsieve.authz.peer_authentication import (
     mtls_modes,
     read_peer_authentication,
 )
-from meshsieve.authz.policy import Policy, RuleSpec, read_policy
-from meshsieve.authz.reference import Provider, walk
+from meshsieve.authz.policy import Policy, RuleSpec, read_policies
+from meshsieve.authz.reference import Provider
 from meshsieve.authz.request_authentication import (
     Keys,
     RequestAuthentication,
@@ -89,7 +89,13 @@ class Authorizer:
         self._index = {name: i for i, name in enumerate(self.rules)}
 
     def decide(
-        self, request: Request, workload: WorkloadLike = None, *, tcp: bool = False, provider: Provider | None = None
+        self,
+        request: Request,
+        workload: WorkloadLike = None,
+        *,
+        tcp: bool = False,
+        provider: Provider | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> Decision:
         """Whether ``request`` may reach ``workload``.
 
@@ -97,10 +103,11 @@ class Authorizer:
                   name, waypoint, services); None: every policy is taken to be for it, whatever it selects
         tcp       the port is not read as HTTP: ``request`` stands for a connection
         provider  asked (name, rule) for the answer of an external authorizer where a CUSTOM rule matches
+        attributes  what conditions may ask beyond the request: {"user": ..., "data": ..., "src": ..., "dst": ...}
 
         raises    UsageError for a workload that is not known, ModelError for an address that is none
         """
-        return self._decide(request, self.place(workload), tcp, provider)
+        return self._decide(request, self.place(workload), tcp, provider, attributes)
 
     def decide_batch(
         self, requests: Iterable[Request], workload: WorkloadLike = None, *, tcp: bool = False
@@ -111,7 +118,7 @@ class Authorizer:
                  where none matched
         """
         place = self.place(workload)
-        decisions = [self._decide(request, place, tcp, None) for request in requests]
+        decisions = [self._decide(request, place, tcp) for request in requests]
         allowed = np.fromiter((d.allowed for d in decisions), np.bool_, len(decisions))
         rules = (-1 if d.rule is None else self._index[d.rule] for d in decisions)
         return allowed, np.fromiter(rules, np.int32, len(decisions))
@@ -217,20 +224,35 @@ class Authorizer:
         return Filter(action, in_force, dry_run, prefix=f"{action.value.lower()}_", provider=provider)
 
     def explain(
-        self, request: Request, workload: WorkloadLike = None, *, tcp: bool = False, provider: Provider | None = None
+        self,
+        request: Request,
+        workload: WorkloadLike = None,
+        *,
+        tcp: bool = False,
+        provider: Provider | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> Explanation:
         """``decide`` with every rule that the request meets, and what each that does not match lacks."""
-        met = self._meet(request, self.place(workload), tcp)
+        met = self._meet(request, self.place(workload), tcp, attributes)
         if isinstance(met, Decision):
             return Explanation(met, ())
         chain, facts = met
-        return Explanation(_answer(chain, facts, provider), trace(chain, facts))
+        return Explanation(answer(chain, facts, provider), trace(chain, facts))
 
-    def _decide(self, request: Request, place: Place | None, tcp: bool, provider: Provider | None) -> Decision:
-        met = self._meet(request, place, tcp)
-        return met if isinstance(met, Decision) else _answer(*met, provider)
+    def _decide(
+        self,
+        request: Request,
+        place: Place | None,
+        tcp: bool,
+        provider: Provider | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Decision:
+        met = self._meet(request, place, tcp, attributes)
+        return met if isinstance(met, Decision) else answer(*met, provider)
 
-    def _meet(self, request: Request, place: Place | None, tcp: bool) -> tuple[Chain, Facts] | Decision:
+    def _meet(
+        self, request: Request, place: Place | None, tcp: bool, attributes: Mapping[str, Any] | None
+    ) -> tuple[Chain, Facts] | Decision:
         """The chain that the request comes to and what it shows there, or the decision made before any policy."""
         if self.peer_authentications:
             modes = self.mtls_modes(place)
@@ -248,14 +270,11 @@ class Authorizer:
             if checked.status is not None:
                 return unauthenticated(checked.status, checked.reason)
             request = replace(request, claims=checked.claims)
-        return self._chain(place, tcp), Facts(request, seen, trusted_proxies=self.settings.trusted_proxies)
-
-
-def _answer(chain: Chain, facts: Facts, provider: Provider | None) -> Decision:
-    decision = decision_of(walk(chain, facts, provider), tcp=chain.tcp)
-    if decision.by != "no-allow-policy-matched":
-        return decision
-    return replace(decision, nearest=nearest_miss(chain.filters, facts))
+        own = {} if place is None else {"dst": {"labels": dict(place.labels)}}
+        facts = Facts(
+            request, seen, trusted_proxies=self.settings.trusted_proxies, attributes={**own, **(attributes or {})}
+        )
+        return self._chain(place, tcp), facts
 
 
 def from_kubernetes(
@@ -308,7 +327,7 @@ def from_store(
     strict: bool = True,
 ) -> Authorizer:
     """``from_kubernetes`` for objects and keys that are read already."""
-    policies = [read_policy(obj) for obj in store.of("AuthorizationPolicy", ISTIO_SECURITY)]
+    policies = read_policies(store)
     findings = list(_unusable(policies, settings, strict))
     return Authorizer(
         policies,

@@ -7,13 +7,13 @@ the first in byte order. Texts hold what policies say, never what the request ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from meshsieve.authz.decision import Decision
+from meshsieve.authz.decision import Decision, decision_of
 from meshsieve.authz.facts import Facts
 from meshsieve.authz.model import Action, Alternatives, Chain, Clause, Filter, Rule
-from meshsieve.authz.reference import clause_holds
+from meshsieve.authz.reference import Provider, clause_holds, walk
 from meshsieve.authz.words import conjunction_text
 
 
@@ -72,6 +72,14 @@ class Explanation:
             lines.append(f"{step.action.value}{' (dry run)' if step.dry_run else ''}")
             lines += [f"  {trace.rule.name}: {trace.text}  {trace.rule.source}" for trace in step.rules]
         return "\n".join(lines)
+
+
+def answer(chain: Chain, facts: Facts, provider: Provider | None) -> Decision:
+    """What a chain decides, with the nearest miss of a denial because nothing matched."""
+    decision = decision_of(walk(chain, facts, provider), tcp=chain.tcp)
+    if decision.by != "no-allow-policy-matched":
+        return decision
+    return replace(decision, nearest=nearest_miss(chain.filters, facts))
 
 
 def trace(chain: Chain, facts: Facts) -> tuple[StepTrace, ...]:

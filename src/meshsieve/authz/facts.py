@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from meshsieve.authz.model import Field
@@ -15,6 +16,7 @@ from meshsieve.errors import ModelError
 from meshsieve.request import Request
 from meshsieve.routes.http_options import RequestView, encoded
 
+JWT_FILTER = "envoy.filters.http.jwt_authn"
 Address = tuple[int, int]
 Value = bytes | int | Address
 
@@ -25,13 +27,22 @@ class Facts:
     seen     None for a connection that is not read as HTTP: HTTP fields then have no values
     trusted_proxies   how many addresses at the right end of X-Forwarded-For are to be trusted; used where the request
                       does not say its ``remote_ip``
+    attributes        what the caller adds for conditions: {"user": {...}, "data": {...}, "src": {...}, "dst": {...}}
 
     raises  ModelError for an address that is none
     """
 
-    def __init__(self, request: Request, seen: RequestView | None, *, trusted_proxies: int = 0) -> None:
+    def __init__(
+        self,
+        request: Request,
+        seen: RequestView | None,
+        *,
+        trusted_proxies: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
         self.request = request
         self.seen = seen
+        self.attributes = attributes or {}
         self.source_ip = address(request.source_ip, "source_ip")
         self.destination_ip = address(request.destination_ip, "destination_ip")
         self.remote_ip = self._remote(trusted_proxies)
@@ -65,8 +76,12 @@ class Facts:
 
     @property
     def view(self) -> RequestView:
-        """``seen``, or a view without anything of HTTP."""
-        return self.seen or RequestView(self.request, b"", b"", None, b"", [])
+        """``seen``, or a view without anything of HTTP; claims stand in the metadata where Envoy's filter puts them."""
+        seen = self.seen or RequestView(self.request, b"", b"", None, b"", [])
+        if self.claims is None:
+            return seen
+        metadata = {JWT_FILTER: {"payload": self.claims}, **self.request.dynamic_metadata}
+        return replace(seen, request=replace(self.request, dynamic_metadata=metadata))
 
     def _remote(self, trusted_proxies: int) -> Address | None:
         if self.request.remote_ip is not None:

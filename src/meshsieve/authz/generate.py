@@ -29,6 +29,7 @@ from meshsieve.authz.model import (
     Action,
     Alternatives,
     Clause,
+    Condition,
     Conjunction,
     Field,
     Group,
@@ -102,7 +103,13 @@ class Generator:
             entries = [[(keys[name], *values) for name, values in part.items()] for part in parts] or [[]]
             return tuple(tuple(self._clauses([*e, *when], namespace, policy.action, tcp, tell)) for e in entries)
 
-        return conjunctions(spec.sources, SOURCE_KEYS, who), conjunctions(spec.operations, OPERATION_KEYS, what)
+        principals = conjunctions(spec.sources, SOURCE_KEYS, who)
+        permissions = conjunctions(spec.operations, OPERATION_KEYS, what)
+        if spec.condition is not None:
+            strict = policy.action is not Action.ALLOW and policy.action is not Action.AUDIT
+            condition = Condition(spec.condition, on_error=strict)
+            permissions = tuple((*conjunction, condition) for conjunction in permissions)
+        return principals, permissions
 
     def _clauses(
         self,
@@ -123,7 +130,7 @@ class Generator:
                             raise
                         tell(error)
                 if good:
-                    yield _any_of(good, negated)
+                    yield any_of(good, negated)
 
     def _condition(self, key: str, value: str, namespace: str, tcp: bool) -> Conjunctions:
         """One value of a condition: alternatives, each a conjunction of tests.
@@ -206,7 +213,7 @@ def is_known_key(key: str) -> bool:
     return key in (*_PLAIN, *identity, *_HTTP_KEYS) or key.startswith((METADATA_KEY, *_KEYED))
 
 
-def _any_of(alternatives: Conjunctions, negated: bool) -> Clause:
+def any_of(alternatives: Conjunctions, negated: bool) -> Clause:
     """One Test where all alternatives are tests of one field."""
     fields = {c[0].field for c in alternatives if len(c) == 1 and isinstance(c[0], Test)}
     if len(fields) == 1 and all(len(c) == 1 for c in alternatives):

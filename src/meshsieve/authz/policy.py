@@ -4,6 +4,7 @@ Refused here are objects that Istio's API refuses and that nobody could judge sa
 unknown action, a condition without a key or values, empty lists (Istio takes them for absent, which would turn "nobody"
 into "anybody"), selector together with targetRefs, malformed path templates. Values that no proxy can use (a port that
 is none, an address that is none) and unknown condition keys are kept: what Istio makes of them is in ``generate``.
+A policy of the group ``meshsieve.io`` is the same with one more field a rule: ``condition``, an expression in CEL.
 Source: istio/api security/v1beta1/authorization_policy.proto, type/v1beta1/selector.proto.
 """
 
@@ -12,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from meshsieve.authz.cel import CelProgram, compile_expression
 from meshsieve.authz.model import Action
 from meshsieve.authz.path_template import check_template, is_template
 from meshsieve.errors import ModelError, PolicyError
 from meshsieve.importers.typed import Node
 from meshsieve.importers.yaml_source import Mapping
-from meshsieve.mesh.objects import MeshObject
+from meshsieve.mesh.objects import ISTIO_SECURITY, MeshObject, ObjectStore
 from meshsieve.model import Source
 
 SOURCE_FIELDS = (
@@ -30,6 +32,7 @@ SOURCE_FIELDS = (
     "remoteIpBlocks",
 )
 OPERATION_FIELDS = ("hosts", "methods", "paths", "ports")
+OWN_GROUP = "meshsieve.io"
 MAX_SERVICE_ACCOUNTS = 16
 DRY_RUN = "istio.io/dry-run"
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -47,12 +50,14 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class RuleSpec:
-    """``sources`` and ``operations``: one of each must hold; () is no condition."""
+    """``sources`` and ``operations``: one of each must hold; () is no condition. ``condition``: in policies of our own
+    group, a CEL expression that must hold as well."""
 
     sources: tuple[Fields, ...]
     operations: tuple[Fields, ...]
     when: tuple[When, ...]
     source: Source
+    condition: CelProgram | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,22 @@ class Policy:
     @property
     def title(self) -> str:
         return f"ns[{self.attachment.namespace}]-policy[{self.attachment.name}]"
+
+
+def read_policies(store: ObjectStore) -> list[Policy]:
+    """Istio's AuthorizationPolicy objects, and those of our own group, whose rules may hold a ``condition`` in CEL.
+
+    raises  PolicyError with file:line:column
+    """
+    found = [*store.of("AuthorizationPolicy", ISTIO_SECURITY), *store.of("AuthorizationPolicy", OWN_GROUP)]
+    seen: dict[tuple[str, str], MeshObject] = {}
+    for obj in found:
+        first = seen.setdefault((obj.namespace, obj.name), obj)
+        if first is not obj:
+            raise obj.node.error(
+                f"has the name of the one at {first.where}", hint="their rules could not be told apart"
+            )
+    return [read_policy(obj) for obj in found]
 
 
 def read_policy(obj: MeshObject) -> Policy:
@@ -158,16 +179,28 @@ def _rules(spec: Node, obj: MeshObject) -> Sequence[RuleSpec | None]:
             continue
         if not isinstance(item, Mapping):
             raise spec.error(f"expected a mapping, got {item!r}", f"rules[{i}]")
-        rule = Node(item, spec.obj, f"{spec.path}.rules[{i}]").only("from", "to", "when")
+        own = ("condition",) if obj.group == OWN_GROUP else ()
+        rule = Node(item, spec.obj, f"{spec.path}.rules[{i}]").only("from", "to", "when", *own)
         out.append(
             RuleSpec(
                 tuple(_parts(rule, "from", "source", SOURCE_FIELDS)),
                 tuple(_parts(rule, "to", "operation", OPERATION_FIELDS)),
                 tuple(_when(rule)),
                 obj.source_of(rule),
+                _condition(rule),
             )
         )
     return out
+
+
+def _condition(rule: Node) -> CelProgram | None:
+    text = rule.text("condition")
+    if text is None:
+        return None
+    try:
+        return compile_expression(text)
+    except ModelError as error:
+        raise rule.error(str(error), "condition") from None
 
 
 def _parts(rule: Node, outer: str, inner: str, names: tuple[str, ...]) -> Sequence[Fields]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from meshsieve.authz.facts import JWT_FILTER
 from meshsieve.authz.model import (
     Action,
     Alternatives,
@@ -30,7 +31,6 @@ from meshsieve.authz.model import (
 from meshsieve.errors import UsageError
 
 Json = dict[str, Any]
-JWT_FILTER = "envoy.filters.http.jwt_authn"
 PAYLOAD = "payload"
 _TYPE = "type.googleapis.com/envoy.extensions.filters."
 _ACTIONS = {Action.ALLOW: "ALLOW", Action.DENY: "DENY", Action.CUSTOM: "DENY", Action.AUDIT: "LOG"}

@@ -127,8 +127,8 @@ def route_match(node: Proto) -> RouteMatch:
         node.message("grpc") is not None,
         tuple((k, tls.flag(k)) for k in ("presented", "validated") if tls.has(k)) if tls else (),
         _runtime(node),
-        tuple(_metadata(m) for m in node.messages("dynamic_metadata")),
-        tuple(_filter_state(m) for m in node.messages("filter_state")),
+        tuple(metadata_match(m) for m in node.messages("dynamic_metadata")),
+        tuple(filter_state_match(m) for m in node.messages("filter_state")),
     )
 
 
@@ -202,7 +202,8 @@ def _runtime(node: Proto) -> RuntimeFraction | None:
     return RuntimeFraction(message.string("runtime_key"), numerator, DENOMINATORS[denominator])
 
 
-def _metadata(node: Proto) -> MetadataMatch:
+def metadata_match(node: Proto) -> MetadataMatch:
+    """A MetadataMatcher."""
     node.only("filter", "path", "value", "invert")
     path = []
     for segment in node.messages("path"):
@@ -265,7 +266,8 @@ def _number(node: Proto, key: str) -> float:
         raise node.error(f"expected a number, got {value!r}", key) from None
 
 
-def _filter_state(node: Proto) -> FilterStateMatch:
+def filter_state_match(node: Proto) -> FilterStateMatch:
+    """A FilterStateMatcher."""
     node.only("key", "string_match", "address_match")
     kind = node.one_of("string_match", "address_match", required=True)
     key = node.string("key")
