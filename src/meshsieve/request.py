@@ -53,18 +53,40 @@ class Request:
     def from_dict(values: Mapping[str, Any]) -> Request:
         """A request from JSON; ``host``, ``src_ip``, ``dst_ip`` and ``dst_port`` are read as aliases.
 
-        raises  ModelError for a field that a request does not have
+        raises  ModelError for a field that a request does not have, or has twice under two names, or of a wrong type
         """
         renamed = {ALIASES.get(name, name): value for name, value in values.items()}
+        if len(renamed) != len(values):
+            raise ModelError("a field is given twice, also under its other name")
         known = {f.name for f in fields(Request)}
         if unknown := sorted(set(renamed) - known):
             raise ModelError(f"a request has no field {', '.join(unknown)}; fields: {', '.join(sorted(known))}")
-        return Request(**renamed)
+        for name, value in renamed.items():
+            if value is not None:
+                _check_type(name, value)
+        # What must be there but is null is absent, and so has its default.
+        return Request(**{k: v for k, v in renamed.items() if v is not None})
 
     def header(self, name: str) -> list[str]:
         """Values of every line of a header, in order; the name is compared without case."""
         wanted = name.lower()
         return [value for key, value in self.headers if key.lower() == wanted]
+
+
+_TEXTS = frozenset({"method", "scheme", "authority", "path", "source_ip", "destination_ip", "remote_ip", "principal",
+                    "sni", "alpn"})  # fmt: skip
+_MAPPINGS = frozenset({"claims", "tls", "runtime", "dynamic_metadata", "filter_state", "observed"})
+_NUMBERS = {"source_port": 65535, "destination_port": 65535, "random_value": 2**64 - 1, "time_ns": 2**63 - 1}
+
+
+def _check_type(name: str, value: Any) -> None:
+    if name in _TEXTS and not isinstance(value, str):
+        raise ModelError(f"{name} must be text, not {type(value).__name__}")
+    if name in _MAPPINGS and not isinstance(value, Mapping):
+        raise ModelError(f"{name} must be a mapping, not {type(value).__name__}")
+    largest = _NUMBERS.get(name)
+    if largest is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest):
+        raise ModelError(f"{name} must be a whole number in 0..{largest}, not {value!r}"[:200])
 
 
 def _header_lines(headers: Any) -> Headers:

@@ -2,7 +2,9 @@
 
 CONFIG is an Envoy RouteConfiguration (v3), YAML or JSON, or the objects of a cluster (Istio, Gateway API, core
 Kubernetes, mixed; files and folders). Of a cluster, say where the request is seen: at a gateway, or by the sidecar of a
-client. The request is written as METHOD URL, or many stand in a file, one JSON object a line (docs/routes.md).
+client. The request is written as METHOD URL, or many stand in a file: NDJSON, an access log of Envoy or Istio, or HAR
+(docs/request-logs.md). Exit status: 0; 2 for wrong usage, a refused configuration, or lines that are no requests
+(all others are answered).
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from meshsieve import request_logs
 from meshsieve.cli.options import take_trailing_words
-from meshsieve.errors import MeshsieveError, UsageError
+from meshsieve.cli.stderr import warn
+from meshsieve.errors import UsageError
 from meshsieve.importers.sources import find_files, read_source
 from meshsieve.importers.yaml_source import load_documents
 from meshsieve.policy import SourceFile
@@ -30,17 +34,17 @@ examples:
   meshsieve route -p routes.yaml --normalize-path --merge-slashes 'GET http://shop.example//a/../b'
   meshsieve route -p bookinfo/ 'GET http://reviews.default:9080/reviews/0' --from default/productpage-v1
   meshsieve route -p bookinfo/ 'GET http://shop.example/cart' --gateway istio-system/edge
+  meshsieve route -p bookinfo/ --gateway istio-system/edge --requests access.log
   meshsieve route -p routes.yaml --requests requests.ndjson | jq -c '[.route, .cluster, .status]'
 """
+SHOWN_BAD_LINES = 20
 ESCAPED_SLASHES = ("KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", dest="config", metavar="CONFIG", action="append", required=True,
                         help="route configuration, or objects of a cluster; may be repeated")  # fmt: skip
-    parser.add_argument(
-        "--requests", metavar="FILE", help="requests as NDJSON, - for standard input; answers as NDJSON"
-    )
+    add_requests(parser)
     parser.add_argument(
         "-H", dest="headers", metavar="'NAME: VALUE'", action="append", default=[], help="a header line"
     )
@@ -59,15 +63,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("request", metavar="REQUEST", nargs="*", help="METHOD URL, as one word or two")
 
 
+def add_requests(parser: argparse.ArgumentParser) -> None:
+    """Options of verbs that read files of requests."""
+    group = parser.add_argument_group("requests", "a file of requests, as docs/request-logs.md says")
+    group.add_argument(
+        "--requests",
+        metavar="FILE",
+        help="NDJSON of requests, access logs of Envoy or Istio, HAR; - for standard input; answers are NDJSON",
+    )
+    group.add_argument("--requests-format", choices=request_logs.FORMATS, default="auto", help="default: auto")
+    group.add_argument("--log-header", dest="log_headers", metavar="FIELD=HEADER", action="append", default=[],
+                       help="a field of a JSON access log that holds a request header; may be repeated")  # fmt: skip
+
+
 def run(options: argparse.Namespace) -> int:
     words = take_trailing_words(options, (), "request")
     if bool(words) == bool(options.requests):
         raise UsageError("which request? write it last, such as 'GET http://host/path', or give --requests FILE")
     ask = _asker(options)
     if options.requests:
-        for request in _requests(options.requests):
-            print(json.dumps(_answer(ask(request))))
-        return 0
+        return _answer_all(options, ask)
     found = ask(parse_request(words, options.headers, options.random))
     print(json.dumps(_answer(found), indent=1) if options.json else _text(found))
     return 0
@@ -117,15 +132,28 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _requests(name: str) -> Iterator[Request]:
-    with sys.stdin if name == "-" else open(name, encoding="utf-8", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield Request.from_dict(json.loads(line))
-            except (ValueError, TypeError, AttributeError, MeshsieveError) as error:
-                raise UsageError(f"{name}:{number}: not a request: {error}") from None
+def _answer_all(options: argparse.Namespace, ask: Callable[[Request], Match]) -> int:
+    """NDJSON answers in the order of the lines; a line that is no request is answered with its number and why."""
+    log = request_logs.read(options.requests, options.requests_format, dict(map(_log_header, options.log_headers)))
+    for line, found in log.records():
+        if isinstance(found, Request):
+            print(json.dumps({"line": line, **_answer(ask(found))}))
+        else:
+            print(json.dumps({"line": line, "error": found.message}))
+            if log.bad <= SHOWN_BAD_LINES:
+                warn(f"{log.name}:{line}: not a request: {found.message}")
+    if log.bad > SHOWN_BAD_LINES:
+        warn(f"{log.name}: {log.bad - SHOWN_BAD_LINES} more lines are no requests")
+    if log.unrequested:
+        warn(f"{log.name}: {log.unrequested} lines are of connections without a request")
+    return 2 if log.bad else 0
+
+
+def _log_header(text: str) -> tuple[str, str]:
+    field, equals, header = text.partition("=")
+    if not equals or not field or not header:
+        raise UsageError(f"--log-header '{text}' is not FIELD=HEADER")
+    return field, header
 
 
 def _answer(found: Match) -> dict[str, Any]:
