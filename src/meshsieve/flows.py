@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from meshsieve import _core, apps, capture, tables
 from meshsieve.app_signatures import Signatures
@@ -135,9 +136,11 @@ class FlowColumns(PacketColumns):
         """The flows at ``indices`` (integers or a boolean mask), in that order."""
         return self._with_texts(super().take(indices))
 
-    def with_fields(self, fields: Mapping[str, Any]) -> FlowColumns:
-        """The same flows with the given fields set, on every flow."""
-        return self._with_texts(super().with_fields(fields))
+    def with_fields(
+        self, fields: Mapping[str, Any], where: Mapping[str, npt.NDArray[np.bool_]] | None = None
+    ) -> FlowColumns:
+        """The same flows with the given fields set, on every flow or where ``where`` says."""
+        return self._with_texts(super().with_fields(fields, where))
 
     def _with_texts(self, columns: PacketColumns) -> FlowColumns:
         out = FlowColumns.__new__(FlowColumns)
