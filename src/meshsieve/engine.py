@@ -28,6 +28,7 @@ from meshsieve.request_text import parse_request
 
 if TYPE_CHECKING:
     from meshsieve.walk.batch import RequestVerdicts
+    from meshsieve.walk.captured import RequestClassification
     from meshsieve.walk.mesh_policy import MeshPolicy
     from meshsieve.walk.request_walk import RequestWalk
     from meshsieve.walk.verdict import RequestVerdict
@@ -168,6 +169,29 @@ class Engine:
         from meshsieve.walk.batch import BatchWalk
 
         return BatchWalk(self.request_walk).judge(requests, client=client, server=server, assume_mtls=assume_mtls)
+
+    def classify_requests(
+        self,
+        path: Path | Sequence[Path],
+        *,
+        assume_mtls: bool = False,
+        filter: str | None = None,
+        count: int | None = None,
+        strict: bool = False,
+        progress: Callable[[Any], None] | None = None,
+    ) -> RequestClassification:
+        """The HTTP and gRPC requests of captures, each with the verdict of every layer, as a stream of rows.
+
+        Arguments as for ``classify_pcap`` and ``judge_request``. Nothing is read before it is iterated.
+
+        raises  UsageError if the configuration says nothing about requests; CaptureError, FilterError when the
+                iteration starts
+        """
+        from meshsieve.walk.captured import RequestClassification
+
+        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        how = {"filter": filter, "count": count, "strict": strict}
+        return RequestClassification(self.request_walk, paths, assume_mtls=assume_mtls, progress=progress, **how)
 
     def explain(
         self, packet: str | Mapping[str, Any], *, iif: str | None = None, oif: str | None = None

@@ -51,6 +51,8 @@ def asked(
         ("GET reviews.bookinfo:9080/reviews/0", CURL, REVIEWS3, 9080, "REJECT", "authorization"),
         # NSX drops what no rule allows, whatever layer 7 says.
         ("GET ratings:9081/ratings/0", REVIEWS3, RATINGS, 9081, "DROP", "nsx-dfw out"),
+        # What the gateway sends on was routed where it came in; the page asks for the gateway's identity.
+        ("GET bookinfo.example/productpage", INGRESS, PAGE, 9080, "ALLOW", "authorization"),
         # From outside, the gateway decides.
         ("GET bookinfo.example/productpage", "203.0.113.7", INGRESS, 80, "ALLOW", "route"),
         ("GET bookinfo.example/admin", "203.0.113.7", INGRESS, 80, "REJECT", "route"),

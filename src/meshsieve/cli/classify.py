@@ -1,4 +1,4 @@
-"""Show which rule decides each flow or packet of a capture. A flow is judged once, by its first packet.
+"""Show which rule decides each flow, packet or request of a capture. A flow is judged once, by its first packet.
 
 Exit status: 0 when the capture was read to its end, whatever the verdicts; 2 for wrong usage, a policy or capture that
 cannot be read, or a capture that ends badly (the rows so far are written, and the reason goes to standard error).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from meshsieve.cli.options import (
     FLOW_FORMATS,
@@ -19,6 +20,9 @@ from meshsieve.cli.options import (
     take_trailing_words,
 )
 
+if TYPE_CHECKING:
+    from meshsieve.engine import Engine
+
 EXAMPLES = """\
 examples:
   meshsieve classify -r traffic.pcap -p nsx.json
@@ -26,6 +30,7 @@ examples:
   meshsieve classify -r 1.pcap.zst 2.pcap.zst -p policies/ -o ndjson | jq -c 'select(.action != "ALLOW")'
   tcpdump -w - | meshsieve classify -r - -p nsx.json --by packet -o csv
   meshsieve classify -r traffic.pcap -p nsx.json -o parquet --output verdicts.parquet
+  meshsieve classify -r traffic.pcap -p nsx.json istio/ --by request --assume-mtls
   meshsieve classify -r traffic.pcap -p nsx.json -o ipfix --output verdicts.ipfix   # tshark -r verdicts.ipfix
 """
 
@@ -35,12 +40,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_signatures(parser)
     add_policy(parser)
     add_output(parser, FLOW_FORMATS)
-    parser.add_argument("--by", choices=("flow", "packet"), default="flow", help="what a row is (default: flow)")
+    parser.add_argument(
+        "--by",
+        choices=("flow", "packet", "request"),
+        default="flow",
+        help="what a row is (default: flow); requests are judged by the mesh's policy, too",
+    )
+    parser.add_argument(
+        "--assume-mtls",
+        action="store_true",
+        help="requests between workloads with proxies have the identity of the client's service account: right for "
+        "captures of what the applications see",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     expression = take_trailing_words(options, ("captures", "policies"), "filter")
     engine = load_engine(options)
+    if options.by == "request":
+        return _classify_requests(engine, options, expression)
 
     from meshsieve.apps import load_signatures
     from meshsieve.cli.sink import open_sink, print_text
@@ -75,6 +93,39 @@ def run(options: argparse.Namespace) -> int:
                 sink.end(result.summary().to_dict())
     if options.format not in ("table", "json"):
         show_open(result.summary())
+    if result.problem:
+        sys.stdout.flush()
+        warn(result.problem)
+        return 2
+    return 0
+
+
+def _classify_requests(engine: Engine, options: argparse.Namespace, expression: str) -> int:
+    from meshsieve.cli.sink import open_sink, print_text
+    from meshsieve.cli.stderr import Progress, warn
+    from meshsieve.cli.terminal import colours, columns
+    from meshsieve.reports.request_table import RequestTable
+
+    with Progress() as progress:
+        result = engine.classify_requests(
+            options.captures,
+            assume_mtls=options.assume_mtls,
+            filter=expression or None,
+            count=options.count,
+            strict=options.strict_capture,
+            progress=progress,
+        )
+        if options.format == "table":
+            table = RequestTable(options.limit)
+            for rows in result:
+                table.add(rows)
+            wide, coloured = (columns(), colours()) if options.output is None else (None, False)
+            print_text(table.text(result.totals(), columns=wide, colours=coloured), options.output)
+        else:
+            with open_sink(options, result.empty_columns()) as sink:
+                for rows in result:
+                    sink.write(rows.columns)
+                sink.end(result.totals().to_dict())
     if result.problem:
         sys.stdout.flush()
         warn(result.problem)

@@ -126,8 +126,7 @@ class RequestWalk:
             return None, LayerVerdict(ROUTE, NONE, NO_MESH), None
         place = _chooser(ends, at_gateway)
         if place is None or place.proxy is None:
-            who = "the client" if place is None else place.title
-            return None, LayerVerdict(ROUTE, NONE, f"{who} has no proxy that could choose a route"), None
+            return None, LayerVerdict(ROUTE, NONE, _no_chooser(ends)), None
         found, _ = self.policy.mesh.answer(seen_by_client(request, ends, at_gateway), place.viewpoint)
         candidates = None if found.cluster is None else self._endpoints(found.cluster, place.proxy)
         return found, route_verdict(found), candidates
@@ -216,8 +215,18 @@ def _title(request: Request) -> str:
 
 
 def _chooser(ends: Ends, at_gateway: bool) -> Place | None:
-    """Whose proxy chooses the route."""
-    return ends.server if at_gateway else ends.client
+    """Whose proxy chooses the route. What a gateway sends on was routed where it came in, on another connection."""
+    if at_gateway:
+        return ends.server
+    return None if ends.client is None or ends.client.is_gateway else ends.client
+
+
+def _no_chooser(ends: Ends) -> str:
+    if ends.client is None:
+        return "no proxy of the mesh is known to have chosen a route"
+    if ends.client.is_gateway:
+        return f"{ends.client.title} chose the route where the request came in"
+    return f"{ends.client.title} has no proxy that could choose a route"
 
 
 def seen_by_client(request: Request, ends: Ends, at_gateway: bool) -> Request:

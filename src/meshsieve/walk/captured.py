@@ -1,0 +1,151 @@
+"""Requests out of captures through all layers: a stream of rows in bounded memory, and what they sum up to.
+
+Layers 2-4 judge the connection that a request was seen on, as they do for flows; ``flow`` is the flow's number, so that
+rows of requests and of flows can be joined.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from meshsieve import http_requests
+from meshsieve.http_requests import RequestBatch
+from meshsieve.labels import TextTable
+from meshsieve.output import Column
+from meshsieve.walk.batch import BatchWalk, RequestVerdicts
+from meshsieve.walk.request_walk import RequestWalk
+from meshsieve.walk.verdict import NONE
+
+# Columns of a request as it was seen, before those of its verdict.
+_SEEN = (
+    "flow", "time_ns", "source_ip", "source_port", "destination_ip", "destination_port", "method", "authority", "path",
+    "status", "duration_ns",
+)  # fmt: skip
+_DECIDED = ("action", "layer", "rule", "source", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRows:
+    """Some rows: what was seen, every layer's answer, and both as columns for writers."""
+
+    seen: RequestBatch
+    verdicts: RequestVerdicts
+    columns: tuple[Column, ...]
+
+    def __len__(self) -> int:
+        return len(self.verdicts)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTotals:
+    """Requests by who decided them: (action, layer, rule, source) -> number, largest first."""
+
+    by_rule: dict[tuple[str, str, str | None, str | None], int]
+    counts: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def by_action(self) -> dict[str, int]:
+        out: dict[str, int] = {}
+        for (action, *_), count in self.by_rule.items():
+            out[action] = out.get(action, 0) + count
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        rules = [
+            {"action": action, "layer": layer, "rule": rule, "source": source, "requests": count}
+            for (action, layer, rule, source), count in self.by_rule.items()
+        ]
+        return {"requests": self.by_action, "rules": rules, "counts": self.counts, "notes": list(self.notes)}
+
+
+class RequestClassification:
+    """The requests of captures with their verdicts; made by ``Engine.classify_requests``.
+
+    problem  after an iteration: None, or why a capture could not be read to its end
+    """
+
+    def __init__(
+        self,
+        walk: RequestWalk,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        assume_mtls: bool,
+        progress: Callable[[Any], None] | None,
+        **how: Any,
+    ) -> None:
+        self._walk = walk
+        self._paths = list(paths)
+        self._assume_mtls = assume_mtls
+        self._progress = progress
+        self._how = how
+        self._totals: RequestTotals | None = None
+        self.problem: str | None = None
+
+    def __iter__(self) -> Iterator[RequestRows]:
+        judge = BatchWalk(self._walk)
+        found = http_requests.read(self._paths, **self._how)
+        found.on_packets = self._progress
+        texts = _Texts()
+        totals: dict[tuple[str, str, str | None, str | None], int] = {}
+        for batch in found:
+            verdicts = judge.judge(batch.requests(), assume_mtls=self._assume_mtls)
+            for i in range(len(verdicts)):
+                decider = verdicts.deciding(i)
+                key: tuple[str, str, str | None, str | None] = (NONE, "", None, None)
+                if decider is not None:
+                    key = (decider.verdict, decider.layer, decider.rule, decider.source)
+                totals[key] = totals.get(key, 0) + 1
+            yield RequestRows(batch, verdicts, texts.columns(batch, verdicts))
+        self.problem = found.problem
+        largest = dict(sorted(totals.items(), key=lambda item: (-item[1], item[0][:2])))
+        self._totals = RequestTotals(largest, found.counts, (found.problem,) if found.problem else ())
+
+    def totals(self) -> RequestTotals:
+        """What the rows sum up to; runs through the captures if no iteration has been completed yet."""
+        if self._totals is None:
+            for _ in self:
+                pass
+        assert self._totals is not None
+        return self._totals
+
+    def empty_columns(self) -> tuple[Column, ...]:
+        """The columns of a batch without rows: names and types are known before anything is read."""
+        nothing = http_requests.RequestReader().take()
+        return _Texts().columns(nothing, BatchWalk(self._walk).judge([]))
+
+
+class _Texts:
+    """Columns of text share tables that grow from batch to batch."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, TextTable] = {}
+        self._decided: dict[str, TextTable] = {name: TextTable() for name in _DECIDED}
+        self._layers: dict[str, TextTable] = {}
+
+    def columns(self, batch: RequestBatch, verdicts: RequestVerdicts) -> tuple[Column, ...]:
+        seen = {column.name: column for column in batch.output_columns(self._seen)}
+        return (*(seen[name] for name in _SEEN), *self._verdicts(verdicts))
+
+    def _verdicts(self, verdicts: RequestVerdicts) -> Iterator[Column]:
+        found = [verdicts.deciding(i) for i in range(len(verdicts))]
+        for name in _DECIDED:
+            attribute = "verdict" if name == "action" else name
+            table = self._decided[name]
+            missing = NONE if name == "action" else None
+            given = (missing if v is None else getattr(v, attribute) for v in found)
+            codes = [-1 if text is None else table.code(text) for text in given]
+            yield Column.text(name, np.array(codes, np.int32), table)
+        for layer in verdicts.layers:
+            base = layer.name.replace(" ", "_").replace("-", "_")
+            for suffix, attribute in (("verdict", "verdict"), ("rule", "rule")):
+                name = f"{base}_{suffix}"
+                table = self._layers.setdefault(name, TextTable())
+                texts = [getattr(v, attribute) for v in layer.answers.verdicts]
+                code_of = np.array([-1 if t is None else table.code(t) for t in texts] or [-1], np.int32)
+                yield Column.text(name, code_of[layer.codes], table)
