@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place = parser.add_argument_group("place", "where the request is seen, for objects of a cluster")
     place.add_argument("--gateway", metavar="NS/NAME", help="the Gateway that the request comes to")
     place.add_argument("--from", dest="source", metavar="NS/WORKLOAD", help="the pod or workload that sends it")
+    place.add_argument("--to", dest="receiver", metavar="NS/WORKLOAD", help="the pod or workload that receives it")
     place.add_argument("--from-namespace", metavar="NS", help="namespace of a client that is not among the objects")
     place.add_argument("--from-label", metavar="KEY=VALUE", action="append", default=[], help="a label of that client")
     manager = parser.add_argument_group("HTTP connection manager", "what happens before routing; Envoy's defaults")
@@ -96,6 +97,7 @@ def _asker(options: argparse.Namespace) -> Callable[[Request], Match]:
     place = {
         "gateway": options.gateway,
         "source": options.source,
+        "receiver": options.receiver,
         "source_namespace": options.from_namespace,
         "source_labels": dict(_label(text) for text in options.from_label) or None,
     }

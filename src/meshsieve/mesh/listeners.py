@@ -40,7 +40,8 @@ class TcpHandler:
 
 @dataclass(frozen=True, slots=True)
 class FilterChain:
-    """Empty criteria are free. tls: what the chain asks of the client: nothing, TLS, or TLS with a certificate."""
+    """Empty criteria are free. tls: what the chain asks of the client: nothing, TLS, TLS with a certificate, or that it
+    takes both."""
 
     handler: HttpHandler | TcpHandler
     prefixes: tuple[str, ...] = ()
@@ -48,7 +49,7 @@ class FilterChain:
     transport: str = ""
     protocols: tuple[str, ...] = ()
     source_prefixes: tuple[str, ...] = ()
-    tls: Literal["", "tls", "mutual"] = ""
+    tls: Literal["", "tls", "mutual", "any"] = ""
     name: str = ""
 
     @property

@@ -1,7 +1,8 @@
 """The router of a cluster: Istio and Gateway API objects mixed, asked from where a request is seen.
 
 A request is seen by a gateway (``gateway="namespace/name"``: an Istio Gateway or a Gateway API Gateway) or by the
-sidecar of a client in the mesh (``source="namespace/workload"``, or a namespace and labels). Without either, a
+sidecar of a client in the mesh (``source="namespace/workload"``, or a namespace and labels), or by that of the workload
+that receives it (``receiver="namespace/workload"``). Without either, a
 ``source_ip`` that is a pod's means that pod; else the answer is that of the only gateway there is, or of a client
 without labels in namespace ``default`` where the host is a Service of the mesh.
 """
@@ -71,6 +72,7 @@ class MeshRouter:
         source: str | None = None,
         source_namespace: str | None = None,
         source_labels: Mapping[str, str] | None = None,
+        receiver: str | None = None,
         proxy: Proxy | None = None,
     ) -> Match:
         """What takes a request, as it is seen from one place.
@@ -78,10 +80,11 @@ class MeshRouter:
         gateway           ``namespace/name`` of the gateway that it comes to
         source            ``namespace/name`` of the client's pod or workload
         source_namespace, source_labels   of a client that is not among the objects
+        receiver          ``namespace/name`` of the workload that it has come to; ``destination_port`` is the workload's
         proxy             the proxy itself, for callers that know it
         raises            UsageError for a place that does not exist, or is not given and cannot be told
         """
-        seen = self.viewpoint(request, gateway, source, source_namespace, source_labels, proxy)
+        seen = self.viewpoint(request, gateway, source, source_namespace, source_labels, receiver, proxy)
         return self._counted(*self.answer(request, seen))
 
     def answer(self, request: Request, seen: Viewpoint) -> tuple[Match, Router | None]:
@@ -106,26 +109,35 @@ class MeshRouter:
         source: str | None = None,
         namespace: str | None = None,
         labels: Mapping[str, str] | None = None,
+        receiver: str | None = None,
         proxy: Proxy | None = None,
     ) -> Viewpoint:
         """raises  UsageError"""
+        named = [place for place in (gateway, source, namespace or labels, receiver, proxy) if place]
+        if len(named) > 1:
+            raise UsageError(
+                "a request is seen at a gateway, by a client's sidecar or by its receiver's: name one place"
+            )
         if proxy is not None:
             return Viewpoint(client=proxy)
+        if receiver is not None:
+            return Viewpoint(client=replace(self._workload(receiver), kind="inbound"))
         if gateway is not None:
-            if source is not None or namespace is not None:
-                raise UsageError("a request is seen at a gateway or by a client's sidecar: name one of the two")
             if gateway not in self.gateways:
                 known = ", ".join(self.gateways) or "none"
                 raise UsageError(f"no gateway is called {gateway}; there are: {known}")
             return Viewpoint(gateway)
         if source is not None:
-            home, slash, name = source.partition("/")
-            if not slash:
-                raise UsageError(f"'{source}' is not NAMESPACE/WORKLOAD")
-            return Viewpoint(client=_sidecar(find_workload(self.istio.config.workloads, home, name)))
+            return Viewpoint(client=self._workload(source))
         if namespace is not None or labels:
             return Viewpoint(client=Proxy("sidecar", namespace or DEFAULT_NAMESPACE, labels or {}))
         return self._told_by(request)
+
+    def _workload(self, name: str) -> Proxy:
+        home, slash, short = name.partition("/")
+        if not slash:
+            raise UsageError(f"'{name}' is not NAMESPACE/WORKLOAD")
+        return _sidecar(find_workload(self.istio.config.workloads, home, short))
 
     def _told_by(self, request: Request) -> Viewpoint:
         if request.source_ip is not None:

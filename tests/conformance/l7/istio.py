@@ -23,6 +23,15 @@ from tests.conformance.report import Report
 # The proxies of the tests (data/l7/README.md).
 GATEWAY = Proxy("gateway", "istio-system", {"istio": "ingressgateway"}, ("1.1.1.1",))
 SIDECAR = Proxy("sidecar", "default", {}, ("1.1.1.1",))
+ANY_CALL_ADDRESS = "1.3.3.7"  # where a call goes that names no address
+# What clients of the tests offer, where a call does not say.
+ALPN = {
+    ("tls", "HTTP"): "http/1.1",
+    ("tls", "HTTP2"): "h2",
+    ("mtls", "HTTP"): "istio-http/1.1",
+    ("mtls", "HTTP2"): "istio-h2",
+    ("mtls", "TCP"): "istio",
+}
 ERRORS = {
     "no_listener": "ErrNoListener",
     "no_filter_chain": "ErrNoFilterChain",
@@ -81,12 +90,11 @@ def simulation(file: Path, report: Report) -> None:
 def _call(mesh: IstioMesh, call: dict[str, Any], proxy: Proxy) -> MeshMatch:
     encrypted = call.get("TLS", "").lower() in ("tls", "mtls")
     presented = call.get("TLS", "").lower() == "mtls"
-    alpn = call.get("Alpn") or ""
+    address = call.get("Address") or ("" if proxy.kind == "gateway" else ANY_CALL_ADDRESS)
+    alpn = call.get("Alpn") or ALPN.get((call.get("TLS", "").lower(), call.get("Protocol", "")), "")
     if call.get("Protocol") == "TCP":
         protocols = (alpn,) if alpn else ()
-        connection = Connection(
-            call.get("Address", ""), call["Port"], call.get("Sni", ""), TLS if encrypted else PLAIN, protocols
-        )
+        connection = Connection(address, call["Port"], call.get("Sni", ""), TLS if encrypted else PLAIN, protocols)
         return mesh.connect(connection, proxy, presented=presented, random_value=0)
     headers = [(name, value) for name, values in (call.get("Headers") or {}).items() for value in values]
     request = Request(
@@ -94,7 +102,7 @@ def _call(mesh: IstioMesh, call: dict[str, Any], proxy: Proxy) -> MeshMatch:
         authority=call.get("HostHeader", ""),
         path=call.get("Path") or "/",
         headers=tuple(headers),
-        destination_ip=call.get("Address"),
+        destination_ip=address or None,
         destination_port=call["Port"],
         sni=call.get("Sni") or ("" if encrypted else None),
         alpn=alpn or None,

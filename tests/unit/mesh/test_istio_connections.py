@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.listeners import PLAIN, TLS, Connection
 from tests.unit.mesh.objects import Object, get, istio, mesh, pod, service, sidecar
 
@@ -240,3 +241,35 @@ def test_a_rule_for_an_alias_holds_for_its_full_name_only(host: str, port: int, 
     found = get(mesh(ALIAS, WEB, istio("VirtualService", "v", rule)), f"http://{host}:{port}/")
     assert found.route == route
     assert found.cluster == f"outbound|{port}||web.default.svc.cluster.local"
+
+
+# --- what comes to a workload
+
+
+APP = [
+    service("app", "http:80:8080", "tcp:81:9000", "web:82:9001", ip="10.0.0.1", selector={"app": "a"}),
+    service("late", "tcp:8080:8080", ip="10.0.0.2", selector={"app": "a"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "port", "action", "cluster"),
+    [
+        ("the port that a Service leads to; the oldest Service says its protocol", 8080, "route", "inbound|8080||"),
+        ("a TCP port", 9000, "tcp", "inbound|9000||"),
+        ("a detected port that carries HTTP", 9001, "route", "inbound|9001||"),
+        ("the Service's own port is not the workload's", 80, "tcp", "InboundPassthroughCluster"),
+    ],
+)
+def test_inbound(sentence: str, port: int, action: str, cluster: str) -> None:
+    proxy = Proxy("inbound", "default", {"app": "a"})
+    found = get(mesh(*APP), "http://app/x", proxy, destination_port=port)
+    assert (found.action, found.cluster) == (action, cluster), sentence
+
+
+def test_ingress_listeners_of_a_sidecar_are_the_only_ones():
+    spec = "{ingress: [{port: {number: 7000, protocol: HTTP, name: h}, defaultEndpoint: 127.0.0.1:8080}]}"
+    world = mesh(*APP, istio("Sidecar", "s", spec))
+    proxy = Proxy("inbound", "default", {"app": "a"})
+    assert get(world, "http://app/", proxy, destination_port=7000).virtual_host == "inbound|http|7000"
+    assert get(world, "http://app/", proxy, destination_port=8080).cluster == "InboundPassthroughCluster"

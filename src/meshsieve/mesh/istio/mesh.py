@@ -10,7 +10,7 @@ address where the name is one's, else to nobody's.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from meshsieve.errors import UsageError
 from meshsieve.mesh.istio.config import IstioConfig, MeshOptions, read_istio
 from meshsieve.mesh.istio.gateway import GatewayProxy
 from meshsieve.mesh.istio.http_routes import JWT_FILTER
+from meshsieve.mesh.istio.inbound import SidecarInbound
 from meshsieve.mesh.istio.model import Gateway
 from meshsieve.mesh.istio.proxy import Proxy
-from meshsieve.mesh.istio.registry import HostService, canonical
+from meshsieve.mesh.istio.registry import HostService
 from meshsieve.mesh.istio.sidecar import SidecarOutbound, short_names
 from meshsieve.mesh.listeners import PLAIN, TLS, Connection, FilterChain, HttpHandler, TcpHandler
 from meshsieve.mesh.match import MeshMatch
@@ -32,8 +33,16 @@ from meshsieve.routes.router import Router
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MISSING_CLUSTER_STATUS = 503
+# The listener that takes what no other claims.
+UNCLAIMED = {"sidecar": "virtualOutbound", "inbound": "virtualInbound"}
 # Claims that hold several words, which are lists to matchers.
 WORD_LIST_CLAIMS = ("scope", "permission")
+
+
+State = SidecarOutbound | SidecarInbound | GatewayProxy
+STATES: Mapping[str, Callable[[IstioConfig, Proxy], State]] = {
+    "sidecar": SidecarOutbound, "inbound": SidecarInbound, "gateway": GatewayProxy,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,7 @@ class IstioMesh:
     def __init__(self, store: ObjectStore, options: MeshOptions | None = None) -> None:
         self.config: IstioConfig = read_istio(store, options)
         self.http = read_settings(store, self.config.options.root_namespace).http
-        self._sidecars: dict[object, SidecarOutbound] = {}
-        self._gateways: dict[object, GatewayProxy] = {}
+        self._states: dict[object, State] = {}
         self._routers: dict[tuple[object, str], Router | None] = {}
 
     @property
@@ -93,14 +101,20 @@ class IstioMesh:
         return gateway.namespace
 
     def sidecar(self, proxy: Proxy) -> SidecarOutbound:
-        if proxy.key not in self._sidecars:
-            self._sidecars[proxy.key] = SidecarOutbound(self.config, proxy)
-        return self._sidecars[proxy.key]
+        """What a sidecar does with what its application sends."""
+        state = self.state(replace(proxy, kind="sidecar"))
+        assert isinstance(state, SidecarOutbound)
+        return state
 
     def gateway(self, proxy: Proxy) -> GatewayProxy:
-        if proxy.key not in self._gateways:
-            self._gateways[proxy.key] = GatewayProxy(self.config, proxy)
-        return self._gateways[proxy.key]
+        state = self.state(replace(proxy, kind="gateway"))
+        assert isinstance(state, GatewayProxy)
+        return state
+
+    def state(self, proxy: Proxy) -> State:
+        if proxy.key not in self._states:
+            self._states[proxy.key] = STATES[proxy.kind](self.config, proxy)
+        return self._states[proxy.key]
 
     # --- requests
 
@@ -118,10 +132,11 @@ class IstioMesh:
             ports = self.gateway(proxy)
             if request.destination_port is None and ports.bound is not None:
                 port = min(ports.external_ports.get(port, {port}))
-        elif not address:
+        elif proxy.kind == "sidecar" and not address:
             address = self._resolve(host, proxy)
         encrypted = request.scheme == "https" or request.sni is not None
-        name = request.sni or ("" if not encrypted or _is_address(host) else host)
+        # A client of https names the host, unless it is an address; sni "" says that it names none.
+        name = request.sni if request.sni is not None else host if encrypted and not _is_address(host) else ""
         if encrypted:
             protocols = tuple(p for p in (request.alpn or "").split(",") if p)
         else:
@@ -129,7 +144,7 @@ class IstioMesh:
             protocols = ("h2c",) if _is_grpc(request) else ("http/1.1",)
         transport = TLS if encrypted else PLAIN
         try:
-            address = canonical(address) if address else ""
+            address = str(ipaddress.ip_address(address)) if address else ""
         except ValueError as error:
             return MeshMatch(False, action="refused", reason=f"destination address: {error}"), None
         connection = Connection(address, port, name, transport, protocols)
@@ -143,15 +158,14 @@ class IstioMesh:
         return self._enter(_Entrance(connection, Request(random_value=random_value), presented), proxy)[0]
 
     def _enter(self, entrance: _Entrance, proxy: Proxy) -> tuple[MeshMatch, Router | None]:
-        state: SidecarOutbound | GatewayProxy
-        state = self.gateway(proxy) if proxy.kind == "gateway" else self.sidecar(proxy)
+        state = self.state(proxy)
         connection = entrance.connection
         listener = state.places.choose(connection.address, connection.port)
         if listener is not None:
             chain = listener.chain(connection)
             where: dict[str, Any] = {"listener": listener.name}
-        elif isinstance(state, SidecarOutbound):
-            chain, where = state.nobody, {"listener": "virtualOutbound"}
+        elif not isinstance(state, GatewayProxy):
+            chain, where = state.nobody, {"listener": UNCLAIMED[proxy.kind]}
         else:
             ports = ", ".join(str(found.port) for found in state.listeners) or "none"
             reason = f"the gateway does not listen on port {connection.port}; its ports: {ports}"
@@ -188,7 +202,7 @@ class IstioMesh:
         )
 
     def _routed(
-        self, handler: HttpHandler, request: Request, state: SidecarOutbound | GatewayProxy, proxy: Proxy,
+        self, handler: HttpHandler, request: Request, state: State, proxy: Proxy,
         where: dict[str, Any],
     ) -> tuple[MeshMatch, Router | None]:  # fmt: skip
         router = self._router(state, proxy, handler.route_config)
@@ -200,7 +214,7 @@ class IstioMesh:
             answer = replace(answer, status=MISSING_CLUSTER_STATUS, reason=state.missing[answer.cluster])
         return answer, router
 
-    def _router(self, state: SidecarOutbound | GatewayProxy, proxy: Proxy, name: str) -> Router | None:
+    def _router(self, state: State, proxy: Proxy, name: str) -> Router | None:
         key = (proxy.key, name)
         if key not in self._routers:
             found = state.route_configuration(name)
@@ -255,7 +269,7 @@ def _first_of_prefix(service: HostService) -> str:
 
 def _handshake(chain: FilterChain, connection: Connection, presented: bool | None) -> tuple[str, str] | None:
     encrypted = connection.transport == TLS
-    if chain.tls and not encrypted:
+    if chain.tls in ("tls", "mutual") and not encrypted:
         return "tls_error", "the server expects TLS and the connection is plain"
     if chain.tls == "mutual" and presented is False:
         return "mtls_error", "the server asks for a client certificate and the client presents none"

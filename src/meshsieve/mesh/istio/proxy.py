@@ -11,9 +11,10 @@ from meshsieve.mesh.workloads import Workload
 
 @dataclass(frozen=True)
 class Proxy:
-    """kind "gateway": a workload that runs Gateways; "sidecar": the proxy beside an application."""
+    """kind "gateway": a workload that runs Gateways; "sidecar": the proxy beside an application, for what that sends;
+    "inbound": the same for what comes to it."""
 
-    kind: Literal["sidecar", "gateway"]
+    kind: Literal["sidecar", "gateway", "inbound"]
     namespace: str
     labels: Mapping[str, str] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
