@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from meshsieve.errors import PolicyError, UsageError
-from meshsieve.mesh.gateway_api import ENVOY_GATEWAY, ISTIO, STANDARD, Dialect, GatewayApi
+from meshsieve.mesh.gateway_api import ENVOY_GATEWAY, ISTIO, STANDARD, Dialect, GatewayApi, dialect_of
 from meshsieve.mesh.objects import read_objects
 from meshsieve.request import Request
-from meshsieve.routes import Match
+from meshsieve.routes import Match, from_kubernetes
 
 GROUP = "gateway.networking.k8s.io/v1"
 
@@ -641,3 +641,38 @@ def test_what_is_no_route_is_refused_with_its_place(sentence, given, message):
     with pytest.raises(PolicyError, match=message) as caught:
         cluster(gateway(listener()), given)
     assert "HTTPRoute default/r" in str(caught.value)
+
+
+# --- in a cluster with others
+
+CLASSES = [
+    ("the API's text where nothing shows a controller", [], STANDARD),
+    ("Istio's class", [thing("GatewayClass", "any", {"controllerName": "istio.io/gateway-controller"})], ISTIO),
+    (
+        "Envoy Gateway's class",
+        [thing("GatewayClass", "any", {"controllerName": "gateway.envoyproxy.io/gatewayclass-controller"})],
+        ENVOY_GATEWAY,
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "objects", "dialect"), CLASSES, ids=[c[0] for c in CLASSES])
+def test_the_controller_decides_the_dialect(sentence, objects, dialect):
+    assert dialect_of(read_objects([gateway(listener()), *objects])) == dialect
+
+
+def test_one_router_answers_for_gateways_ingresses_and_mesh_routes():
+    ingress = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "old"},
+        "spec": {"ingressClassName": "nginx", "defaultBackend": {"service": {"name": "b", "port": {"number": 80}}}},
+    }
+    web = thing("Service", "web", {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}, "shop")
+    router = from_kubernetes(
+        [gateway(listener()), route("r", to("a")), ingress, *SERVICES, web, mesh_route("m", "web")]
+    )
+    assert router.gateways == ["default/front", "ingress:nginx"]
+    assert taken(router.match(Request(authority="x"), gateway="default/front")) == "a"
+    assert taken(router.match(Request(authority="x"), gateway="ingress:nginx")) == "b"
+    assert taken(router.match(Request(authority="web.shop"), source_namespace="other")) == "web"

@@ -1,4 +1,4 @@
-"""The router of a cluster: Istio and Gateway API objects mixed, asked from where a request is seen.
+"""The router of a cluster: Istio, Gateway API and Ingress objects mixed, asked from where a request is seen.
 
 A request is seen by a gateway (``gateway="namespace/name"``: an Istio Gateway or a Gateway API Gateway) or by the
 sidecar of a client in the mesh (``source="namespace/workload"``, or a namespace and labels), or by that of the workload
@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from meshsieve.errors import UsageError
-from meshsieve.mesh.gateway_api import ISTIO, GatewayApi
+from meshsieve.mesh.gateway_api import Dialect, GatewayApi, dialect_of
+from meshsieve.mesh.ingress import Ingresses
 from meshsieve.mesh.istio.config import MeshOptions
 from meshsieve.mesh.istio.mesh import DEFAULT_PORTS, IstioMesh, split_authority
 from meshsieve.mesh.istio.proxy import Proxy
@@ -30,6 +31,7 @@ from meshsieve.routes.model import Route
 from meshsieve.routes.router import Match, Router
 
 DEFAULT_NAMESPACE = "default"
+INGRESS = "ingress:"
 
 
 @dataclass(frozen=True)
@@ -47,22 +49,24 @@ class MeshRouter:
     findings  what was dropped, is not evaluated, or is worth knowing
     """
 
-    def __init__(self, store: ObjectStore, options: MeshOptions | None = None) -> None:
+    def __init__(self, store: ObjectStore, options: MeshOptions | None = None, dialect: Dialect | None = None) -> None:
         self.store = store
         self.istio = IstioMesh(store, options)
-        self.gateway_api = GatewayApi(store, ISTIO, self.istio.http)
+        self.gateway_api = GatewayApi(store, dialect or dialect_of(store), self.istio.http)
+        self.ingresses = Ingresses(store, self.istio.http)
         self.routes: list[Route] = []
         self._bases: dict[int, int] = {}
 
     @property
     def findings(self) -> tuple[Diagnostic, ...]:
-        return (*self.istio.findings, *self.gateway_api.diagnostics)
+        return (*self.istio.findings, *self.gateway_api.diagnostics, *self.ingresses.findings)
 
     @property
     def gateways(self) -> list[str]:
-        """Names of all gateways, Istio's first."""
+        """Names of all gateways: Istio's, Gateway API's, and ``ingress:CLASS`` for each class of Ingress."""
         own = [g.key for g in self.istio.config.gateways]
-        return [*own, *(f"{g.ref.namespace}/{g.ref.name}" for g in self.gateway_api.gateways)]
+        api = [f"{g.ref.namespace}/{g.ref.name}" for g in self.gateway_api.gateways]
+        return [*own, *api, *(f"{INGRESS}{name}" for name in self.ingresses.classes)]
 
     def match(
         self,
@@ -77,7 +81,7 @@ class MeshRouter:
     ) -> Match:
         """What takes a request, as it is seen from one place.
 
-        gateway           ``namespace/name`` of the gateway that it comes to
+        gateway           ``namespace/name`` of the gateway that it comes to, or ``ingress:CLASS``
         source            ``namespace/name`` of the client's pod or workload
         source_namespace, source_labels   of a client that is not among the objects
         receiver          ``namespace/name`` of the workload that it has come to; ``destination_port`` is the workload's
@@ -92,6 +96,9 @@ class MeshRouter:
         asked. Requests that differ only in what a table looks at (method, path, headers) meet the same table."""
         if seen.gateway is not None and any(g.key == seen.gateway for g in self.istio.config.gateways):
             return self.istio.answer(request, self.istio.gateway_proxy(seen.gateway))
+        if seen.gateway is not None and seen.gateway.startswith(INGRESS):
+            router = self.ingresses.router(seen.gateway.removeprefix(INGRESS))
+            return router.match(request), router
         if seen.gateway is not None:
             found = self.gateway_api.match(request, gateway=seen.gateway)
             return found, self.gateway_api.router(request, gateway=seen.gateway)
@@ -198,10 +205,12 @@ def _sidecar(workload: Workload) -> Proxy:
     return Proxy("sidecar", workload.namespace, workload.labels, workload.addresses, workload)
 
 
-def from_kubernetes(objects: Objects, options: MeshOptions | None = None) -> MeshRouter:
-    """A router from objects of a cluster: Istio, Gateway API and core Kubernetes, mixed.
+def from_kubernetes(objects: Objects, options: MeshOptions | None = None, dialect: Dialect | None = None) -> MeshRouter:
+    """A router from objects of a cluster: Istio, Gateway API, Ingress and core Kubernetes, mixed.
 
     objects  paths (files, folders, "-"), text, mappings, or any number of these in a list
+    dialect  what Gateway API leaves to implementations (``mesh.gateway_api.DIALECTS``); default: that of the controller
+             which the objects show, else the API's own text
     raises   PolicyError with file:line:column and the object for what cannot be read or what the cluster refuses
 
     >>> router = from_kubernetes('''
@@ -214,7 +223,7 @@ def from_kubernetes(objects: Objects, options: MeshOptions | None = None) -> Mes
     >>> router.match(Request(authority="shop.example"), gateway="default/edge").cluster
     'outbound|80||web.default.svc.cluster.local'
     """
-    return MeshRouter(read_objects(objects), options)
+    return MeshRouter(read_objects(objects), options, dialect)
 
 
 __all__ = ["MeshMatch", "MeshOptions", "MeshRouter", "Proxy", "Viewpoint", "from_kubernetes"]

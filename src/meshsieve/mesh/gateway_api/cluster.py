@@ -30,6 +30,8 @@ from meshsieve.mesh.gateway_api.attachment import (
 from meshsieve.mesh.gateway_api.backends import Backends
 from meshsieve.mesh.gateway_api.mesh import MeshRoutes, is_mesh
 from meshsieve.mesh.gateway_api.model import (
+    ENVOY_GATEWAY,
+    ISTIO,
     NOT_PERMITTED,
     RESOLVED,
     ROUTE_KINDS,
@@ -46,11 +48,14 @@ from meshsieve.mesh.gateway_api.read_gateway import read_gateway, read_grant, re
 from meshsieve.mesh.gateway_api.read_route import read_route
 from meshsieve.mesh.gateway_api.streams import StreamRoute, choose_stream, stream_routes
 from meshsieve.mesh.gateway_api.tables import TableBuilder, rule_problems
-from meshsieve.mesh.objects import GATEWAY_API, ObjectStore
+from meshsieve.mesh.objects import GATEWAY_API, ISTIO_NETWORKING, ISTIO_SECURITY, ObjectStore
 from meshsieve.policy import Diagnostic
 from meshsieve.request import Request
 from meshsieve.routes.http_options import HttpOptions
 from meshsieve.routes.router import Match, Router
+
+# Classes that Istio makes itself, so that their objects may be missing.
+ISTIO_CLASSES = ("istio", "istio-remote", "istio-waypoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +249,22 @@ class GatewayApi:
                     message = f"listener {li.title} takes no traffic: {condition.reason}: {condition.message}"
                     out.append(Diagnostic("listener-refused", message, str(li.source)))
         return tuple(out)
+
+
+def dialect_of(store: ObjectStore) -> Dialect:
+    """The dialect of the controller that the objects show: by GatewayClass, else by Istio's own objects, else the API's
+    text."""
+    classes = {o.name: o.spec.text("controllerName") or "" for o in store.of("GatewayClass", GATEWAY_API)}
+    used = [o.spec.text("gatewayClassName") or "" for o in store.of("Gateway", GATEWAY_API)]
+    for name in used:
+        controller = classes.get(name, "")
+        if controller.startswith("istio.io/") or (not controller and name in ISTIO_CLASSES):
+            return ISTIO
+        if controller.startswith("gateway.envoyproxy.io/"):
+            return ENVOY_GATEWAY
+    if not used and any(o.group in (ISTIO_NETWORKING, ISTIO_SECURITY) for o in store.objects):
+        return ISTIO
+    return STANDARD
 
 
 def _gateway_of(listener: Listener) -> str:
