@@ -476,7 +476,6 @@ class RouteTableBuilder:
         value: bytes,
         case_sensitive: bool,
         regex: Regex | None,
-        pieces: Sequence[tuple[str, bytes]] | None,
         conditions: list[int],
     ) -> int: ...
     def tree_text(self, header: bytes, text: int) -> int: ...

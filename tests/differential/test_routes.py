@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from meshsieve._core import Regex
 from meshsieve.errors import PolicyError
 from meshsieve.request import Request
 from meshsieve.request_columns import RequestColumns
@@ -96,6 +99,51 @@ def test_many_regular_expressions_without_a_common_beginning() -> None:
     paths = ["/x/s7/", "/abc/s299/q/r", "/x/s300/", "/X/s7/"]
     assert router.match_batch({"path": paths, "authority": "h"}).tolist() == [7, 299, -1, -1]
     assert router.stats.regex_sets == 1
+
+
+ATOMS = [
+    "a",
+    "b",
+    "/",
+    ".",
+    "[ab]",
+    "[^/]",
+    "[^a]",
+    "[a-c]",
+    "\\.",
+    "\\d",
+    "[]a]",
+    "[a-]",
+    "[\\w.]",
+    "(a)",
+    "(?:b/)",
+    "(a|b)",
+]
+PATTERNS = st.lists(st.tuples(st.sampled_from(ATOMS), st.sampled_from(["", "", "", "+", "*", "?", "{2}"])), max_size=6)
+TEXTS = st.lists(st.text(alphabet="ab/.-]1c", max_size=8), min_size=1, max_size=8)
+
+
+@given(PATTERNS.map(lambda parts: "".join(a + q for a, q in parts)), st.sampled_from(["", "^", "/"]), TEXTS)
+def test_a_regular_expression_matches_as_re2_has_it(pattern: str, begin: str, texts: list[str]) -> None:
+    """Simple ones have a program of their own (csrc/src/route/simple_regex.h)."""
+    assume(pattern)
+    regex = Regex((begin + pattern).encode())
+    router = from_envoy(routes({"safe_regex": {"regex": begin + pattern}}))
+    paths = ["/" + text for text in texts]
+    found = router.match_batch({"path": paths, "authority": "h"})
+    assert [number == 0 for number in found] == [regex.full_match(path.encode()) for path in paths]
+
+
+def test_header_regexes_are_told_apart() -> None:
+    router = from_envoy(
+        routes(
+            *(
+                {"prefix": "/"} | {"headers": [{"name": "x", "string_match": {"safe_regex": {"regex": r}}}]}
+                for r in "ab"
+            )
+        )
+    )
+    assert router.match(Request(authority="h", headers=(("x", "b"),))).route_index == 1
 
 
 def test_paths_nested_a_thousand_deep() -> None:

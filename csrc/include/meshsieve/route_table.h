@@ -77,10 +77,6 @@ class RouteTableBuilder {
     std::optional<std::string> vhost_header;
     std::vector<int64_t> default_facts;  // of a request without structured values
   };
-  struct TemplatePiece {
-    char kind;  // 'l' literal, '*' or 'a' (**)
-    std::string text;
-  };
   struct OnMatch {
     bool is_tree;
     uint32_t number;  // of a tree, or of a group
@@ -105,9 +101,9 @@ class RouteTableBuilder {
   // Routes belong to the group that was begun last, of the host that was begun last.
   uint32_t begin_host(const std::vector<std::string>& domains, RequireTls require_tls);
   uint32_t begin_group();
-  // `regex` for regex and uri_template; `pieces` of a template whose language needs no regex.
+  // `value` of the three kinds of text, `regex` of regex and uri_template.
   uint32_t add_route(PathKind kind, std::string value, bool case_sensitive, std::shared_ptr<const Regex> regex,
-                     const std::optional<std::vector<TemplatePiece>>& pieces, std::vector<uint32_t> conditions);
+                     std::vector<uint32_t> conditions);
 
   uint32_t tree_text(const std::string& header, uint32_t text);
   uint32_t tree_join(JoinKind kind, std::vector<uint32_t> members);

@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "meshsieve/errors.h"
-#include "route/literal_prefix.h"
 #include "route/table.h"
 
 namespace meshsieve {
@@ -21,6 +20,19 @@ std::string folded(std::string text) {
 // The trees of a group, in the order of Group::root.
 enum TreeOf : size_t { kPlain, kFolded, kRaw, kTrees };
 
+// So many expressions that need RE2 are better looked for by one automaton than each at its own place: RE2 objects that
+// are used one after another are cold, some 2 us each where the automaton takes half of one for all.
+constexpr size_t kGatherRegexesFrom = 512;
+
+void gather_regexes(std::vector<route::PathItem>& items) {
+  const auto needs_re2 = [](const route::PathItem& item) {
+    return item.entry.regex != nullptr && !(item.entry.check & route::kSimpleBit);
+  };
+  if (static_cast<size_t>(std::count_if(items.begin(), items.end(), needs_re2)) < kGatherRegexesFrom) return;
+  for (route::PathItem& item : items)
+    if (needs_re2(item)) item.text.clear();
+}
+
 }  // namespace
 
 struct RouteTableBuilder::State {
@@ -31,9 +43,12 @@ struct RouteTableBuilder::State {
   std::vector<route::PathItem> items[kTrees];
   std::vector<route::BuildEntry> connect;
 
+  bool of_host = false;  // or else of a match tree
+
   void finish_group() {
-    if (table->groups.empty()) return;
-    route::Group& group = table->groups.back();
+    if (table->hosts.empty()) return;
+    route::Group& group = of_host ? table->hosts.back().group : table->groups.back();
+    gather_regexes(items[kPlain]);
     for (size_t i = 0; i < kTrees; ++i) {
       if (!items[i].empty()) group.root[i] = table->trees.build(std::move(items[i]), table->lists);
       items[i].clear();
@@ -129,25 +144,29 @@ uint32_t RouteTableBuilder::begin_host(const std::vector<std::string>& domains, 
   for (const std::string& domain : domains) table.domains.add(folded(domain), host);
   if (require_tls == RequireTls::external_only)
     table.internal_header = table.predicates.names().slot("x-envoy-internal");
-  table.hosts.push_back({begin_group(), route::kNone, require_tls});
+  state_->finish_group();
+  state_->of_host = true;
+  table.hosts.push_back({{}, route::kNone, require_tls});
   return host;
 }
 
 uint32_t RouteTableBuilder::begin_group() {
+  if (state_->table->hosts.empty()) throw ModelError("a group of routes needs a virtual host");
   state_->finish_group();
+  state_->of_host = false;
   state_->table->groups.emplace_back();
   return static_cast<uint32_t>(state_->table->groups.size() - 1);
 }
 
 uint32_t RouteTableBuilder::add_route(PathKind kind, std::string value, bool case_sensitive,
-                                      std::shared_ptr<const Regex> regex,
-                                      const std::optional<std::vector<TemplatePiece>>& pieces,
-                                      std::vector<uint32_t> conditions) {
+                                      std::shared_ptr<const Regex> regex, std::vector<uint32_t> conditions) {
   route::Table& table = *state_->table;
-  if (table.groups.empty()) throw ModelError("a route needs a virtual host");
+  if (table.hosts.empty()) throw ModelError("a route needs a virtual host");
   if (table.n_routes >= 0x7FFFFFFE) throw CompileError("a route table holds at most 2^31 - 2 routes");
+  if ((kind == PathKind::regex || kind == PathKind::uri_template) && regex == nullptr)
+    throw ModelError("a route by regular expression needs one");
   const uint32_t number = static_cast<uint32_t>(table.n_routes++);
-  route::BuildEntry entry{number, route::kNone, std::move(conditions)};
+  route::BuildEntry entry{number, route::kNone, std::move(conditions), nullptr};
   switch (kind) {
     case PathKind::connect: state_->connect.push_back(std::move(entry)); break;
     case PathKind::exact:
@@ -160,29 +179,14 @@ uint32_t RouteTableBuilder::add_route(PathKind kind, std::string value, bool cas
           {case_sensitive ? std::move(value) : folded(std::move(value)), place, std::move(entry)});
       break;
     }
-    case PathKind::regex: {
-      std::string prefix = route::literal_prefix(regex->pattern());
-      entry.check = table.lists.add_regex(std::move(regex));
-      state_->items[kPlain].push_back({std::move(prefix), Place::prefix, std::move(entry)});
-      break;
-    }
+    case PathKind::regex:
     case PathKind::uri_template: {
       // Path parameters count for templates, whatever the configuration says.
-      const TreeOf tree = table.settings.ignore_path_parameters ? kRaw : kPlain;
-      std::string prefix = route::literal_prefix(regex->pattern());
-      std::optional<route::TemplateMatch> match;
-      if (pieces) {
-        std::vector<route::TemplateMatch::Piece> parts;
-        for (const TemplatePiece& piece : *pieces)
-          parts.push_back({piece.kind == 'l'   ? route::TemplateMatch::Piece::Kind::literal
-                           : piece.kind == '*' ? route::TemplateMatch::Piece::Kind::segment
-                                               : route::TemplateMatch::Piece::Kind::any,
-                           piece.text});
-        match.emplace(std::move(parts));
-        prefix = match->prefix();
-      }
-      entry.check = table.lists.add_template(std::move(match), std::move(regex));
-      state_->items[tree].push_back({std::move(prefix), Place::prefix, std::move(entry)});
+      const bool raw = kind == PathKind::uri_template && table.settings.ignore_path_parameters;
+      std::string prefix;
+      entry.check = table.lists.add_regex(regex, raw, prefix);
+      if (!raw) entry.regex = std::move(regex);
+      state_->items[raw ? kRaw : kPlain].push_back({std::move(prefix), Place::prefix, std::move(entry)});
       break;
     }
   }
@@ -227,7 +231,7 @@ std::shared_ptr<const RouteTable> RouteTableBuilder::build() {
 namespace route {
 
 Table::Table(RouteTableBuilder::Settings given)
-    : settings(std::move(given)), lists(predicates, !settings.ignore_path_parameters) {}
+    : settings(std::move(given)), lists(predicates) {}
 
 }  // namespace route
 }  // namespace meshsieve

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "meshsieve/errors.h"
+#include "route/literal_prefix.h"
 
 namespace meshsieve::route {
 namespace {
@@ -27,14 +28,14 @@ struct Lists::RegexSet {
   std::vector<Entry> entries;  // in the order of the set's numbers
 };
 
-uint32_t Lists::add_regex(std::shared_ptr<const Regex> regex) {
-  regexes_.push_back(std::move(regex));
+uint32_t Lists::add_regex(const std::shared_ptr<const Regex>& regex, bool raw, std::string& prefix) {
+  if (const std::optional<uint32_t> program = simple_[raw].add(regex->pattern())) {
+    prefix = simple_[raw].prefix(*program);
+    return kSimpleBit | *program << 1 | (raw ? 1 : 0);
+  }
+  prefix = literal_prefix(regex->pattern());
+  regexes_.push_back({regex, raw});
   return checked_index(regexes_.size() - 1, "regular expressions");
-}
-
-uint32_t Lists::add_template(std::optional<TemplateMatch> pieces, std::shared_ptr<const Regex> regex) {
-  templates_.push_back({std::move(pieces), std::move(regex)});
-  return checked_index(templates_.size() - 1, "templates") | kTemplateBit;
 }
 
 Lists::Made Lists::make(std::vector<BuildEntry> entries) {
@@ -122,11 +123,14 @@ uint32_t Lists::make_fan(std::vector<BuildEntry>& entries) {
 }
 
 uint32_t Lists::make_set(std::vector<BuildEntry>& entries) {
-  const auto fits = [&](const BuildEntry& e) {
-    return e.check != kNone && (sets_may_hold_templates_ || !(e.check & kTemplateBit));
-  };
-  const size_t n = static_cast<size_t>(std::count_if(entries.begin(), entries.end(), fits));
-  if (n < kSetFrom) return kNone;
+  const auto fits = [](const BuildEntry& e) { return e.regex != nullptr; };
+  size_t n = 0, cost = 0;
+  for (const BuildEntry& e : entries) {
+    if (!fits(e)) continue;
+    ++n;
+    cost += e.check & kSimpleBit ? 1 : kRegexCost;
+  }
+  if (cost < kSetFrom) return kNone;
   re2::RE2::Options options(re2::RE2::Latin1);
   options.set_log_errors(false);
   options.set_max_mem(std::min(kMostSetBytes, kSetBytes + static_cast<int64_t>(n) * kSetBytesARegex));
@@ -137,8 +141,7 @@ uint32_t Lists::make_set(std::vector<BuildEntry>& entries) {
       stay.push_back(e);
       continue;
     }
-    const Regex& regex = e.check & kTemplateBit ? *templates_[e.check & ~kTemplateBit].regex : *regexes_[e.check];
-    if (set.Add(regex.pattern(), nullptr) < 0) return kNone;
+    if (set.Add(e.regex->pattern(), nullptr) < 0) return kNone;
     members.push_back(e);
   }
   if (!set.Compile()) return kNone;
@@ -160,11 +163,12 @@ bool Lists::conditions_hold(const Entry& entry, const Candidate& candidate) cons
 
 bool Lists::check_holds(const Entry& entry, const Candidate& candidate) const {
   if (entry.check == kNone) return true;
-  if (entry.check & kTemplateBit) {
-    const Template& t = templates_[entry.check & ~kTemplateBit];
-    return t.pieces ? t.pieces->matches(candidate.view.path()) : t.regex->full_match(candidate.view.path());
+  if (entry.check & kSimpleBit) {
+    const bool raw = entry.check & 1;
+    return simple_[raw].matches((entry.check & ~kSimpleBit) >> 1, raw ? candidate.view.path() : candidate.match_path);
   }
-  return regexes_[entry.check]->full_match(candidate.match_path);
+  const PathRegex& check = regexes_[entry.check];
+  return check.regex->full_match(check.raw ? candidate.view.path() : candidate.match_path);
 }
 
 void Lists::search(uint32_t reference, const Candidate& candidate, uint32_t& best) const {
@@ -218,7 +222,7 @@ void Lists::search_set(const RegexSet& set, const Candidate& candidate, uint32_t
 
 size_t Lists::bytes() const {
   return entries_.size() * sizeof(Entry) + condition_lists_.size() * sizeof(uint32_t) + lists_.size() * sizeof(List) +
-         postings_.bytes();
+         postings_.bytes() + simple_[0].bytes() + simple_[1].bytes();
 }
 
 }  // namespace meshsieve::route

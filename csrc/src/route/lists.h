@@ -12,14 +12,13 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "meshsieve/regex.h"
 #include "route/predicates.h"
+#include "route/simple_regex.h"
 #include "route/string_table.h"
-#include "route/template_match.h"
 
 namespace re2 {
 class RE2;
@@ -27,13 +26,14 @@ class RE2;
 
 namespace meshsieve::route {
 
-constexpr uint32_t kTemplateBit = 0x80000000;
+constexpr uint32_t kSimpleBit = 0x80000000;
 
-// A route while the table is built. check: kNone, position of a regex, or kTemplateBit | position of a template.
+// A route while the table is built.
 struct BuildEntry {
   uint32_t route;
-  uint32_t check;
+  uint32_t check = kNone;               // Lists::add_regex; kNone: the place in the tree says all
   std::vector<uint32_t> conditions;
+  std::shared_ptr<const Regex> regex;   // that says the same as check; nullptr: it may not go into a set automaton
   bool takes_everything() const { return check == kNone && conditions.empty(); }
 };
 
@@ -46,12 +46,11 @@ struct Candidate {
 
 class Lists {
  public:
-  explicit Lists(const Predicates& predicates, bool sets_may_hold_templates)
-      : predicates_(predicates), sets_may_hold_templates_(sets_may_hold_templates) {}
+  explicit Lists(const Predicates& predicates) : predicates_(predicates) {}
 
-  uint32_t add_regex(std::shared_ptr<const Regex> regex);
-  // `regex` says the same as `pieces`; without pieces it alone is asked.
-  uint32_t add_template(std::optional<TemplateMatch> pieces, std::shared_ptr<const Regex> regex);
+  // The check of an entry by a regular expression, and the text at whose place in the tree the entry belongs. raw: of the
+  // path as the request has it, not as it is compared.
+  uint32_t add_regex(const std::shared_ptr<const Regex>& regex, bool raw, std::string& prefix);
 
   // A reference to the list of these entries; first: its lowest route; bound: its lowest route that takes everything.
   struct Made {
@@ -76,9 +75,12 @@ class Lists {
  private:
   static constexpr uint32_t kSingleBit = 0x80000000;  // of a reference: the list is this one entry
   static constexpr size_t kFanFrom = 6;
-  static constexpr size_t kSetFrom = 12;
+  // A set automaton takes about as long as this many simple expressions, each RE2 as kRegexCost of them.
+  static constexpr size_t kSetFrom = 96;
+  static constexpr size_t kRegexCost = 8;
 
-  // conditions: position in condition_lists_, or the predicate itself where there is one.
+  // check: position of a regex, or kSimpleBit | 2 * position of a simple one + raw. conditions: position in condition_lists_, or the
+  // predicate itself where there is one.
   struct Entry {
     uint32_t route, check, conditions, n_conditions;
   };
@@ -103,7 +105,6 @@ class Lists {
   void search_set(const RegexSet& set, const Candidate& candidate, uint32_t& best) const;
 
   const Predicates& predicates_;
-  bool sets_may_hold_templates_;
   std::vector<Entry> entries_;
   std::vector<uint32_t> condition_lists_;
   std::vector<List> lists_;
@@ -111,12 +112,12 @@ class Lists {
   StringTable postings_;
   uint32_t tags_ = 0;
   std::vector<std::shared_ptr<const RegexSet>> sets_;
-  std::vector<std::shared_ptr<const Regex>> regexes_;
-  struct Template {
-    std::optional<TemplateMatch> pieces;
+  struct PathRegex {
     std::shared_ptr<const Regex> regex;
+    bool raw;
   };
-  std::vector<Template> templates_;
+  std::vector<PathRegex> regexes_;
+  SimpleRegexes simple_[2];  // of the path as it is compared, and raw
   size_t longest_ = 0;
 };
 

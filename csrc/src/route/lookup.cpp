@@ -96,8 +96,11 @@ bool Table::choose_host(Lane& lane) const {
 
 void Table::choose_group(Lane& lane) const {
   const Host& host = hosts[static_cast<size_t>(lane.out.host)];
-  const uint32_t group = host.tree == kNone ? host.group : match_trees.walk(host.tree, predicates, lane.view);
-  if (group != kNone) lane.group = &groups[group];
+  if (host.tree == kNone) {
+    lane.group = &host.group;
+  } else if (const uint32_t group = match_trees.walk(host.tree, predicates, lane.view); group != kNone) {
+    lane.group = &groups[group];
+  }
 }
 
 void Table::start_walk(Lane& lane) const {
@@ -197,7 +200,6 @@ void Table::lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t
     size_t kept = 0;
     for (size_t k = 0; k < n_open; ++k) {
       if (!choose_host(lanes[open[k]])) continue;
-      __builtin_prefetch(&groups[0] + (hosts[static_cast<size_t>(lanes[open[k]].out.host)].group & 0x7FFFFFFF));
       open[kept++] = open[k];
     }
     n_open = kept;

@@ -79,7 +79,7 @@ uint32_t Predicates::matcher(StringMatcher matcher) {
   if (matcher.ignore_case)
     for (char& c : matcher.value) c = folded(c);
   std::string key = {static_cast<char>(matcher.kind), static_cast<char>(matcher.ignore_case)};
-  key += matcher.value;
+  key += matcher.kind == StringMatcher::Kind::regex ? matcher.regex->pattern() : matcher.value;
   const auto [found, fresh] = matcher_numbers_.try_emplace(std::move(key), static_cast<uint32_t>(matchers_.size()));
   if (fresh) matchers_.push_back(std::move(matcher));
   return found->second;

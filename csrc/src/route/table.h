@@ -23,7 +23,7 @@ struct Group {
 };
 
 struct Host {
-  uint32_t group = kNone;
+  Group group;
   uint32_t tree = kNone;
   RequireTls require_tls = RequireTls::none;
 };
@@ -47,7 +47,7 @@ class Table final : public RouteTable {
   MatchTrees match_trees;
   Domains domains;
   std::vector<Host> hosts;
-  std::vector<Group> groups;
+  std::vector<Group> groups;  // of match trees
   std::optional<Source> vhost_source;  // of vhost_header
   int32_t internal_header = -1;        // x-envoy-internal
   size_t n_routes = 0;

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "bindings.h"
+#include "meshsieve/errors.h"
 #include "meshsieve/route_table.h"
 
 namespace py = pybind11;
@@ -92,6 +93,7 @@ void bind_routes(py::module_& module) {
            py::arg("default_facts"))
       .def("text",
            [](B& b, TextMatch kind, const py::bytes& value, bool ignore_case, const MaybeRegex& regex) {
+             if ((kind == TextMatch::regex) != (regex != nullptr)) throw ModelError("a regex text needs a regex");
              return b.text(kind, value, ignore_case, regex);
            })
       .def("header_text", [](B& b, const py::bytes& name, uint32_t text, bool invert,
@@ -120,15 +122,10 @@ void bind_routes(py::module_& module) {
       .def(
           "add_route",
           [](B& b, PathKind kind, const py::bytes& value, bool case_sensitive, const MaybeRegex& regex,
-             const std::optional<std::vector<std::pair<char, py::bytes>>>& pieces, std::vector<uint32_t> conditions) {
-            std::optional<std::vector<B::TemplatePiece>> parts;
-            if (pieces) {
-              parts.emplace();
-              for (const auto& [piece, text] : *pieces) parts->push_back({piece, text});
-            }
-            return b.add_route(kind, value, case_sensitive, regex, parts, std::move(conditions));
+             std::vector<uint32_t> conditions) {
+            return b.add_route(kind, value, case_sensitive, regex, std::move(conditions));
           },
-          py::arg("kind"), py::arg("value"), py::arg("case_sensitive"), py::arg("regex"), py::arg("pieces"),
+          py::arg("kind"), py::arg("value"), py::arg("case_sensitive"), py::arg("regex"),
           py::arg("conditions"))
       .def("tree_text", [](B& b, const py::bytes& header, uint32_t text) { return b.tree_text(header, text); })
       .def("tree_join", &B::tree_join)

@@ -72,11 +72,9 @@ class _Compiler:
 
     def add(self, route: Route) -> None:
         path = route.match.path
-        regex, pieces = path.regex, None
-        if path.template is not None:
-            regex, pieces = path.template.regex, path.template.pieces
+        regex = path.template.regex if path.template is not None else path.regex
         conditions = self.conditions(route.match) if _has_conditions(route.match) else []
-        self.builder.add_route(PATHS[path.kind], path.value, path.case_sensitive, regex, pieces, conditions)
+        self.builder.add_route(PATHS[path.kind], path.value, path.case_sensitive, regex, conditions)
 
     def conditions(self, match: RouteMatch) -> list[int]:
         builder = self.builder

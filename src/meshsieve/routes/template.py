@@ -28,18 +28,11 @@ _LITERAL = re.compile(f"[{_BYTES}]+", re.ASCII)
 _ESCAPED = re.compile(r"[$()+.]")
 
 
-Piece = tuple[str, bytes]
-
-
 @dataclass(frozen=True, slots=True)
 class Template:
-    """pieces: the same as ``regex`` in simpler terms, ("l", literal), ("*", b"") and ("a", b"") for ``**``; None where
-    only the expression says it."""
-
     text: str
     variables: tuple[str, ...]
     regex: Regex
-    pieces: tuple[Piece, ...] | None = None
 
     def match(self, path: bytes) -> dict[str, bytes] | None:
         """The variables' values, or None where the path does not match."""
@@ -51,22 +44,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.variables: list[str] = []
-        self.pieces: list[Piece] = []
         self.saw_any = False
-
-    def simple_pieces(self) -> tuple[Piece, ...] | None:
-        """``Template.pieces``: neighbouring literals joined, unless a star repeats a byte or two operators meet."""
-        out: list[Piece] = []
-        for kind, text in self.pieces:
-            if kind == "l" and (b"*" in text or (out and out[-1][0] == "l")):
-                if b"*" in text:
-                    return None
-                out[-1] = ("l", out[-1][1] + text)
-            elif kind != "l" and out and out[-1][0] != "l":
-                return None
-            else:
-                out.append((kind, text))
-        return tuple(out)
 
     def error(self, why: str) -> ModelError:
         return ModelError(f"template {self.text} is invalid: {why}")
@@ -79,7 +57,6 @@ class _Parser:
             if rest.startswith("//"):
                 raise self.error("it holds an empty segment")
             out.append("/")
-            self.pieces.append(("l", b"/"))
             rest = rest[1:]
             while rest and not rest.startswith("/"):
                 piece, rest = self.piece(rest)
@@ -107,7 +84,6 @@ class _Parser:
         found = _LITERAL.match(rest)
         if found is None:
             raise self.error(f"{rest[0]!r} may not stand in literal text")
-        self.pieces.append(("l", found.group().encode()))
         return _ESCAPED.sub(r"\\\g<0>", found.group()), rest[found.end() :]
 
     def operator(self, rest: str) -> tuple[str, str]:
@@ -115,9 +91,7 @@ class _Parser:
             raise self.error("** must be the last operator")
         if rest.startswith("**"):
             self.saw_any = True
-            self.pieces.append(("a", b""))
             return _ANY, rest[2:]
-        self.pieces.append(("*", b""))
         return _ONE_SEGMENT, rest[1:]
 
     def variable(self, body: str) -> str:
@@ -135,9 +109,7 @@ class _Parser:
 
     def pattern(self, pattern: str) -> str:
         out = []
-        for i, segment in enumerate(pattern.split("/")):
-            if i:
-                self.pieces.append(("l", b"/"))
+        for segment in pattern.split("/"):
             if not segment:
                 raise self.error("a variable's pattern holds an empty segment")
             if segment in ("*", "**"):
@@ -154,7 +126,7 @@ def parse_template(text: str) -> Template:
     """raises  ModelError naming the template and what is wrong"""
     parser = _Parser(text)
     pattern = parser.regex()
-    return Template(text, tuple(parser.variables), Regex(pattern.encode()), parser.simple_pieces())
+    return Template(text, tuple(parser.variables), Regex(pattern.encode()))
 
 
 @dataclass(frozen=True, slots=True)
