@@ -27,6 +27,7 @@ BINDINGS = Path("src/meshsieve/_bindings")
 # pkg-config name -> Debian/Ubuntu package
 NATIVE_LIBRARIES = {
     "libcrypto": "libssl-dev",
+    "liblz4": "liblz4-dev",
     "libpcap": "libpcap-dev",
     "libxxhash": "libxxhash-dev",
     "libzstd": "libzstd-dev",

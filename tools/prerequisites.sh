@@ -21,13 +21,14 @@ command -v c++ >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || need g++
 sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' || need python3-dev
 if command -v pkg-config >/dev/null 2>&1; then
   pkg-config --exists libcrypto || need libssl-dev
+  pkg-config --exists liblz4 || need liblz4-dev
   pkg-config --exists libpcap || need libpcap-dev
   pkg-config --exists libxxhash || need libxxhash-dev
   pkg-config --exists libzstd || need libzstd-dev
   pkg-config --exists re2 || need libre2-dev
   pkg-config --exists zlib || need zlib1g-dev
 else
-  need 'pkg-config libpcap-dev libre2-dev libssl-dev libxxhash-dev libzstd-dev zlib1g-dev'
+  need 'pkg-config liblz4-dev libpcap-dev libre2-dev libssl-dev libxxhash-dev libzstd-dev zlib1g-dev'
 fi
 [ -n "$missing" ] || exit 0
 

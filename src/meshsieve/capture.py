@@ -125,7 +125,7 @@ def read(
 ) -> CaptureReader:
     """Open one capture or several and return an iterator of batches.
 
-    path        pcap or pcapng, plain or compressed by gzip or Zstandard, told apart by content; "-" = standard input
+    path        pcap or pcapng, plain or compressed by gzip, Zstandard or LZ4, told by content; "-" = standard input
     batch_size  rows of a batch, 1..65536; the last one is shorter
     filter      tcpdump filter expression (pcap-filter(7)), applied to the raw records
     count       deliver at most so many packets

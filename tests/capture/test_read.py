@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
 
@@ -256,6 +257,63 @@ def test_gzip_with_a_wrong_checksum_gives_all_packets_and_says_so(tmp_path: Path
     reader = capture.read(write(tmp_path, bytes(data)))
     assert len(numbers(reader)) == 600
     assert "600 packets read, then the gzip data is damaged: incorrect data check" in (reader.problem or "")
+
+
+def test_lz4_of_several_frames(tmp_path: Path) -> None:
+    data = lz4.frame.compress(MANY[:5000]) + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + lz4.frame.compress(MANY[5000:])
+    reader = capture.read(write(tmp_path, data))
+    assert len(numbers(reader)) == 600
+    assert reader.problem is None
+    assert reader.bytes_read == reader.size_bytes == len(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(lambda d: d[:-2], "the LZ4 data ends in the middle"), (lambda d: d[:-2] + b"??", "the LZ4 data is damaged")],
+    ids=["cut", "checksum"],
+)
+def test_lz4_that_breaks_gives_what_was_there(change, said, tmp_path: Path) -> None:
+    reader = capture.read(write(tmp_path, change(lz4.frame.compress(MANY, content_checksum=True))))
+    assert len(numbers(reader)) == 600
+    assert said in (reader.problem or "")
+
+
+# Files over 1 MiB are decompressed on a second thread.
+_chance = random.Random(3)
+NOISE = pcap([Captured(FRAMES[0].bytes() + _chance.randbytes(1400), i) for i in range(3000)])
+PACKED = {"gzip": gzip.compress(NOISE, 1), "lz4": lz4.frame.compress(NOISE)}
+
+
+@pytest.mark.parametrize("data", PACKED.values(), ids=PACKED.keys())
+def test_a_large_compressed_file_reads_the_same_from_any_place_and_stops_anywhere(data: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path, data)
+    assert numbers(capture.read(path)) == list(range(1, 3001))
+    assert numbers(capture.read([path, path]), "file") == [0, 1] * 3000
+    for _ in range(20):  # closed before its thread is done
+        with capture.read(path, batch_size=10) as reader:
+            next(reader)
+    reader = capture.read(write(tmp_path, data[:-1000], "cut"))
+    assert 2800 < len(numbers(reader)) < 3001
+    assert "ends in the middle" in (reader.problem or "")
+
+
+def test_a_child_made_by_fork_is_refused_what_its_parent_was_reading(tmp_path: Path) -> None:
+    program = """if True:
+        import os, sys, meshsieve.capture as c
+        reader = c.read(sys.argv[1], batch_size=10)
+        next(reader)
+        child = os.fork()
+        rest = sum(map(len, reader))
+        if child == 0:
+            os._exit(0 if "forked" in (reader.problem or "") else 1)
+        print(rest, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    path = write(tmp_path, PACKED["gzip"])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], capture_output=True, env=environment, check=True, timeout=60
+    )
+    assert done.stdout.split() == [b"2990", b"0"]
 
 
 def test_a_bomb_is_stopped_by_its_ratio(tmp_path: Path) -> None:

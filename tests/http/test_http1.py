@@ -76,6 +76,8 @@ TWO_READINGS = [
      ["POST a / 200: repeated_length", "GET a /x 200"]),
     ("a list of one length", ask("Content-Length: 2, 2", body=b"12"),
      ["POST a / 200: repeated_length", "GET a /x 200"]),
+    ("a length with zeros before it", ask("Content-Length: 00000000000000000000002", body=b"12"),
+     ["POST a / 200", "GET a /x 200"]),
     ("signed length", ask("Content-Length: +2", body=b"12"), ["POST a / 200: bad_length request_cut"]),
     ("hexadecimal length", ask("Content-Length: 0x2", body=b"12"), ["POST a / 200: bad_length request_cut"]),
     ("empty length", ask("Content-Length: "), ["POST a / 200: bad_length request_cut"]),
@@ -159,6 +161,13 @@ def test_retransmissions_count_once_and_conflicting_copies_are_noted(tmp_path: P
     rows, counts = read(tmp_path, [*frames[:3], other, *frames[3:]])
     assert shown(rows) == ["GET a /x 200: conflicting_bytes"]
     assert counts["conflicting"] == 1
+
+
+def test_urgent_bytes_are_shown_in_line_and_noted(tmp_path: Path) -> None:
+    frames = segments([("c", GET), ("s", OK)])
+    data = bytearray(frames[2].bytes())
+    data[14 + 20 + 13] |= 32
+    assert shown(read(tmp_path, [*frames[:2], bytes(data), *frames[3:]])[0]) == ["GET a /x 200: urgent_bytes"]
 
 
 GAPS = [

@@ -91,7 +91,9 @@ class FramingReader {
   void length(std::string_view value, bool misspelt) {
     each_element(value, [&](std::string_view element) {
       uint64_t number = 0;
-      bool good = !element.empty() && element.size() <= 18 && !misspelt;
+      bool good = !element.empty() && !misspelt;
+      element.remove_prefix(std::min(element.find_first_not_of('0'), element.size()));
+      good = good && element.size() <= 18;
       for (const char c : element) {
         good = good && is_digit(c);
         number = good ? number * 10 + static_cast<uint64_t>(c - '0') : 0;

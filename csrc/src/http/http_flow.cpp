@@ -7,7 +7,7 @@ namespace meshsieve {
 
 namespace {
 
-constexpr uint8_t kFin = 1, kReset = 4, kAck = 16;
+constexpr uint8_t kFin = 1, kReset = 4, kAck = 16, kUrgent = 32;
 
 size_t empty_lines(Bytes bytes) {
   size_t n = 0;
@@ -40,15 +40,20 @@ void HttpFlow::segment(const TcpSegment& s) {
     d.fin_known = true;
     d.fin_seq = s.seq + static_cast<uint32_t>(s.payload.size());
   }
-  if (d.stream.conflicting() && (base_.notes & kNote_conflicting_bytes) == 0) {
-    base_.notes |= kNote_conflicting_bytes;
-    context_.counts.conflicting += counted_;
-    for (Pending& pending : pending_) pending.request.notes |= kNote_conflicting_bytes;
-    if (http2_) http2_->note(kNote_conflicting_bytes);
-  }
+  if ((s.flags & kUrgent) != 0 && !s.payload.empty()) note_from_here(kNote_urgent_bytes);
+  if (d.stream.conflicting() && note_from_here(kNote_conflicting_bytes)) context_.counts.conflicting += counted_;
   run(s.time_ns, false);
   const bool reset = (s.flags & kReset) != 0 && (!d.stream.started() || s.seq == d.stream.next());
   if (stage_ != Stage::none && (reset || (d.over && other.over))) finish();
+}
+
+// What holds for the requests that are not written yet, and for those to come; false if it was noted before.
+bool HttpFlow::note_from_here(uint32_t note) {
+  if ((base_.notes & note) != 0) return false;
+  base_.notes |= note;
+  for (Pending& pending : pending_) pending.request.notes |= note;
+  if (http2_) http2_->note(note);
+  return true;
 }
 
 // Reads both directions as far as they can be read. What one direction says may release the other one.

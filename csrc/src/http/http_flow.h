@@ -81,6 +81,7 @@ class HttpFlow {
     std::string http2_settings;
   };
 
+  bool note_from_here(uint32_t note);
   void run(int64_t now_ns, bool at_end);
   void pump(int direction, int64_t now_ns, bool at_end);
   bool step(int direction, int64_t now_ns);

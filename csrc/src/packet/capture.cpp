@@ -1,6 +1,7 @@
 #include "meshsieve/capture.h"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "meshsieve/errors.h"
@@ -17,6 +18,7 @@ static_assert(kMaxRun <= FlowTable::kMaxFlowRun);
 constexpr size_t kBlockBytes = 512 << 10;     // 256 KiB to 1 MiB measure alike
 constexpr size_t kLeastBlockBytes = 64 << 10;
 constexpr size_t kAllBlocksBytes = 16 << 20;  // of many files together
+constexpr size_t kMaxThreads = 8;             // files that are decompressed beside the reader
 constexpr uint64_t kSliceBytes = 4 << 20;
 constexpr size_t kMaxFiles = 65535;           // the column `file` is 16 bits wide
 
@@ -45,13 +47,14 @@ CaptureReader::CaptureReader(CaptureOptions options)
   }
   if (!options_.filter.empty()) filter_ = std::make_unique<Filter>(options_.filter);
   const size_t block = std::clamp(kAllBlocksBytes / options_.paths.size(), kLeastBlockBytes, kBlockBytes);
+  const bool use_threads = options_.paths.size() <= kMaxThreads && std::thread::hardware_concurrency() > 1;
   bool sizes_known = true;
   for (size_t i = 0; i < options_.paths.size(); ++i) {
     auto file = std::make_unique<File>();
     file->name = options_.names.at(i);
     file->index = static_cast<uint16_t>(i);
     try {
-      OpenedSource opened = open_source(options_.paths[i], options_.interrupted);
+      OpenedSource opened = open_source(options_.paths[i], options_.interrupted, use_threads);
       file->reader = make_record_reader(std::move(opened.source), block);
       file_bytes_ += opened.file_size;
       sizes_known = sizes_known && opened.file_size != 0;

@@ -71,7 +71,7 @@ std::unique_ptr<RecordReader> make_record_reader(std::unique_ptr<Source> source,
   std::memcpy(&magic, buffer->data(), 4);
   if (is_pcap_magic(magic)) return make_pcap_reader(std::move(buffer));
   if (is_pcapng_magic(magic)) return make_pcapng_reader(std::move(buffer));
-  throw CaptureError("the file is neither pcap nor pcapng (nor either of them compressed by gzip or Zstandard)");
+  throw CaptureError("the file is neither pcap nor pcapng (nor either of them compressed by gzip, Zstandard or LZ4)");
 }
 
 }  // namespace meshsieve

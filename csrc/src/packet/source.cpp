@@ -1,6 +1,7 @@
 #include "packet/source.h"
 
 #include <fcntl.h>
+#include <lz4frame.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -12,12 +13,14 @@
 #include <vector>
 
 #include "meshsieve/errors.h"
+#include "packet/background.h"
 
 namespace meshsieve {
 
 namespace {
 
 constexpr size_t kCompressedBlock = 256 << 10;
+constexpr uint64_t kLeastBytesForThread = 1 << 20;  // a smaller file is read before the thread has begun
 
 class FileSource : public Source {
  public:
@@ -186,14 +189,59 @@ class ZstdSource : public InflatingSource {
   bool in_frame_ = true;
 };
 
+class Lz4Source : public InflatingSource {
+ public:
+  explicit Lz4Source(std::unique_ptr<Source> compressed) : InflatingSource(std::move(compressed)) {
+    LZ4F_dctx* context = nullptr;
+    if (LZ4F_isError(LZ4F_createDecompressionContext(&context, LZ4F_VERSION))) throw std::bad_alloc();
+    context_.reset(context);
+  }
+
+  size_t read(uint8_t* to, size_t size) override {
+    size_t written = 0;
+    while (written == 0) {
+      if (at_ == filled_) {
+        at_ = 0;
+        if (!refill()) {
+          if (in_frame_) throw CaptureError("the LZ4 data ends in the middle");
+          return 0;
+        }
+      }
+      written = size;
+      size_t taken = std::min(wanted_, filled_ - at_);
+      const size_t result = LZ4F_decompress(context_.get(), to, &written, block_.data() + at_, &taken, nullptr);
+      if (LZ4F_isError(result)) {
+        throw CaptureError(std::string("the LZ4 data is damaged: ") + LZ4F_getErrorName(result));
+      }
+      at_ += taken;
+      in_frame_ = result != 0;
+      wanted_ = in_frame_ ? result : kFrameStart;
+    }
+    count_output(written);
+    return written;
+  }
+
+ private:
+  struct Free {
+    void operator()(LZ4F_dctx* context) const { LZ4F_freeDecompressionContext(context); }
+  };
+  static constexpr size_t kFrameStart = LZ4F_HEADER_SIZE_MIN;
+  std::unique_ptr<LZ4F_dctx, Free> context_;
+  size_t at_ = 0;
+  // As much as the library asks for: a block, or the checksum behind the last one. What it finds damaged then costs
+  // nothing of what came before.
+  size_t wanted_ = kFrameStart;
+  bool in_frame_ = true;
+};
+
 }  // namespace
 
-OpenedSource open_source(const std::string& path, std::function<void()> interrupted) {
+OpenedSource open_source(const std::string& path, std::function<void()> interrupted, bool may_use_thread) {
   OpenedSource opened;
   const bool standard_input = path == "-";
   const int descriptor = standard_input ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) throw CaptureError(std::string("the file cannot be opened: ") + std::strerror(errno));
-  std::unique_ptr<Source> file = std::make_unique<FileSource>(descriptor, !standard_input, std::move(interrupted));
+  std::unique_ptr<Source> file = std::make_unique<FileSource>(descriptor, !standard_input, interrupted);
   struct stat status;
   if (::fstat(descriptor, &status) == 0) {
     if (S_ISDIR(status.st_mode)) throw CaptureError("the path is a folder, not a capture file");
@@ -214,10 +262,16 @@ OpenedSource open_source(const std::string& path, std::function<void()> interrup
     return magic.size() >= bytes.size() && std::equal(bytes.begin(), bytes.end(), magic.begin());
   };
   const bool gzip = begins_with({0x1f, 0x8b});
+  const bool lz4 = begins_with({0x04, 0x22, 0x4d, 0x18});
   const bool zstd = begins_with({0x28, 0xb5, 0x2f, 0xfd});
   opened.source = std::make_unique<PrefixedSource>(std::move(file), std::move(magic));
   if (gzip) opened.source = std::make_unique<GzipSource>(std::move(opened.source));
   if (zstd) opened.source = std::make_unique<ZstdSource>(std::move(opened.source));
+  if (lz4) opened.source = std::make_unique<Lz4Source>(std::move(opened.source));
+  // Never on a pipe: nobody could wake the thread from a read that blocks.
+  if ((gzip || zstd || lz4) && may_use_thread && opened.file_size >= kLeastBytesForThread) {
+    opened.source = std::make_unique<BackgroundSource>(std::move(opened.source), std::move(interrupted));
+  }
   return opened;
 }
 

@@ -1,8 +1,10 @@
 // Bytes of a capture file, decompressed on the way if its first bytes say so.
 //
-// What    open_source() gives the plain bytes of a file, of standard input ("-"), of gzip (RFC 1952, several members)
-//         or Zstandard (RFC 8878, several frames) data, told apart by magic and never by name.
+// What    open_source() gives the plain bytes of a file, of standard input ("-"), of gzip (RFC 1952, several members),
+//         Zstandard (RFC 8878, several frames) or LZ4 (frame format 1.6, several frames) data, told apart by magic and
+//         never by name.
 // Why     read() into a reused buffer: measured cheaper than mmap, and it works on pipes.
+// Threads A large compressed file is decompressed on a thread of its own, two blocks ahead of the reader (background.h).
 // Limits  compressed data may grow 1,000-fold and to 1 TiB; Zstandard windows of up to 32 MiB are accepted.
 #pragma once
 
@@ -35,6 +37,7 @@ struct OpenedSource {
 };
 
 // `interrupted` is called when a signal arrives during a blocking read; it may throw to end the read.
-OpenedSource open_source(const std::string& path, std::function<void()> interrupted);
+// `may_use_thread`: decompression may run on a second thread.
+OpenedSource open_source(const std::string& path, std::function<void()> interrupted, bool may_use_thread);
 
 }  // namespace meshsieve

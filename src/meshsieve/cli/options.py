@@ -12,7 +12,7 @@ from meshsieve.errors import UsageError
 if TYPE_CHECKING:
     from meshsieve.engine import Engine
 
-_FILE_ENDINGS = (".json", ".yaml", ".yml", ".rules", ".txt", ".pcap", ".pcapng", ".cap", ".gz", ".zst")
+_FILE_ENDINGS = (".json", ".yaml", ".yml", ".rules", ".txt", ".pcap", ".pcapng", ".cap", ".gz", ".zst", ".lz4")
 FORMATS = ("table", "json", "ndjson", "csv", "parquet")
 FLOW_FORMATS = (*FORMATS, "ipfix")
 
@@ -26,7 +26,7 @@ def add_capture(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         action="extend",
-        help="pcap or pcapng files, also .gz and .zst; several are merged by time; - is standard input",
+        help="pcap or pcapng files, also .gz, .zst and .lz4; several are merged by time; - is standard input",
     )
     group.add_argument("-c", "--count", type=_positive, metavar="COUNT", help="stop after COUNT packets")
     group.add_argument(
