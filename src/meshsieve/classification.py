@@ -100,6 +100,8 @@ class Classification:
         by: Literal["flow", "packet"],
         filter: str | None,
         count: int | None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
         strict: bool,
         interfaces: Mapping[str, str],
         progress: Callable[[capture.CaptureReader], None] | None,
@@ -111,7 +113,13 @@ class Classification:
         self.by = by
         self.problem: str | None = None
         self._paths = list(paths)
-        self._filter, self._count, self._strict = filter, count, strict
+        self._choice: dict[str, Any] = {
+            "filter": filter,
+            "count": count,
+            "start_ns": start_ns,
+            "end_ns": end_ns,
+            "strict": strict,
+        }
         self._interfaces = dict(interfaces)
         self._progress = progress
         self._signatures = signatures
@@ -122,7 +130,7 @@ class Classification:
         by_flow = self.by == "flow"  # rows about packets show no applications
         options = flows.FlowOptions(max_flows=MAX_FLOWS, apps=by_flow, signatures=self._signatures)
         table = flows.FlowTable(options)
-        reader = capture.read(self._paths, filter=self._filter, count=self._count, strict=self._strict, flows=table)
+        reader = capture.read(self._paths, flows=table, **self._choice)
         run = _Run(self.tables, reader, table)
         yield from self._by_flow(run) if self.by == "flow" else self._by_packet(run)
         self.problem = reader.problem

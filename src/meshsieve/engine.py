@@ -101,6 +101,8 @@ class Engine:
         by: Literal["flow", "packet"] = "flow",
         filter: str | None = None,
         count: int | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
         strict: bool = False,
         iif: str | None = None,
         oif: str | None = None,
@@ -113,6 +115,8 @@ class Engine:
         by        "flow": one row a conversation; "packet": one row a packet, with its flow's verdict
         filter    tcpdump expression; only packets that pass it are seen
         count     stop after so many packets
+        start_ns  only packets from this instant on (nanoseconds since 1970) ...
+        end_ns    ... and before this one
         strict    a capture that breaks off raises CaptureError after the rows that could be read; otherwise the rows
                   end and ``problem`` of the result says why
         iif, oif  as in ``classify``
@@ -131,6 +135,8 @@ class Engine:
             by=by,
             filter=filter,
             count=count,
+            start_ns=start_ns,
+            end_ns=end_ns,
             strict=strict,
             interfaces=_interfaces(iif, oif),
             progress=progress,

@@ -36,6 +36,7 @@ SECRET_HEADERS = frozenset(
 )  # fmt: skip
 
 _BATCH_OF_REQUESTS = 4096
+_FLOWS = flows.FlowOptions(apps=False)
 _TEXTS = ("method", "scheme", "authority", "path", "upgrade")
 
 
@@ -309,7 +310,7 @@ def read(
     how           further arguments of ``capture.read``: filter, count, start_ns, end_ns, merge, strict
     raises        what ``capture.read`` raises
     """
-    return CapturedRequests(capture.read(path, flows=flows.FlowTable(flow_options), **how), options)
+    return CapturedRequests(capture.read(path, flows=flows.FlowTable(flow_options or _FLOWS), **how), options)
 
 
 _BAD_HOST = 1 << NOTES.index("bad_host")

@@ -76,6 +76,23 @@ def test_other_formats_say_the_same(form: str, capture: str, tmp_path: Path) -> 
     assert b"s3cret" not in path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("since", "until", "requests"),
+    [
+        ("1000000000", "1000000000.005", 1),
+        ("2001-09-09T01:46:40Z", "2001-09-09T03:46:41+02:00", 1),
+        ("2001-09-09T01:46:40.003", "2002-01-01", 0),
+        ("0", "1000000000.002", 0),
+    ],
+)
+def test_a_time_range(since, until, requests, capture: str, capfd) -> None:
+    assert main(["requests", "-r", capture, "-o", "ndjson", "--since", since, "--until", until]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == requests
+    for verb in ("flows", "requests"):
+        with pytest.raises(SystemExit):
+            main([verb, "-r", capture, "--since", "yesterday"])
+
+
 def test_what_was_lost_is_said(capture: str, tmp_path: Path, capfd) -> None:
     data = Path(capture).read_bytes()
     cut = tmp_path / "cut.pcap"

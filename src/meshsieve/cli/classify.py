@@ -16,6 +16,7 @@ from meshsieve.cli.options import (
     add_output,
     add_policy,
     add_signatures,
+    capture_choice,
     load_engine,
     take_trailing_words,
 )
@@ -68,9 +69,7 @@ def run(options: argparse.Namespace) -> int:
         result = engine.classify_pcap(
             options.captures,
             by=options.by,
-            filter=expression or None,
-            count=options.count,
-            strict=options.strict_capture,
+            **capture_choice(options, expression),
             iif=options.iif,
             oif=options.oif,
             progress=progress,

@@ -10,7 +10,14 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from meshsieve.cli.options import FLOW_FORMATS, add_capture, add_output, add_signatures, take_trailing_words
+from meshsieve.cli.options import (
+    FLOW_FORMATS,
+    add_capture,
+    add_output,
+    add_signatures,
+    capture_choice,
+    take_trailing_words,
+)
 
 if TYPE_CHECKING:
     from meshsieve import flows
@@ -40,9 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
     signatures = apps.load_signatures(options.signatures) if options.signatures else None
     table = flows.FlowTable(flows.FlowOptions(signatures=signatures))
-    reader = capture.read(
-        options.captures, filter=expression or None, count=options.count, strict=options.strict_capture, flows=table
-    )
+    reader = capture.read(options.captures, flows=table, **capture_choice(options, expression))
 
     def finished() -> Iterator[flows.FlowColumns]:
         for _ in reader:

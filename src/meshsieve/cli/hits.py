@@ -13,7 +13,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from meshsieve.cli.options import add_capture, add_policy, load_engine, take_trailing_words
+from meshsieve.cli.options import add_capture, add_policy, capture_choice, load_engine, take_trailing_words
 
 if TYPE_CHECKING:
     from meshsieve.observability.rule_statistics import RuleStatistics
@@ -53,9 +53,7 @@ def run(options: argparse.Namespace) -> int:
     with Progress() as progress:
         result = engine.classify_pcap(
             options.captures,
-            filter=expression or None,
-            count=options.count,
-            strict=options.strict_capture,
+            **capture_choice(options, expression),
             iif=options.iif,
             oif=options.oif,
             progress=progress,

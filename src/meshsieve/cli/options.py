@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 from meshsieve.errors import UsageError
 
@@ -29,6 +31,13 @@ def add_capture(parser: argparse.ArgumentParser) -> None:
         help="pcap or pcapng files, also .gz, .zst and .lz4; several are merged by time; - is standard input",
     )
     group.add_argument("-c", "--count", type=_positive, metavar="COUNT", help="stop after COUNT packets")
+    for name, what in (("--since", "from this instant on"), ("--until", "before this instant")):
+        group.add_argument(
+            name,
+            type=_instant,
+            metavar="TIME",
+            help=f"only packets {what}: 2026-01-31T12:00:00Z (without zone: UTC), or seconds since 1970",
+        )
     group.add_argument(
         "--strict-capture",
         action="store_true",
@@ -95,6 +104,32 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**63):
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
     return int(text)
+
+
+def _instant(text: str) -> int:
+    """Nanoseconds since 1970."""
+    try:
+        if "-" in text[1:]:
+            time = datetime.fromisoformat(text)
+            since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+            return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000
+        nanoseconds = int(Decimal(text) * 10**9) if text.isascii() else None
+        if nanoseconds is not None and abs(nanoseconds) < 2**63:
+            return nanoseconds
+    except (ValueError, ArithmeticError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is neither a time such as 2026-01-31T12:00:00Z nor seconds since 1970")
+
+
+def capture_choice(options: argparse.Namespace, expression: str) -> dict[str, Any]:
+    """Which packets are wanted, as ``capture.read`` and ``Engine.classify_pcap`` take it."""
+    return {
+        "filter": expression or None,
+        "count": options.count,
+        "start_ns": options.since,
+        "end_ns": options.until,
+        "strict": options.strict_capture,
+    }
 
 
 def take_trailing_words(options: argparse.Namespace, lists: Sequence[str], trailing: str) -> str:

@@ -12,7 +12,7 @@ import argparse
 import shlex
 import sys
 
-from meshsieve.cli.options import add_capture, add_policy, load_engine, take_trailing_words
+from meshsieve.cli.options import add_capture, add_policy, capture_choice, load_engine, take_trailing_words
 from meshsieve.errors import UsageError
 
 EXAMPLES = """\
@@ -49,9 +49,7 @@ def run(options: argparse.Namespace) -> int:
     with Progress() as progress:
         result = engine.classify_pcap(
             options.captures,
-            filter=expression or None,
-            count=options.count,
-            strict=options.strict_capture,
+            **capture_choice(options, expression),
             iif=options.iif,
             oif=options.oif,
             progress=progress,

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from meshsieve.cli.options import add_capture, add_output, take_trailing_words
+from meshsieve.cli.options import add_capture, add_output, capture_choice, take_trailing_words
 
 if TYPE_CHECKING:
     from meshsieve.http_requests import CapturedRequests, RequestBatch
@@ -54,9 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from meshsieve import http_requests
     from meshsieve.cli.stderr import Progress, warn
 
-    found = http_requests.read(
-        options.captures, filter=expression or None, count=options.count, strict=options.strict_capture
-    )
+    found = http_requests.read(options.captures, **capture_choice(options, expression))
     with Progress() as progress:
         found.on_packets = progress
         writers = {"table": _table, "json": _json, "ndjson": _ndjson}
