@@ -192,7 +192,7 @@ class SidecarOutbound:
                         continue
                     prefixes = match.subnets or prefixes
                     if (match.sni, match.subnets) not in seen:
-                        yield FilterChain(self._tcp_handler(rule, port), prefixes, _names(match.sni))
+                        yield FilterChain(self._tcp_handler(rule, port), _narrow(prefixes), _names(match.sni))
                     seen.add((match.sni, match.subnets))
         if not seen:
             names: tuple[str, ...] = ()
@@ -214,7 +214,7 @@ class SidecarOutbound:
                     return
                 subnets = tuple(dict.fromkeys(s for m in applying for s in m.subnets))
                 if subnets:
-                    yield FilterChain(self._tcp_handler(rule, port), subnets)
+                    yield FilterChain(self._tcp_handler(rule, port), _narrow(subnets))
                     if sorted(subnets) == sorted(prefixes):
                         return
         yield FilterChain(self._own_handler(service, port), prefixes)
@@ -415,6 +415,11 @@ def _listens_as(port: ServicePort) -> str:
 
 def _carries_http(port: ServicePort) -> bool:
     return port.protocol in HTTP_PROTOCOLS or port.protocol == AUTO
+
+
+def _narrow(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Prefixes of everything are no condition."""
+    return tuple(p for p in prefixes if not p.startswith(("0.0.0.0", "::/")))
 
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:
