@@ -112,6 +112,11 @@ class PacketColumns(Mapping[str, Array]):
             return np.ones(self._length, np.bool_)
         return (self.present >> np.uint32(FIELD_INDEX[name]) & np.uint32(1)).astype(np.bool_)
 
+    def field_texts(self, name: str) -> Array | None:
+        """Object (n,): the texts of a field of kind "name", None where it is not known; None without such a column."""
+        column = self.extra.get(name)
+        return column if column is not None and column.dtype == object else None
+
     def with_fields(
         self, fields: Mapping[str, Any], where: Mapping[str, npt.NDArray[np.bool_]] | None = None
     ) -> PacketColumns:

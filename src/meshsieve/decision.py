@@ -28,7 +28,7 @@ from meshsieve.inventory import NO_VNIC
 from meshsieve.model import FIELD_INDEX, Action
 from meshsieve.policy import ACTION_VERDICT, Layer, Point, Verdict
 from meshsieve.protocols import WITH_PORTS
-from meshsieve.rewriting import known_texts, listed_macs, rewritten, time_fields
+from meshsieve.rewriting import known_texts, listed_macs, mark_codes, rewritten, time_fields
 
 Mode = Literal["strict", "upper", "lower"]
 
@@ -171,11 +171,14 @@ class PointTable:
         for name, codes in self._asked.items():
             if name in interfaces:
                 fields[name] = [codes.code(interfaces[name])]
-            elif name in headers.extra:
-                fields[name], where[name] = known_texts(headers.extra[name], codes)
+            elif (texts := headers.field_texts(name)) is not None:
+                fields[name], where[name] = known_texts(texts, codes)
             elif name in ("src_mac", "dst_mac"):
                 macs = listed_macs(self.layer.inventory, headers, name, self.point.vnic_of)
                 fields[name], where[name] = known_texts(macs, codes)
+        if self.point.rules.marks is not None and "mark" in headers:
+            fields["mark"] = mark_codes(headers["mark"], self.point.rules.marks)
+            where["mark"] = headers.has("mark")
         if vnic is not None:
             fields["vnic"] = vnic[rows].astype(np.uint32)
         if self._asks_time:

@@ -147,7 +147,9 @@ def _explain_point(
     asked = table.at_point(headers, interfaces, vnic, np.array([0]))
     words = packet_words(asked, 0)
     values: dict[str, int | str] = {_FIELDS[field]: high << 64 | low for field, high, low in words}
-    texts = {name: values[0] for name, values in asked.extra.items() if name in NAME_FIELDS}
+    if "mark" in values and "mark" in headers:
+        values["mark"] = int(headers["mark"][0])
+    texts = {name: column[0] for name in NAME_FIELDS if (column := asked.field_texts(name)) is not None}
     values |= {name: text for name, text in {**texts, **interfaces}.items() if name in values}
     trials = tuple(
         _trial(table, values, int(index), int(truth), int(failed), int(unknown))
@@ -224,7 +226,7 @@ def _difference(table: PointTable, name: str, wanted: ValueSet, values: Mapping[
         return "the rule is not applied to this vNIC"
     if name not in values:
         return f"the packet has no {name}"
-    if name in NAME_FIELDS:
+    if name in NAME_FIELDS or name == "mark":
         return f"{name} {_value(name, values[name], values)} is none of those that the rule names"
     return f"{name} {_value(name, values[name], values)} is not in {_set(name, wanted)}"
 

@@ -91,6 +91,14 @@ class FlowOptions:
         return options
 
 
+_ATTRIBUTE_OF_FIELD = {"tls_version": "tls_version", "tls_cipher": "tls_cipher", "smb_version": "smb_dialect"}
+
+
+def _host_of(authority: str) -> str:
+    """A Host header without its port."""
+    return authority.rpartition(":")[0] if authority.rpartition(":")[2].isdigit() else authority
+
+
 class FlowColumns(PacketColumns):
     """Flows as columns; a batch of keys that rules can judge.
 
@@ -131,6 +139,18 @@ class FlowColumns(PacketColumns):
         """All attributes of flow ``i``."""
         values = {name: self.attribute_codes(name)[i] for name in apps.ATTRIBUTES if name in self.extra}
         return {name: str(self.texts.texts[code]) for name, code in values.items() if code >= 0}
+
+    def field_texts(self, name: str) -> Array | None:
+        """What the flow told of the fields that rules know by name; "" where it told nothing to its end."""
+        if name == "app":
+            return np.array([*self.apps, None], object)[:-1]
+        if name == "fqdn":
+            named = zip(self.attribute("sni"), self.attribute("http_host"), strict=True)
+            return np.array([*(sni or _host_of(host or "") for sni, host in named), None], object)[:-1]
+        attribute = _ATTRIBUTE_OF_FIELD.get(name)
+        if attribute is None:
+            return super().field_texts(name)
+        return np.array([*(text or "" for text in self.attribute(attribute)), None], object)[:-1]
 
     def take(self, indices: Array) -> FlowColumns:
         """The flows at ``indices`` (integers or a boolean mask), in that order."""

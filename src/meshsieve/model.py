@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -264,17 +264,48 @@ def _backwards(name: str) -> str:
     return name.lower()[::-1]
 
 
+@dataclass(frozen=True, slots=True)
+class MarkCodes:
+    """Numbers for packet marks, by which tests ``(value, mask)`` hold: a test on single bits would be millions of
+    ranges of the mark itself.
+
+    >>> codes = MarkCodes(((0x4000, 0x4000),))
+    >>> codes.test(0x4000, 0x4000), codes.code(0x4001)
+    (ValueSet(1), 1)
+    """
+
+    tests: tuple[tuple[int, int], ...] = ()
+
+    MOST: ClassVar[int] = 10  # tests of one rule list; a test is half of 2^tests codes
+
+    def code(self, mark: int) -> int:
+        return sum(1 << i for i, (value, mask) in enumerate(self.tests) if mark & mask == value)
+
+    def test(self, value: int, mask: int) -> ValueSet:
+        """The codes of the marks for which ``mark & mask == value``, one of the tests."""
+        bit = 1 << self.tests.index((value, mask))
+        return ValueSet.numbers(*(code for code in range(1 << len(self.tests)) if code & bit))
+
+
 class RuleSet(Sequence[Rule]):
     """An ordered, immutable list of rules, kept as columns with interned sets.
 
     ``RuleSet(rules)`` takes any iterable of ``Rule``; importers of huge lists use ``RuleSet.from_columns``.
-    ``names`` holds the ``NameCodes`` of the name fields that the rules use ({"iif": ..., "oif": ...}).
+    ``names`` holds the ``NameCodes`` of the name fields that the rules use ({"iif": ..., "oif": ...}); ``marks`` those
+    of the field mark, where the rules name codes instead of marks.
 
     raises  ModelError if a rule names an unknown field, a value beyond its field, or a skip that does not go forward
     """
 
-    def __init__(self, rules: Iterable[Rule] = (), *, names: Mapping[str, NameCodes] | None = None) -> None:
+    def __init__(
+        self,
+        rules: Iterable[Rule] = (),
+        *,
+        names: Mapping[str, NameCodes] | None = None,
+        marks: MarkCodes | None = None,
+    ) -> None:
         self.names: dict[str, NameCodes] = dict(names or {})
+        self.marks = marks
         self._sets: list[ValueSet] = [ValueSet()]
         self._ids: dict[ValueSet, int] = {}
         rules = list(rules)
@@ -369,6 +400,10 @@ class RuleSet(Sequence[Rule]):
         used = np.logical_or(self._common.any(axis=0), self._alternatives.any(axis=0)).tolist()
         return frozenset(name for name, i in FIELD_INDEX.items() if used[i])
 
+    def sources(self) -> list[Source]:
+        """Where each rule is written."""
+        return [labels[1] for labels in self._labels]
+
     @property
     def actions(self) -> npt.NDArray[np.uint8]:
         """uint8 (n,): values of ``Action``, one a rule."""
@@ -401,7 +436,7 @@ class RuleSet(Sequence[Rule]):
         order = np.insert(np.arange(count), positions, count + np.arange(len(added)))
         order = order[~np.isin(order, gone)] if len(gone) else order
         new = RuleSet.__new__(RuleSet)
-        new.names = self.names
+        new.names, new.marks = self.names, self.marks
         new._sets, new._ids = list(self._sets), {}
         rows = np.zeros((len(added), len(FIELD_INDEX)), np.int32)
         rules = [rule for _, rule in added]

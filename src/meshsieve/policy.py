@@ -149,7 +149,8 @@ class ImportOptions:
     mode             how UNKNOWN ends (docs/semantics.md): strict, or upper/lower bounds of what is accepted
     chain            iptables: the chain asked for; "auto" chooses by local_addresses, else FORWARD
     local_addresses  iptables: addresses of the host itself, as text; with a prefix length also their broadcast address
-    table            iptables: the table asked for
+    table            iptables: the table asked for; "all" = every table in the order of the hooks, with NAT and marks
+    with_nat         iptables: destination NAT before the table asked for
     limits           iptables, nft: what a rate limit, which needs a clock, is taken for
     unseen           iptables, nft: fields that no packet will carry (iif and oif in a capture); the bounds of the modes
                      upper and lower then treat what depends on them as unknown
@@ -169,6 +170,7 @@ class ImportOptions:
     chain: str = "auto"
     local_addresses: tuple[str, ...] = ()
     table: str = "filter"
+    with_nat: bool = False
     limits: Literal["unknown", "always_match", "never_match"] = "unknown"
     unseen: tuple[str, ...] = ()
     max_rules: int = 1_000_000

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from meshsieve.columns import PacketColumns
 from meshsieve.inventory import Inventory
-from meshsieve.model import NameCodes
+from meshsieve.model import MarkCodes, NameCodes
 from meshsieve.policy import Point, Rewrite
 
 Array = npt.NDArray[Any]
@@ -34,6 +34,14 @@ def known_texts(texts: Array, codes: NameCodes) -> tuple[npt.NDArray[np.uint32],
         out[i] = number[text]
         known[i] = text is not None
     return out, known
+
+
+def mark_codes(marks: Array, codes: MarkCodes) -> npt.NDArray[np.uint32]:
+    """``codes.code`` of every mark, uint32, as many as there are."""
+    out = np.zeros(len(marks), np.uint32)
+    for i, (value, mask) in enumerate(codes.tests):
+        out |= (marks & np.uint32(mask) == value).astype(np.uint32) << np.uint32(i)
+    return out
 
 
 def listed_macs(inventory: Inventory, headers: PacketColumns, name: str, vnic_of: str | None) -> Array:

@@ -11,17 +11,24 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 
 from meshsieve.errors import PolicyError
-from meshsieve.importers.chains import ChainRule, Jump, Program, check_calls, unfold
-from meshsieve.importers.conditions import TRUE, constraint, with_value
+from meshsieve.importers.chains import ChainRule, Jump, Mode, Program, check_calls, unfold
+from meshsieve.importers.conditions import FALSE, TRUE, conjunction, constraint, with_value
 from meshsieve.importers.iptables import ipset
 from meshsieve.importers.iptables.meaning import Context, interface_pattern
+from meshsieve.importers.iptables.path import HostWay, stations
 from meshsieve.importers.iptables.rules import TableReader, reachable
 from meshsieve.importers.iptables.syntax import BUILT_IN_CHAINS, Chain, Dump, Table, looks_like_dump, parse
-from meshsieve.model import Action, NameCodes, RuleSet, Source, ValueSet
-from meshsieve.policy import Diagnostic, ImportOptions, ImportResult, Layer, Point, SourceFile, Verdict
+from meshsieve.importers.iptables.targets import MARK_TARGETS, mark_and_mask
+from meshsieve.model import Action, MarkCodes, NameCodes, Rule, RuleSet, Source, ValueSet
+from meshsieve.policy import Diagnostic, ImportOptions, ImportResult, Layer, Point, Rewrite, SourceFile, Verdict
+
+ALL_TABLES = "all"
+NEW = 1  # ct_state: NAT tables see the first packet of a connection only
 
 # The interface that packets of a chain do not have.
 _MISSING_INTERFACE = {"PREROUTING": "oif", "INPUT": "oif", "OUTPUT": "iif", "POSTROUTING": "iif"}
@@ -58,28 +65,139 @@ class _DumpReader:
         self.diagnostics: list[Diagnostic] = []
 
     def layers(self) -> list[Layer]:
-        if self.options.table not in BUILT_IN_CHAINS:
-            known = ", ".join(BUILT_IN_CHAINS)
+        if self.options.table not in (*BUILT_IN_CHAINS, ALL_TABLES):
+            known = ", ".join((*BUILT_IN_CHAINS, ALL_TABLES))
             raise PolicyError(f"no table is called '{self.options.table}'", hint=f"tables: {known}")
-        self._warn_of_other_tables()
-        table = self.dump.tables.get(self.options.table)
-        if table is None:
-            self._note("no-table", f"there is no table {self.options.table}; nothing is judged by this file")
+        program = f"ip{6 if self.family == 6 else ''}tables"
+        if self.options.table == ALL_TABLES:
+            points = self._all_points()
+        else:
+            self._warn_of_other_tables()
+            table = self.dump.tables.get(self.options.table)
+            if table is None:
+                self._note("no-table", f"there is no table {self.options.table}; nothing is judged by this file")
+                return []
+            context = self._context(table)
+            reader = TableReader(self.dump.file, table, context)
+            points = [*self._nat_before(table), self._point(table, reader, context)]
+        name = f"{program} {self.options.table} {self.dump.file}"
+        return [Layer(name, tuple(points), families=frozenset({self.family}))] if points else []
+
+    @cached_property
+    def family(self) -> int:
+        return _family(self.dump)
+
+    @cached_property
+    def local(self) -> tuple[ValueSet, ValueSet] | None:
+        """The host's own addresses and its broadcast addresses, if given."""
+        return own_addresses(self.options.local_addresses) if self.options.local_addresses else None
+
+    def _context(self, table: Table) -> Context:
+        own, broadcast = self.local or (None, None)
+        tracked = self.options.table == ALL_TABLES
+        marks = any(rule.target in MARK_TARGETS for chain in table.chains.values() for rule in chain.rules)
+        interfaces = _interface_codes(table)
+        return Context(
+            self.family, interfaces, own, broadcast, self.sets, self.options.limits, tracked, tracked and marks,
+            _mark_codes(table),
+        )  # fmt: skip
+
+    # Several tables
+
+    def _all_points(self) -> list[Point]:
+        """Every table in the order of the hooks: who is local decides which chains a packet meets (path.py)."""
+        points: list[Point] = []
+        if any(_mark_codes(table).tests for table in self.dump.tables.values()):
+            arrival = RuleSet([Rule(name="a new packet has mark 0")])
+            points.append(Point("arrival", arrival, role="translate", rewrites={0: Rewrite(defaults={"mark": 0})}))
+        asked = None if self.options.chain == "auto" else self.options.chain
+        for name, hook, crossing in stations(self.local, asked):
+            table = self.dump.tables.get(name)
+            if table is not None and hook in table.chains:
+                points += self._station(table, hook, crossing)
+        if self.local is None and asked is None:
+            self._note(
+                "judged-chain",
+                "every packet is taken to be forwarded",
+                hint="give local_addresses, or ask for INPUT or OUTPUT with the option chain",
+            )
+        return points
+
+    def _nat_before(self, table: Table) -> list[Point]:
+        """Destination NAT before the table asked for, if the option with_nat asks for it."""
+        nat = self.dump.tables.get("nat")
+        if not self.options.with_nat or nat is None or table.name == "nat":
             return []
-        family = _family(self.dump)
-        local, broadcast = own_addresses(self.options.local_addresses)
-        context = Context(
-            family,
-            _interface_codes(table),
-            local if self.options.local_addresses else None,
-            broadcast if self.options.local_addresses else None,
-            self.sets,
-            self.options.limits,
-        )
+        asked = None if self.options.chain == "auto" else self.options.chain
+        return [
+            point
+            for name, hook, crossing in stations(self.local, asked)
+            if name == "nat" and hook in ("PREROUTING", "OUTPUT") and hook in nat.chains
+            for point in self._station(nat, hook, crossing)
+        ]
+
+    def _station(self, table: Table, hook: str, crossing: HostWay | None) -> list[Point]:
+        """The points of one chain of one table: its marks, then its verdict or its translation."""
+        context = self._context(table)
         reader = TableReader(self.dump.file, table, context)
-        point = self._point(table, reader, context)
-        program = f"ip{6 if family == 6 else ''}tables"
-        return [Layer(f"{program} {table.name} {self.dump.file}", (point,), families=frozenset({family}))]
+        check_calls(reader.program, f"{self.dump.file}:{table.line}")
+        self._report(reader, reachable(reader.program, [hook]))
+        title = f"{table.name} {hook}"
+        chain = table.chains[hook]
+        points = []
+        entered = reachable(reader.program, [hook])
+        marking = [
+            rule.source for name in reader.program if name in entered
+            for rule in reader.program[name] if rule.source in reader.mark_rules
+        ]  # fmt: skip
+        for number, source in enumerate(marking, 1):
+            rules = self._walked(reader, reader.marking(source), chain, context, "strict")
+            rewrites = {i: reader.mark_rules[source] for i, rule in enumerate(rules.sources()) if rule == source}
+            points.append(
+                Point(f"{title} mark {number}", rules, crossing=crossing, role="translate", rewrites=rewrites)
+            )
+        if len(marking) > 1 and any(len(calls) > 1 for calls in _calls(reader.program, entered).values()):
+            # Chains that are called twice set marks in an order that these points do not keep.
+            lost = RuleSet([Rule(name="marks are set in several orders")])
+            points.append(
+                Point(
+                    f"{title} marks", lost, crossing=crossing, role="translate", rewrites={0: Rewrite({"mark": None})}
+                )
+            )
+        if table.name != "nat":
+            rules = self._walked(reader, reader.marking(None), chain, context, self.options.mode)
+            return [*points, Point(title, rules, _default([chain]), crossing=crossing)]
+        own = self.local[0].v4 if self.local and self.family == 4 else self.local[0].v6 if self.local else ()
+        loopback = ValueSet.addresses(_LOOPBACK)
+        mine = [low for low, high in own if low == high and not loopback.contains(low, self.family)]
+        translations = reader.nat_rewrites(mine, hook in ("POSTROUTING", "INPUT"))
+        program = {
+            name: [_for_new(rule) if rule.source in translations else rule for rule in rules]
+            for name, rules in reader.marking(None).items()
+        }
+        rules = self._walked(reader, program, chain, context, "strict")
+        rewrites = {i: translations[source] for i, source in enumerate(rules.sources()) if source in translations}
+        return [*points, Point(title, rules, crossing=crossing, role="translate", rewrites=rewrites)]
+
+    def _walked(self, reader: TableReader, program: Program, chain: Chain, context: Context, mode: Mode) -> RuleSet:
+        """The walk of one built-in chain to its policy, as one list."""
+        program = hooked(program, _MISSING_INTERFACE.get(chain.name), context.interfaces)
+        rules = unfold(
+            {**program, **_with_policy(reader, chain, "")},
+            "policy",
+            mode=mode,
+            unseen=self._unseen,
+            max_rules=self.options.max_rules,
+            where=f"{self.dump.file}:{chain.line}",
+        )
+        return _rule_set(rules, context)
+
+    @property
+    def _unseen(self) -> frozenset[str]:
+        """Nobody tells a capture's packets the mark, so bounds take it as unknown."""
+        return frozenset(self.options.unseen) | ({"mark"} if self.options.mode != "strict" else set())
+
+    # One table
 
     def _point(self, table: Table, reader: TableReader, context: Context) -> Point:
         check_calls(reader.program, f"{self.dump.file}:{table.line}")
@@ -98,12 +216,11 @@ class _DumpReader:
             program,
             start,
             mode=self.options.mode,
-            unseen=frozenset(self.options.unseen),
+            unseen=self._unseen,
             max_rules=self.options.max_rules,
             where=f"{self.dump.file}:{table.line}",
         )
-        names = {"iif": context.interfaces, "oif": context.interfaces}
-        return Point(name, RuleSet(rules, names=names), _default(chains))
+        return Point(name, _rule_set(rules, context), _default(chains))
 
     def _chains_asked(self, table: Table) -> list[Chain]:
         built_in = [table.chains[name] for name in BUILT_IN_CHAINS[table.name]]
@@ -172,6 +289,21 @@ def hooked(program: Program, missing: str | None, interfaces: NameCodes) -> Prog
         name: [replace(rule, condition=with_value(rule.condition, missing, nameless)) for rule in rules]
         for name, rules in program.items()
     }
+
+
+def _for_new(rule: ChainRule) -> ChainRule:
+    """The rule for first packets of connections, which alone come to table nat."""
+    return replace(rule, condition=conjunction(rule.condition, constraint(ct_state=ValueSet.numbers(NEW))) or FALSE)
+
+
+def _calls(program: Program, entered: frozenset[str]) -> dict[str, list[str]]:
+    """Chain -> the chains whose rules call it, one entry a call."""
+    calls: dict[str, list[str]] = {}
+    for name in entered:
+        for rule in program.get(name, ()):
+            if isinstance(rule.verdict, Jump):
+                calls.setdefault(rule.verdict.chain, []).append(name)
+    return calls
 
 
 def _with_policy(reader: TableReader, chain: Chain, prefix: str) -> Program:
@@ -248,6 +380,21 @@ def _interface_codes(table: Table) -> NameCodes:
         exact=["", *(name for name, is_prefix in patterns if not is_prefix)],
         prefixes=(name for name, is_prefix in patterns if is_prefix and name),
     )
+
+
+def _rule_set(rules: Sequence[Rule], context: Context) -> RuleSet:
+    marks = context.marks if context.marks.tests else None
+    return RuleSet(rules, names={"iif": context.interfaces, "oif": context.interfaces}, marks=marks)
+
+
+def _mark_codes(table: Table) -> MarkCodes:
+    """Codes of the marks that the table's rules test, as far as there is room; what is malformed is refused later."""
+    tests: dict[tuple[int, int], None] = {}
+    for chain in table.chains.values():
+        for option in (option for rule in chain.rules for option in rule.options if option.name == "mark"):
+            with suppress(ValueError):
+                tests[mark_and_mask(option.arguments[0])] = None
+    return MarkCodes(tuple(tests)[: MarkCodes.MOST])
 
 
 def own_addresses(texts: Sequence[str]) -> tuple[ValueSet, ValueSet]:

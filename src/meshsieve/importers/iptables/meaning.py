@@ -28,7 +28,8 @@ from meshsieve.importers.iptables.names import (
     TOS_NAMES,
 )
 from meshsieve.importers.iptables.syntax import LIMIT, UNKNOWN, Option
-from meshsieve.model import NameCodes, ValueSet, parse_address_range
+from meshsieve.importers.iptables.targets import mark_and_mask
+from meshsieve.model import MarkCodes, NameCodes, ValueSet, parse_address_range
 
 MULTIPORT_LIMIT = 15
 # An address mask with holes stands for 2^holes ranges; beyond this the match is left uninterpreted.
@@ -54,6 +55,9 @@ class Context:
     broadcast  its broadcast addresses, or None
     sets       ipsets by name
     limits     what -m limit, which needs a clock, is taken for
+    tracks_marks  several tables are judged, so that marks that one sets are seen by the next
+    marks      codes of the marks that the table tests
+    marks_change  the table itself sets marks, so that what its own matches see cannot be told
     """
 
     family: int
@@ -62,6 +66,9 @@ class Context:
     broadcast: ValueSet | None = None
     sets: Mapping[str, IpSet] = field(default_factory=dict)
     limits: Literal["unknown", "always_match", "never_match"] = "unknown"
+    tracks_marks: bool = False
+    marks_change: bool = False
+    marks: MarkCodes = field(default_factory=MarkCodes)
 
 
 def condition_of(option: Option, context: Context) -> Condition:
@@ -333,6 +340,17 @@ def _tos(option: Option, _: Context) -> Condition:
     return both
 
 
+def _mark(option: Option, context: Context) -> Condition:
+    value, mask = mark_and_mask(option.arguments[0])
+    if context.marks_change:
+        raise UninterpretableError(f"'{option.text}' depends on marks that this table sets")
+    if value & ~mask:
+        return FALSE
+    if (value, mask) not in context.marks.tests:
+        raise UninterpretableError(f"'{option.text}': the table tests more than {MarkCodes.MOST} marks")
+    return constraint(mark=context.marks.test(value, mask))
+
+
 def _limit(option: Option, context: Context) -> Condition:
     if context.limits == "unknown":
         raise UninterpretableError(
@@ -393,5 +411,6 @@ _READERS: dict[str, Callable[[Option, Context], Condition]] = {
     "dscp": _dscp,
     "dscp-class": _dscp_class,
     "tos": _tos,
+    "mark": _mark,
     LIMIT: _limit,
 }

@@ -58,12 +58,13 @@ _KNOWN = {
     "dscp": (1, ("--dscp",)),
     "dscp-class": (1, ("--dscp-class",)),
     "tos": (1, ("--tos",)),
+    "mark": (1, ("--mark",)),
 }
 _OPTIONS = {text: (name, count) for name, (count, spellings) in _KNOWN.items() for text in spellings}
 # Modules whose options stand above: loading one says nothing.
 _MODULES = frozenset(
     """tcp udp udplite sctp dccp multiport iprange icmp icmp6 icmpv6 state conntrack comment set addrtype ttl hl length
-    dscp tos""".split()  # noqa: SIM905
+    dscp tos mark""".split()  # noqa: SIM905
 )
 _COMMANDS = {
     "-A": "-A",
@@ -373,7 +374,9 @@ class _RuleReader:
         while self.at < len(self.words):
             word = self.words[self.at]
             following = self.words[self.at + 1] if word.is_not and self.at + 1 < len(self.words) else word
-            if following.is_option and (following.text in _OPTIONS or following.text in _TARGET_OPTIONS):
+            # connmark has the options of mark, but looks at another number.
+            own = following.text == "--mark" and self.words[self.at - 1].text == "connmark"
+            if following.is_option and not own and (following.text in _OPTIONS or following.text in _TARGET_OPTIONS):
                 break
             self.at += 1
         return Option(name, (), False, text_of(self.words[start : self.at]), column)

@@ -12,7 +12,7 @@ Source  docs of vmware/terraform-provider-nsxt for the attributes; NSX 4.0 docum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -20,37 +20,17 @@ from meshsieve.errors import PolicyError
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
 from meshsieve.importers.nsx.json_source import Object
 from meshsieve.model import Action, Match, NameCodes, ValueSet
+from meshsieve.nsx_app_ids import NSX_APP_IDS, NSX_SMB_VERSIONS, NSX_TLS_VERSIONS, NsxAppId
 
 KEYS = ("APP_ID", "DOMAIN_NAME", "URL_CATEGORY", "CUSTOM_URL")
 _ANY_NUMBER = ValueSet.numbers((0, 2**32 - 1))
-# APP_ID -> name in docs/apps.md, where it is more than a matter of case.
-_APP_NAMES: Mapping[str, tuple[str, ...]] = {
-    "SSL": ("tls",),
-    "CIFS": ("smb",),
-    "HTTP": ("http", "http2", "websocket"),
-    "KRB5": ("kerberos",),
-    "MSRPC": ("dcerpc",),
-    "SUNRPC": ("rpc",),
-    "POP2": ("pop3",),
-    "FTP": ("ftp", "ftp-data"),
-    "DHCP": ("dhcp", "dhcpv6"),
-    "NETBIOS": ("netbios",),
-    "MS_SQL": ("mssql",),
-}
-_TLS_VERSIONS = {"SSL_V2": "SSLv2", "SSL_V3": "SSLv3", "TLS_V10": "TLSv1.0", "TLS_V11": "TLSv1.1", "TLS_V12": "TLSv1.2"}
-_TLS_VERSIONS |= {"TLS_V13": "TLSv1.3"}
-_SMB_VERSIONS = {"CIFS_SMB_V1": ("1.0",), "CIFS_SMB_V2": ("2.0.2", "2.1"), "CIFS_SMB_V3": ("3.0", "3.0.2", "3.1.1")}
 _SUB_FIELDS = {"TLS_VERSION": "tls_version", "TLS_CIPHER_SUITE": "tls_cipher", "CIFS_SMB_VERSION": "smb_version"}
 _SUB_OF = {"TLS_VERSION": "SSL", "TLS_CIPHER_SUITE": "SSL", "CIFS_SMB_VERSION": "CIFS"}
 
 
-def app_names(app_id: str) -> tuple[str, ...]:
-    """The names under which flows carry an APP_ID.
-
-    >>> app_names("SSL"), app_names("MYSQL")
-    (('tls',), ('mysql',))
-    """
-    return _APP_NAMES.get(app_id.upper(), (app_id.lower().replace("_", "-"),))
+def _meaning(app_id: str) -> NsxAppId:
+    """What an APP_ID means here; one that NSX does not ship is the name of a user's signature."""
+    return NSX_APP_IDS.get(app_id.upper(), NsxAppId((app_id,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +124,9 @@ class Names:
         for profile in profiles:
             for attribute in profile.attributes:
                 if attribute.key == "APP_ID":
-                    exact["app"].update(name for v in attribute.values for name in app_names(v))
+                    for meaning in map(_meaning, attribute.values):
+                        exact["app"].update(meaning.apps)
+                        domains += [f"*{host}" for host in meaning.hosts]
                 elif attribute.key != "URL_CATEGORY":
                     domains += map(_host, attribute.values)
                 for key, values in attribute.subs:
@@ -164,39 +146,51 @@ class Names:
         """raises  PolicyError for what cannot be known"""
         by_key: dict[str, list[Match]] = {}
         for attribute in profile.attributes:
-            by_key.setdefault(attribute.key, []).append(self._attribute(attribute, profile))
+            by_key.setdefault(attribute.key, []).extend(self._attribute(attribute, profile))
         return tuple(_both(parts) for parts in product(*by_key.values()))
 
-    def _attribute(self, attribute: Attribute, profile: Profile) -> Match:
-        if attribute.key == "APP_ID":
-            apps = [self.codes["app"].exact(name) for value in attribute.values for name in app_names(value)]
-            match = {"app": ValueSet().union(*apps)}
-            for key, values in attribute.subs:
-                codes = self.codes[_SUB_FIELDS[key]]
-                texts = [text for value in values for text in _sub_names(key, value)]
-                match[_SUB_FIELDS[key]] = ValueSet().union(*map(codes.exact, texts))
-            return match
+    def _attribute(self, attribute: Attribute, profile: Profile) -> Iterator[Match]:
+        if attribute.key != "APP_ID":
+            yield {"fqdn": ValueSet().union(*map(self._domain, self._domains(attribute, profile)))}
+            return
+        subs: dict[str, ValueSet] = {}
+        for key, values in attribute.subs:
+            codes = self.codes[_SUB_FIELDS[key]]
+            subs[_SUB_FIELDS[key]] = ValueSet().union(*(codes.exact(t) for v in values for t in _sub_names(key, v)))
+        plain: list[ValueSet] = []
+        for app_id in attribute.values:
+            meaning = _meaning(app_id)
+            if not meaning.apps:
+                raise self._unknown(
+                    profile, f"no flow is recognised as {app_id}", "leave it out, or import with --lenient"
+                )
+            apps = ValueSet().union(*map(self.codes["app"].exact, meaning.apps))
+            if meaning.hosts:
+                hosts = ValueSet().union(*(self._domain(f"*{host}") for host in meaning.hosts))
+                yield {"app": apps, "fqdn": hosts, **subs}
+            else:
+                plain.append(apps)
+        if plain:
+            yield {"app": ValueSet().union(*plain), **subs}
+
+    def _domains(self, attribute: Attribute, profile: Profile) -> list[str]:
         domains: list[str] = []
         for value in attribute.values:
             if attribute.key != "URL_CATEGORY":
                 domains.append(_host(value))
-                continue
-            if value.upper() not in self.categories:
-                raise PolicyError(
-                    f"which domains are in URL category '{value}' is not known",
-                    where=profile.obj.where(),
-                    obj=profile.label,
-                    hint='add {"resource_type": "UrlCategories", "categories": {...}}, or import with --lenient',
-                )
-            domains += self.categories[value.upper()]
+            elif value.upper() in self.categories:
+                domains += self.categories[value.upper()]
+            else:
+                what = f"which domains are in URL category '{value}' is not known"
+                hint = 'add {"resource_type": "UrlCategories", "categories": {...}}, or import with --lenient'
+                raise self._unknown(profile, what, hint)
         if any("/" in domain for domain in domains):
-            raise PolicyError(
-                "a URL with a path depends on each request",
-                where=profile.obj.where(),
-                obj=profile.label,
-                hint=LENIENT_HINT,
-            )
-        return {"fqdn": ValueSet().union(*map(self._domain, domains))}
+            raise self._unknown(profile, "a URL with a path depends on each request", LENIENT_HINT)
+        return domains
+
+    @staticmethod
+    def _unknown(profile: Profile, message: str, hint: str) -> PolicyError:
+        return PolicyError(message, where=profile.obj.where(), obj=profile.label, hint=hint)
 
     def _domain(self, pattern: str) -> ValueSet:
         codes = self.codes["fqdn"]
@@ -230,12 +224,10 @@ def _both(parts: Iterable[Match]) -> Match:
 
 
 def _sub_names(key: str, value: str) -> tuple[str, ...]:
-    find: Callable[[str], tuple[str, ...]] = {
-        "TLS_VERSION": lambda v: (_TLS_VERSIONS.get(v, v),),
-        "TLS_CIPHER_SUITE": lambda v: (v,),
-        "CIFS_SMB_VERSION": lambda v: _SMB_VERSIONS.get(v, (v,)),
-    }[key]
-    return find(value)
+    """The texts under which flows carry a sub-attribute's value."""
+    if key == "CIFS_SMB_VERSION":
+        return tuple(NSX_SMB_VERSIONS.get(value, (value,)))
+    return (NSX_TLS_VERSIONS.get(value, value),) if key == "TLS_VERSION" else (value,)
 
 
 def _host(url: str) -> str:
