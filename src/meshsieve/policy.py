@@ -7,7 +7,7 @@ it. NSX has two points, the sender's vNIC (OUT) and the receiver's (IN); iptable
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal, Protocol
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meshsieve.columns import PacketColumns
-from meshsieve.inventory import Inventory
+from meshsieve.inventory import NO_VNIC, Inventory
 from meshsieve.model import Action, RuleSet
 
 
@@ -131,6 +131,20 @@ class Layer:
     points: tuple[Point, ...]
     inventory: Inventory = field(default_factory=Inventory)
     families: frozenset[int] = frozenset({4, 6})
+
+
+def owner_name(layers: Iterable[Layer], version: int, address: int) -> str | None:
+    """Name of the machine that has the address, None if no layer's inventory knows it.
+
+    Layers come from the outside in (NSX, Kubernetes, the host): the last that knows the address knows it best, a pod
+    rather than the worker that carries it.
+    """
+    found = None
+    for layer in layers:
+        number = layer.inventory.owner(version, address)
+        if number != NO_VNIC:
+            found = layer.inventory.vnics[number].machine
+    return found
 
 
 @dataclass(frozen=True, slots=True)

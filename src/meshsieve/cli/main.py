@@ -24,6 +24,7 @@ VERBS = {
     "hits": "how much traffic each rule decided, and which rules none",
     "report": "one page about a capture under a policy: map, timeline, rules, findings",
     "requests": "the HTTP requests of a capture, with what was answered",
+    "services": "who calls whom in a capture: a table, Istio's metrics, or a service graph",
     "explain": "every rule that one packet meets, and why it does or does not match",
     "connectivity": "who may reach whom, on what, from the rules alone",
     "route": "which route takes a request, and what becomes of it",

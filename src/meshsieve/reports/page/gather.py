@@ -16,11 +16,10 @@ import numpy.typing as npt
 from meshsieve import __version__
 from meshsieve.classification import ClassifiedBatch
 from meshsieve.decision import ACTION_NAMES, DecisionTables
-from meshsieve.inventory import NO_VNIC
 from meshsieve.observability.rule_statistics import RuleCounter, not_exercised
 from meshsieve.observability.talkers import HeavyHitters
 from meshsieve.observability.timeline import Timeline
-from meshsieve.policy import Diagnostic
+from meshsieve.policy import Diagnostic, owner_name
 from meshsieve.reports.page.model import Finding, Link, Peer, Report, ServiceTotal, Times
 from meshsieve.set_text import address_text
 from meshsieve.summary import Summary
@@ -126,12 +125,9 @@ class Gatherer:
         return known
 
     def _owner(self, version: int, address: int) -> Peer:
-        # Layers come from the outside in (NSX, Kubernetes, the host): the last that knows the address knows it best, a
-        # pod rather than the worker that carries it.
-        for layer in reversed(self._tables.layers):
-            number = layer.inventory.owner(version, address)
-            if number != NO_VNIC:
-                return Peer(layer.inventory.vnics[number].machine, True)
+        name = owner_name(self._tables.layers, version, address)
+        if name is not None:
+            return Peer(name, True)
         return Peer(address_text(version, address) if version in (4, 6) else "no IP", False)
 
 
