@@ -33,6 +33,7 @@ def test_no_volume_is_lost_and_none_is_made_up(flows: list[tuple[int, int, int, 
     assert (amounts >= -1e-3).all()
 
 
+@example([(0, 0, 0, 0), (0, 18014398509481983, 0, 0)], 1)  # the last nanosecond of the last bin
 @given(st.lists(flow, min_size=1, max_size=20), st.integers(1, 7))
 def test_the_bins_cover_the_flows_and_stay_few(flows: list[tuple[int, int, int, int]], batch: int) -> None:
     timeline = filled([(s, f, n, a + 1) for s, f, n, a in flows], batch)

@@ -36,11 +36,18 @@ class Timeline:
             return
         self._cover(int(first_ns.min()), int(last_ns.max()))
         n_bins = self._bins.shape[1]
-        start = (first_ns - self._origin * self.width_ns) / self.width_ns
-        end = np.maximum((last_ns - self._origin * self.width_ns) / self.width_ns, start)
+        start = self._place(first_ns)
+        end = np.maximum(self._place(last_ns), start)
         for one in np.unique(series):
             rows = series == one
             self._bins[one] += _spread(start[rows], end[rows], amount[rows].astype(float), n_bins)
+
+    def _place(self, times: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Times in bins from the first one; never rounded into the next bin."""
+        number, rest = np.divmod(times, self.width_ns)
+        number = (number - self._origin).astype(np.float64)
+        placed: npt.NDArray[np.float64] = np.minimum(number + rest / self.width_ns, np.nextafter(number + 1.0, 0.0))
+        return placed
 
     def bins(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Start of each bin in ns, int64 (b,), and amounts, float64 (n_series, b), over the time that was covered."""
