@@ -188,7 +188,8 @@ class Authorizer:
         root = self.settings.root_namespace
         return mtls_modes((p for p in self.peer_authentications if p.selects(place, root)), root)
 
-    def _providers(self, place: Place | None) -> list[TokenProvider]:
+    def token_providers(self, place: Place | None) -> list[TokenProvider]:
+        """Whose tokens a workload accepts."""
         root = self.settings.root_namespace
         chosen = (a for a in self.request_authentications if place is None or applies(a.attachment, place, root))
         return [provider for authentication in chosen for provider in authentication.providers]
@@ -266,7 +267,7 @@ class Authorizer:
         if isinstance(seen, Refusal):
             return Decision(False, "DENY", "bad-request", seen.status, reason=f"the proxy refuses it: {seen.reason}")
         if seen is not None and request.claims is None and self.request_authentications:
-            checked = check_tokens(self._providers(place), seen, keys=self.jwt_keys, trust=self.trust_tokens)
+            checked = check_tokens(self.token_providers(place), seen, keys=self.jwt_keys, trust=self.trust_tokens)
             if checked.status is not None:
                 return unauthenticated(checked.status, checked.reason)
             request = replace(request, claims=checked.claims)

@@ -27,6 +27,7 @@ EXAMPLES = """\
 examples:
   meshsieve authz -p mesh/ 'GET http://reviews:9080/reviews/0' --from cluster.local/ns/shop/sa/web --to shop/reviews
   meshsieve authz -p policies.yaml 'DELETE http://h/admin' --from shop/web --to shop/db --labels app=db --explain
+  meshsieve authz -p mesh/ --matrix
   meshsieve authz -p mesh/ --requests requests.ndjson --to shop/reviews | jq -c '[.allowed, .rule, .reason]'
 """
 
@@ -38,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--requests", metavar="FILE", help="requests as NDJSON, - for standard input; answers as NDJSON"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--matrix", action="store_true", help="who may call whom with which method, from the rules")
+    parser.add_argument("--json", action="store_true", help="print one JSON object (of --matrix, one list)")
     parser.add_argument("--explain", action="store_true", help="every rule that the request meets, and what it lacks")
     asked = parser.add_argument_group("request")
     asked.add_argument("-H", dest="headers", metavar="'NAME: VALUE'", action="append", default=[], help="a header line")
@@ -68,9 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     words = take_trailing_words(options, ("config",), "request")
-    if bool(words) == bool(options.requests):
-        raise UsageError("which request? write it last, such as 'GET http://host/path', or give --requests FILE")
+    if sum(map(bool, (words, options.requests, options.matrix))) != 1:
+        raise UsageError("which request? write it last, such as 'GET http://host/path', or give --requests or --matrix")
     authorizer = _authorizer(options)
+    if options.matrix:
+        _print_matrix(authorizer, options.json)
+        return 0
     if options.requests:
         for request, workload in _requests(options.requests):
             decision = authorizer.decide(request, workload or _workload(options), tcp=options.tcp)
@@ -83,6 +88,30 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(printable(str(explanation if options.explain else explanation.decision), keep_newlines=True))
     return 0
+
+
+# Cells of the matrix's table.
+_STATES = {"allowed": "yes", "denied": "-", "conditional": "if", "unknown": "?"}
+
+
+def _print_matrix(authorizer: Authorizer, as_json: bool) -> None:
+    from meshsieve.authz.matrix import METHODS, matrix
+
+    cells = list(matrix(authorizer))
+    if as_json:
+        print(json.dumps([cell.to_dict() for cell in cells], indent=1))
+        return
+    rows: dict[tuple[str, str], list[Any]] = {}
+    for cell in cells:
+        rows.setdefault((cell.source, cell.destination), []).append(cell)
+    lines = [["FROM", "TO", *METHODS, "DEPENDS ON"]]
+    for (source, destination), found in rows.items():
+        depends = dict.fromkeys(name for cell in found for name in cell.depends_on)
+        states = [_STATES[cell.state] + ("" if cell.exact else "~") for cell in found]
+        lines.append([source, destination, *states, ", ".join(depends)])
+    widths = [max(len(printable(line[i])) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(printable(text).ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _authorizer(options: argparse.Namespace) -> Authorizer:
