@@ -60,6 +60,12 @@ def test_hosts(sentence: str, servers: list[str], rules: list[Object], host: str
     assert found.route == route, sentence
 
 
+@pytest.mark.parametrize("name", ["edge", "./edge", "default/edge", "edge.default", "edge.default.svc.cluster.local"])
+def test_names_of_a_gateway(name: str) -> None:
+    world = mesh(edge(server("a.com")), rule("a", "a.com", gateways=name))
+    assert get(world, "http://a.com/", GW, destination_port=80).route == "a"
+
+
 def test_rules_of_one_host_are_concatenated_oldest_first_and_those_that_take_everything_go_last():
     world = mesh(
         edge(server("a.com")),

@@ -91,14 +91,34 @@ def test_hosts_that_are_no_service_get_a_virtual_host_on_port_80_only():
     assert (found.action, found.cluster, found.listener) == ("tcp", "PassthroughCluster", "virtualOutbound")
 
 
+def test_hosts_that_are_no_service_are_served_on_port_80_beside_services_without_http():
+    web, raw = service("web", "http:80", ip="10.0.0.2"), service("raw", "tcp:80", ip="10.0.0.3")
+    world = mesh(web, raw, rule("a", "out.example, raw"))
+    assert route(world, "http://out.example/") == "a"
+
+
+def config_map(text: str) -> Object:
+    metadata = {"name": "istio", "namespace": "istio-system"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"mesh": text}}
+
+
+def test_the_mesh_configuration_says_who_sees_what_does_not_say_it():
+    far = sidecar("other")
+    assert route(mesh(REVIEWS, rule("a"), config_map("defaultVirtualServiceExportTo: ['.']")), URL, far) == "default"
+    assert route(mesh(REVIEWS, rule("a"), config_map("defaultServiceExportTo: ['.']")), URL, far) is None
+    assert route(mesh(REVIEWS, rule("a"), config_map("defaultServiceExportTo: [other]")), URL, far) == "a"
+    to_subset = f"{{hosts: [{FQDN}], http: [{{route: [{{destination: {{host: {FQDN}, subset: v1}}}}]}}]}}"
+    objects = [
+        REVIEWS,
+        istio("VirtualService", "v", to_subset),
+        istio("DestinationRule", "r", "{host: reviews, subsets: [{name: v1, labels: {v: '1'}}]}"),
+    ]
+    assert get(mesh(*objects), URL, far).status is None
+    assert get(mesh(*objects, config_map("defaultDestinationRuleExportTo: ['.']")), URL, far).status == 503
+
+
 def test_traffic_to_nobody_is_refused_with_registry_only():
-    config = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "istio", "namespace": "istio-system"},
-        "data": {"mesh": "outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n"},
-    }
-    world = mesh(REVIEWS, config)
+    world = mesh(REVIEWS, config_map("outboundTrafficPolicy: {mode: REGISTRY_ONLY}"))
     assert get(world, "http://elsewhere:9080/").status == 502
     assert get(world, "http://elsewhere:7/").cluster == "BlackHoleCluster"
     assert get(mesh(REVIEWS, allow_any=False), "http://elsewhere:9080/").route == "block_all"

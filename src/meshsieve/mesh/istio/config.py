@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from meshsieve.errors import PolicyError
+from meshsieve.importers.typed import Node
 from meshsieve.mesh.istio.delegates import merge
 from meshsieve.mesh.istio.destination_rules import DestinationRule, Rules, read_destination_rule
 from meshsieve.mesh.istio.model import Destination, Gateway, HttpRule, L4Rule, Sidecar, VirtualService
@@ -28,13 +29,15 @@ NOT_EVALUATED = ("EnvoyFilter", "ProxyConfig", "WasmPlugin")
 
 @dataclass(frozen=True)
 class MeshOptions:
-    """domain: the cluster's DNS domain, "" for none. allow_any, export_virtual_services: of the mesh's configuration,
-    where the objects hold none (ConfigMap ``istio`` of the root namespace)."""
+    """domain: the cluster's DNS domain, "" for none. allow_any, export_*: of the mesh's configuration, where the
+    objects hold none (ConfigMap ``istio`` of the root namespace)."""
 
     domain: str = CLUSTER_DOMAIN
     root_namespace: str = "istio-system"
     allow_any: bool = True
     export_virtual_services: tuple[str, ...] = ("*",)
+    export_services: tuple[str, ...] = ("*",)
+    export_destination_rules: tuple[str, ...] = ("*",)
     strict: bool = True
 
 
@@ -60,7 +63,7 @@ class IstioConfig:
         for service in self.virtual_services:
             if gateway not in service.gateways:
                 continue
-            scopes = service.export_to or self.options.export_virtual_services
+            scopes = service.export_to
             if "*" in scopes:
                 public.append(service)
             elif service.namespace == namespace and ("." in scopes or namespace in scopes):
@@ -101,8 +104,12 @@ def read_istio(store: ObjectStore, options: MeshOptions | None = None) -> IstioC
         policy = mesh.node("outboundTrafficPolicy")
         if policy is not None:
             allow_any = (policy.text("mode") or "ALLOW_ANY") == "ALLOW_ANY"
-        if exports := mesh.texts("defaultVirtualServiceExportTo"):
-            options = replace(options, export_virtual_services=tuple(exports))
+        options = replace(
+            options,
+            export_virtual_services=_exports(mesh, "VirtualService") or options.export_virtual_services,
+            export_services=_exports(mesh, "Service") or options.export_services,
+            export_destination_rules=_exports(mesh, "DestinationRule") or options.export_destination_rules,
+        )
 
     def read(kind: str, one: Callable[[MeshObject], T]) -> list[T]:
         out = []
@@ -116,22 +123,33 @@ def read_istio(store: ObjectStore, options: MeshOptions | None = None) -> IstioC
         return out
 
     entries = read("ServiceEntry", lambda o: read_service_entry(o, store))
-    services = read("VirtualService", lambda o: read_virtual_service(o, options.domain))
+    services = [
+        s if s.export_to else replace(s, export_to=options.export_virtual_services)
+        for s in read("VirtualService", lambda o: read_virtual_service(o, options.domain))
+    ]
+    rules = [
+        r if r.export_to else replace(r, export_to=options.export_destination_rules)
+        for r in read("DestinationRule", lambda o: read_destination_rule(o, options.domain))
+    ]
     config = IstioConfig(
         options,
         store,
-        Registry(store, [s for found in entries for s in found], options.domain),
+        Registry(store, [s for found in entries for s in found], options.domain, options.export_services),
         read_workloads(store),
         merge(services, findings),
         read("Gateway", lambda o: read_gateway(o, options.domain)),
         read("Sidecar", lambda o: read_sidecar(o, options.domain)),
-        Rules(read("DestinationRule", lambda o: read_destination_rule(o, options.domain))),
+        Rules(rules),
         allow_any,
         findings,
     )
     findings += _not_evaluated(store)
     findings += _unknown_hosts(config)
     return config
+
+
+def _exports(mesh: Node, kind: str) -> tuple[str, ...]:
+    return tuple(mesh.texts(f"default{kind}ExportTo") or ())
 
 
 def _not_evaluated(store: ObjectStore) -> list[Diagnostic]:

@@ -114,12 +114,19 @@ class _Reader:
                 raise spec.error("the host * cannot be bound to the mesh, only to gateways", "hosts")
 
     def gateway_names(self, node: Node, key: str) -> tuple[str, ...]:
-        out = []
+        """``namespace/name``; also read: a name of the own namespace, ``./name``, and the old ``name.namespace...``."""
+        own, out = self.object.namespace, []
         for name in node.texts(key) or []:
             parts = name.split("/")
             if len(parts) > 2 or not all(parts):
                 raise node.error(f"expected name or namespace/name, got {name!r}", key)
-            out.append(name if len(parts) == 2 or name == MESH else f"{self.object.namespace}/{name}")
+            if len(parts) == 2:
+                out.append(f"{own}/{parts[1]}" if parts[0] == "." else name)
+            elif name == MESH:
+                out.append(name)
+            else:
+                short, _, rest = name.partition(".")
+                out.append(f"{rest.split('.')[0] or own}/{short}")
         return tuple(out)
 
     # --- http

@@ -84,11 +84,19 @@ class HostService:
 
 
 class Registry:
-    """All services, oldest first. entries: those of ServiceEntries (``read_service_entry``)."""
+    """All services, oldest first. entries: those of ServiceEntries (``read_service_entry``). exports: who sees a
+    service that does not say it."""
 
-    def __init__(self, store: ObjectStore, entries: Iterable[HostService], domain: str = CLUSTER_DOMAIN) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        entries: Iterable[HostService],
+        domain: str = CLUSTER_DOMAIN,
+        exports: tuple[str, ...] = ("*",),
+    ) -> None:
         self.domain = domain
-        found = [*_kubernetes(store, domain), *entries]
+        every = [*_kubernetes(store, domain), *entries]
+        found = [s if s.export_to else replace(s, export_to=exports) for s in every]
         found.sort(key=lambda s: s.object.age)
         self.services: tuple[HostService, ...] = tuple(_with_aliases(found))
         self._by_host: dict[str, list[HostService]] = {}

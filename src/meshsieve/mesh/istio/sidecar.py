@@ -308,7 +308,7 @@ class _PortHosts:
                 continue
             own, services = self._claims(virtual_service, known)
             carrying = [s for s in services if _carries_http(s.ports[0])]
-            if carrying or (self.port == 80 and not services):
+            if carrying or self.port == 80:
                 plans.append((own, carrying, routes, virtual_service))
                 claimed |= {s.host for s in carrying}
         for service in known.values():
