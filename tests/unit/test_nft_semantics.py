@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import pytest
 
 from meshsieve import packets
@@ -158,3 +161,80 @@ def test_the_host_s_own_addresses_are_known_once_given():
     assert verdict(rules, tcp(dst="10.0.0.2"), local_addresses=("10.0.0.2",)) == "ALLOW"
     assert verdict(rules, tcp(dst="10.0.0.3"), local_addresses=("10.0.0.2",)) == "DROP"
     assert verdict(rules, tcp()) == "UNDECIDED"
+
+
+def as_json(text: str) -> str:
+    """What nft itself prints of a ruleset with -j, in a network namespace of its own."""
+    if not shutil.which("unshare") or not shutil.which("nft"):
+        pytest.skip("needs unshare and nft")
+    command = ["unshare", "-rn", "sh", "-c", "nft -f - && nft -j list ruleset"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        pytest.skip(f"this kernel does not load it: {done.stderr[:100]}")
+    return done.stdout
+
+
+# nft 1.0.6 does not say in JSON that a set is dynamic.
+JSON_CASES = [case for case in CASES if "that packets fill" not in case[0]]
+
+
+def test_the_json_form_says_the_same_as_the_text():
+    """Every case above, loaded by nft, printed by ``nft -j``; one ruleset a case, all in one process each."""
+    compared = 0
+    for sentence, rules, packet, expected in JSON_CASES[::4]:
+        text = rules
+        if "table" not in rules:
+            text = f"table inet t {{\n{rules if 'chain f' in rules else base(rules)}\n}}\n"
+        try:
+            printed = as_json(text)
+        except pytest.skip.Exception:
+            continue
+        assert verdict(printed, packet) == expected, sentence
+        compared += 1
+    if not compared:
+        pytest.skip("nft prints nothing here")
+
+
+WITH_JSON = '{"nftables": [{"table": {"family": "inet", "name": "t"}}, %s]}'
+JSON_CHAIN = (
+    '{"chain": {"family": "inet", "table": "t", "name": "f", "type": "filter", "hook": "forward", "prio": 0, '
+    '"policy": "drop"}}'
+)
+
+
+def json_rule(expr: str) -> str:
+    rule = f'{{"rule": {{"family": "inet", "table": "t", "chain": "f", "expr": [{expr}]}}}}'
+    return WITH_JSON % f"{JSON_CHAIN}, {rule}"
+
+
+MATCH_80 = '{"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 80}}'
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expr", "expected"),
+    [
+        ("a match and a verdict", MATCH_80 + ', {"accept": null}', "ALLOW"),
+        ("a match of iptables-nft cannot be known", '{"xt": {"type": "match", "name": "x"}}, {"accept": null}',
+         "UNDECIDED"),
+        ("raw bytes cannot be known", '{"match": {"op": "==", "left": {"payload": {"base": "th", "offset": 0, '
+         '"len": 8}}, "right": 1}}, {"accept": null}', "UNDECIDED"),
+    ],
+)  # fmt: skip
+def test_rules_in_json(sentence, expr, expected):
+    assert verdict(json_rule(expr), tcp(80)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (WITH_JSON % '{"rule": {"family": "inet", "table": "t", "chain": "no", "expr": []}}', "has no chain 'no'"),
+        (WITH_JSON % '{"rule": {"family": "ip", "table": "t", "chain": "f", "expr": []}}', "there is no table ip t"),
+        (json_rule('{"teleport": null}'), "a statement 'teleport' is not read"),
+        (json_rule('{"match": {"op": "==", "left": {"x": 1}, "right": 1}}'), "an expression 'x' is not read"),
+        ('{"nftables": 3}', "has no list 'nftables'"),
+        (WITH_JSON % '{"gadget": {"family": "inet", "table": "t"}}', "kind 'gadget' is not read"),
+    ],
+)
+def test_json_that_cannot_be_read_is_refused(text, says):
+    with pytest.raises(PolicyError, match=says):
+        verdict(text, tcp())

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsieve.errors import PolicyError
+from meshsieve.importers.json_source import Limits, read_json
 from meshsieve.importers.nsx import NsxImporter
-from meshsieve.importers.nsx.json_source import Limits, read_json
 from meshsieve.importers.nsx.services import predefined_services
 from meshsieve.policy import ImportOptions, ImportResult, SourceFile
 

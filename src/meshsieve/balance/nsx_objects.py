@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from meshsieve.balance.hosts import canonical_address
 from meshsieve.errors import ModelError, PolicyError
+from meshsieve.importers.json_source import Object, read_json
 from meshsieve.importers.nsx.addresses import Range, parse_range
 from meshsieve.importers.nsx.fields import Fields
-from meshsieve.importers.nsx.json_source import Object, read_json
 from meshsieve.importers.nsx.objects import label_of
 from meshsieve.policy import SourceFile
 

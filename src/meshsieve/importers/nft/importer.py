@@ -16,6 +16,7 @@ from meshsieve.importers.chains import ChainRule, Jump, check_calls, unfold
 from meshsieve.importers.conditions import TRUE
 from meshsieve.importers.iptables.importer import hooked, own_addresses
 from meshsieve.importers.iptables.rules import reachable
+from meshsieve.importers.nft.json_form import looks_like_json, parse_json
 from meshsieve.importers.nft.rules import Known, TableReader
 from meshsieve.importers.nft.syntax import HOOKS, Chain, Table, looks_like_nft, parse
 from meshsieve.model import Action, NameCodes, RuleSet, Source
@@ -30,10 +31,10 @@ _INTERFACE_WORDS = frozenset({"iif", "oif", "iifname", "oifname"})
 
 class NftImporter:
     name = "nft"
-    description = "nft list ruleset, as text"
+    description = "nft list ruleset, as text and as JSON (nft -j)"
 
     def sniff(self, source: SourceFile) -> bool:
-        return looks_like_nft(source.text)
+        return looks_like_nft(source.text) or looks_like_json(source.text)
 
     def load(self, sources: Sequence[SourceFile], options: ImportOptions) -> ImportResult:
         """raises  PolicyError naming file, line and column"""
@@ -49,7 +50,9 @@ class NftImporter:
 class _RulesetReader:
     def __init__(self, source: SourceFile, options: ImportOptions) -> None:
         self.file, self.options = source.name, options
-        self.tables = [table for table in parse(source) if not table.dormant]
+        self.tables = [
+            table for table in (parse_json if looks_like_json(source.text) else parse)(source) if not table.dormant
+        ]
         self.diagnostics: list[Diagnostic] = []
 
     def layers(self) -> list[Layer]:

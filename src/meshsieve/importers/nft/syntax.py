@@ -65,7 +65,7 @@ def looks_like_nft(text: str) -> bool:
         if words and not words[0].startswith("#"):
             if words[0] in ("add", "create", "flush", "insert") and len(words) > 1:
                 return words[1] in ("table", "chain", "rule", "set", "map", "element", "ruleset")
-            return words[0] == "table" and len(words) > 1
+            return words[0] == "table" and len(words) > 1 and not words[1].startswith("<")  # that would be pf
     return False
 
 

@@ -27,7 +27,8 @@ class NsxImporter:
     description = "NSX distributed firewall: Policy API JSON, inventory dumps, Terraform state (JSON)"
 
     def sniff(self, source: SourceFile) -> bool:
-        return source.text[:1000].lstrip("\ufeff \t\r\n")[:1] in ("{", "[") and bool(_MARKS.search(source.text))
+        head = source.text[:4096].lstrip("\ufeff \t\r\n")
+        return head[:1] in ("{", "[") and '"nftables"' not in head and bool(_MARKS.search(source.text))
 
     def load(self, sources: Sequence[SourceFile], options: ImportOptions) -> ImportResult:
         """One layer "nsx-dfw" with the points of a packet's way through NSX (layers.py).

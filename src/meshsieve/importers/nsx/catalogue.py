@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from meshsieve.errors import ModelError, PolicyError
+from meshsieve.importers.json_source import Limits, Object, read_json
 from meshsieve.importers.nsx import objects, terraform
 from meshsieve.importers.nsx.addresses import address_set, parse_range
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields, words
-from meshsieve.importers.nsx.json_source import Limits, Object, read_json
 from meshsieve.importers.nsx.profiles import AccessProfile, Profile, read_access_profile, read_profile
 from meshsieve.model import ValueSet
 from meshsieve.policy import Diagnostic, ImportOptions, SourceFile

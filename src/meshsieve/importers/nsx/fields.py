@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from meshsieve.errors import PolicyError
-from meshsieve.importers.nsx.json_source import Object
+from meshsieve.importers.json_source import Object
 
 LENIENT_HINT = "correct it, or import with --lenient: what depends on it is then undecided"
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from functools import partial
 
 from meshsieve.errors import PolicyError
+from meshsieve.importers.json_source import Object
 from meshsieve.importers.nsx.fields import LENIENT_HINT
-from meshsieve.importers.nsx.json_source import Object
 from meshsieve.importers.nsx.objects import Policy
 from meshsieve.importers.nsx.order import Placed, ambiguous, placed
 from meshsieve.importers.nsx.rules import NOTHING, RuleTranslator, is_any, rule_set

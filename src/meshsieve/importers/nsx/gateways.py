@@ -21,10 +21,10 @@ from functools import partial
 from typing import Literal
 
 from meshsieve.errors import ModelError, PolicyError
+from meshsieve.importers.json_source import Object
 from meshsieve.importers.nsx.addresses import Range, address_set, parse_range
 from meshsieve.importers.nsx.catalogue import Catalogue
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
-from meshsieve.importers.nsx.json_source import Object
 from meshsieve.importers.nsx.objects import GATEWAY_CATEGORIES, Policy, Rule
 from meshsieve.importers.nsx.order import placed
 from meshsieve.importers.nsx.rules import RuleTranslator, is_any, rule_set

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from meshsieve.errors import ModelError, PolicyError
+from meshsieve.importers.json_source import Object
 from meshsieve.importers.nsx.addresses import address_set, parse_range
 from meshsieve.importers.nsx.catalogue import Catalogue
 from meshsieve.importers.nsx.conditions import KEYS, OPERATORS, Population, populations
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
-from meshsieve.importers.nsx.json_source import Object
 from meshsieve.importers.nsx.objects import Group
 from meshsieve.inventory import Inventory, Vnic
 from meshsieve.model import ValueSet

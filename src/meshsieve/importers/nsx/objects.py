@@ -11,8 +11,8 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from meshsieve.errors import PolicyError
+from meshsieve.importers.json_source import Object
 from meshsieve.importers.nsx.fields import Fields
-from meshsieve.importers.nsx.json_source import Object
 
 CATEGORIES = ("Ethernet", "Emergency", "Infrastructure", "Environment", "Application", "")
 GATEWAY_CATEGORIES = (

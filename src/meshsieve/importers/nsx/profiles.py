@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from meshsieve.errors import PolicyError
+from meshsieve.importers.json_source import Object
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
-from meshsieve.importers.nsx.json_source import Object
 from meshsieve.model import Action, Match, NameCodes, ValueSet
 from meshsieve.nsx_app_ids import NSX_APP_IDS, NSX_SMB_VERSIONS, NSX_TLS_VERSIONS, NsxAppId
 

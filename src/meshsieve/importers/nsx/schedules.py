@@ -11,8 +11,8 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from meshsieve.errors import PolicyError
+from meshsieve.importers.json_source import Object
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
-from meshsieve.importers.nsx.json_source import Object
 from meshsieve.model import Match, ValueSet
 
 _DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")

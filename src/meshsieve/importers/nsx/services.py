@@ -8,9 +8,9 @@ from functools import cache
 from importlib import resources
 
 from meshsieve.errors import PolicyError
+from meshsieve.importers.json_source import Object, read_json
 from meshsieve.importers.nsx.catalogue import Catalogue
 from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
-from meshsieve.importers.nsx.json_source import Object, read_json
 from meshsieve.importers.nsx.objects import Service, read_service
 from meshsieve.model import Match, ValueSet
 from meshsieve.policy import Diagnostic

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from meshsieve.errors import PolicyError
+from meshsieve.importers.json_source import Object
 from meshsieve.importers.nsx.fields import words
-from meshsieve.importers.nsx.json_source import Object
 
 # Attributes that say how Terraform keeps an object, and texts for people.
 _BOOKKEEPING = words("nsx_id revision tag context domain log_label comments")

@@ -23,10 +23,10 @@ import numpy.typing as npt
 
 from meshsieve.columns import PacketColumns
 from meshsieve.errors import PolicyError
+from meshsieve.importers.json_source import Object
 from meshsieve.importers.nsx.addresses import Range
 from meshsieve.importers.nsx.catalogue import Catalogue
 from meshsieve.importers.nsx.fields import Fields
-from meshsieve.importers.nsx.json_source import Object
 from meshsieve.prefix_table import PrefixTable
 
 UP, THROUGH, DOWN = "up", "through", "down"
