@@ -167,3 +167,16 @@ def test_a_real_browser_runs_our_script_and_nothing_else(hostile_policy: Path, t
     assert ("aria-sort", "none") in dom.attributes
     assert dom.tags.count("script") == 1
     assert not [name for name, _ in dom.attributes if name.startswith("on")]
+
+
+def test_requests_are_in_the_report_where_the_policy_speaks_of_them(tmp_path: Path) -> None:
+    bookinfo = DEMO.parent / "bookinfo"
+    command = ["report", "-r", str(bookinfo / "bookinfo.pcap"), "-p", str(bookinfo / "policy"), "--assume-mtls", "-o"]
+    assert main([*command, str(tmp_path / "r.html")]) == 0
+    text = Elements((tmp_path / "r.html").read_text()).text
+    assert "200 ALLOW" in text
+    assert "10 REJECT" in text
+    assert "DELETE ratings:9080/ratings/0" in text
+    assert "u=normal" not in text  # queries are left out
+    assert main([*command, str(tmp_path / "r.md")]) == 0
+    assert "## Requests" in (tmp_path / "r.md").read_text()

@@ -18,6 +18,7 @@ from meshsieve.errors import UsageError
 EXAMPLES = """\
 examples:
   meshsieve report -r traffic.pcap -p nsx.json -o report.html
+  meshsieve report -r traffic.pcap -p nsx.json istio/ --assume-mtls -o report.html
   meshsieve report -r traffic.pcap -p nsx.json edge.rules -o report.md --title 'Release 7 under the new policy'
 """
 _WRITERS = (".html", ".htm", ".md")
@@ -29,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
         "-o", "--output", metavar="FILE", required=True, help="report.html, or report.md; whole or not at all"
+    )
+    group.add_argument(
+        "--assume-mtls",
+        action="store_true",
+        help="requests between workloads with proxies have the identity of the client's service account",
     )
     group.add_argument("--title", default="Traffic under policy", help="the report's title")
 
@@ -56,6 +62,16 @@ def run(options: argparse.Namespace) -> int:
         )
         for batch in result:
             gatherer.add(batch)
+        if engine.mesh is not None and "-" not in options.captures:  # standard input cannot be read a second time
+            for rows in engine.classify_requests(
+                options.captures,
+                assume_mtls=options.assume_mtls,
+                filter=expression or None,
+                count=options.count,
+                strict=options.strict_capture,
+                progress=progress,
+            ):
+                gatherer.add_requests(rows)
     report = gatherer.report(
         result.summary(),
         engine.diagnostics,
@@ -74,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _command(options: argparse.Namespace, expression: str) -> str:
     words = ["meshsieve", "report", "-r", *options.captures, "-p", *options.policies]
-    for name in ("lenient", "strict_capture"):
+    for name in ("lenient", "strict_capture", "assume_mtls"):
         words += [f"--{name.replace('_', '-')}"] if getattr(options, name) else []
     for name, default in (("mode", "strict"), ("chain", "auto"), ("iif", None), ("oif", None), ("count", None)):
         value = getattr(options, name)

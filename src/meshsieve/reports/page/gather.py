@@ -6,9 +6,12 @@ Cost     a batch's flows are grouped by both ends, protocol, port, application a
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from typing import Any, Generic, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +23,29 @@ from meshsieve.observability.rule_statistics import RuleCounter, not_exercised
 from meshsieve.observability.talkers import HeavyHitters
 from meshsieve.observability.timeline import Timeline
 from meshsieve.policy import Diagnostic, owner_name
-from meshsieve.reports.page.model import Finding, Link, Peer, Report, ServiceTotal, Times
+from meshsieve.reports.page.model import (
+    SEVERITY,
+    Finding,
+    Link,
+    Peer,
+    Report,
+    RequestGroup,
+    Requests,
+    ServiceTotal,
+    Times,
+)
 from meshsieve.set_text import address_text
 from meshsieve.summary import Summary
+
+if TYPE_CHECKING:
+    from meshsieve.walk.captured import RequestRows
 
 KEPT = 20_000
 SHOWN = 400
 SHOWN_UNUSED = 50
+
+# Kubernetes owners are called namespace/name[Kind].
+_CONTROLLER = re.compile(r"\[[A-Z][A-Za-z]*\]\Z")
 
 Array = npt.NDArray[Any]
 Volume = tuple[int, int, int]  # flows, packets, bytes
@@ -44,6 +63,27 @@ class Gatherer:
         self._apps: dict[str, Volume] = {}
         self._first_ns, self._last_ns = np.iinfo(np.int64).max, 0
         self._peers: dict[tuple[int, int, int], Peer] = {}
+        self._requests: HeavyHitters[RequestGroup] = HeavyHitters(KEPT)
+        self._request_actions: dict[str, int] = {}
+
+    def add_requests(self, rows: RequestRows) -> None:
+        """Some rows of ``classify_requests``."""
+        seen, verdicts = rows.seen, rows.verdicts
+        for i in range(len(rows)):
+            request, decider = verdicts.requests[i], verdicts.deciding(i)
+            group = RequestGroup(
+                verdicts.action(i),
+                decider.layer if decider else "",
+                (decider.rule or decider.reason) if decider else "",
+                (decider.source or "") if decider else "",
+                self._peer_at(request.source_ip),
+                self._peer_at(request.destination_ip),
+                request.method,
+                request.authority + request.path.partition("?")[0],  # a query may hold what nobody should see
+                int(seen["status"][i]),
+            )
+            self._requests.add([(group, 1)])
+            self._request_actions[group.action] = self._request_actions.get(group.action, 0) + 1
 
     def add(self, batch: ClassifiedBatch) -> None:
         """One batch of ``classify_pcap(by="flow")``."""
@@ -112,8 +152,22 @@ class Gatherer:
             tuple((name or "unknown", *volume) for name, volume in apps[:SHOWN]),
             rules,
             tuple(_findings(summary, diagnostics, [r.rule + " " + r.source for r in not_exercised(list(rules))])),
-            self._links.exact and self._services.exact,
+            self._links.exact and self._services.exact and self._requests.exact,
+            self._request_groups(),
         )
+
+    def _request_groups(self) -> Requests | None:
+        if not self._request_actions:
+            return None
+        groups = [replace(heavy.key, count=heavy.total) for heavy in self._requests.top(KEPT)]
+        groups.sort(key=lambda group: (SEVERITY.index(group.action), -group.count))
+        return Requests(dict(self._request_actions), tuple(groups[:SHOWN]))
+
+    def _peer_at(self, address: str | None) -> Peer:
+        if address is None:
+            return Peer("?", False)
+        number = ipaddress.ip_address(address)
+        return self._peer(number.version, int(number) >> 64, int(number) & 2**64 - 1)
 
     def _peer(self, version: int, high: int, low: int) -> Peer:
         key = (version, high, low)
@@ -127,7 +181,7 @@ class Gatherer:
     def _owner(self, version: int, address: int) -> Peer:
         name = owner_name(self._tables.layers, version, address)
         if name is not None:
-            return Peer(name, True)
+            return Peer(_CONTROLLER.sub("", name), True)
         return Peer(address_text(version, address) if version in (4, 6) else "no IP", False)
 
 

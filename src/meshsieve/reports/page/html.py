@@ -17,7 +17,7 @@ from meshsieve.reports.page.service_map import service_map
 from meshsieve.reports.page.timeline_chart import time_text, timeline_chart
 from meshsieve.reports.text import byte_text, fit
 
-_NUMERIC = frozenset({"flows", "packets", "bytes", "port"})
+_NUMERIC = frozenset({"flows", "packets", "bytes", "port", "requests", "answer"})
 _LABEL = 30  # characters of a node's label
 
 

@@ -31,6 +31,20 @@ def report_markdown(report: Report) -> str:
             for r in report.summary.rules[:SHOWN]
         ),
     )
+    if report.requests is not None:
+        lines += [
+            "## Requests",
+            "",
+            ", ".join(f"{n:,} {name}" for name, n in report.requests.by_action.items()) + ".",
+            "",
+        ]
+        lines += _table(
+            ["verdict", "requests", "from", "to", "request", "layer", "rule or reason"],
+            (
+                [g.action, f"{g.count:,}", g.client.name, g.server.name, f"{g.method} {g.target}", g.layer, g.rule]
+                for g in report.requests.groups[:SHOWN]
+            ),
+        )
     lines += ["## Services", ""]
     lines += _table(
         ["server", "port", "application", "flows", "bytes", "verdicts"],

@@ -57,6 +57,30 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestGroup:
+    """Requests that agree in all of this. rule: the one that decided, else the reason; status: 0 = no answer seen."""
+
+    action: str
+    layer: str
+    rule: str
+    source: str
+    client: Peer
+    server: Peer
+    method: str
+    target: str
+    status: int
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What was asked over HTTP and gRPC. by_action: requests by verdict; groups: the largest, denied ones first."""
+
+    by_action: dict[str, int]
+    groups: tuple[RequestGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something a reader should look at."""
 
@@ -84,6 +108,7 @@ class Report:
     rules: tuple[RuleStatistics, ...]
     findings: tuple[Finding, ...]
     exact: bool
+    requests: Requests | None = None
 
 
 # Verdicts, the one to look at first first.

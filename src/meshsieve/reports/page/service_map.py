@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from meshsieve.reports.page.model import SEVERITY, Link, Peer
 
 MAX_NODES = 40
-WIDTH, ROW, TOP = 1000, 26, 30
+WIDTH, TOP = 1000, 40
+_ROW, _ROOMY_ROW, _ROOMY = 30, 48, 12  # pixels between nodes; and where a column has no more than so many
 _COLUMNS = (180, 500, 820)  # x of callers, both, servers
 
 
@@ -30,6 +31,7 @@ class DrawnNode:
     y: int
     anchor: str
     label_x: int
+    label_y: int
     bytes: int
 
 
@@ -65,18 +67,19 @@ def service_map(links: Sequence[Link]) -> ServiceMap:
     merged = list(_merged(links, drawn, rest))
     columns = _columns(merged)
     tallest = max((len(peers) for peers in columns), default=0)
+    row_height = _ROOMY_ROW if tallest <= _ROOMY else _ROW
     numbers: dict[Peer, int] = {}
     nodes: list[DrawnNode] = []
     for column, peers in enumerate(columns):
-        offset = TOP + (tallest - len(peers)) * ROW // 2
+        offset = TOP + (tallest - len(peers)) * row_height // 2
         for row, peer in enumerate(peers):
             numbers[peer] = len(nodes)
-            x, y = _COLUMNS[column], offset + row * ROW
-            anchor, label_x = (("end", x - 10), ("start", x + 10), ("start", x + 10))[column]
+            x, y = _COLUMNS[column], offset + row * row_height
+            anchor, label_x, label_y = (("end", x - 10, y + 4), ("middle", x, y - 11), ("start", x + 10, y + 4))[column]
             total = sum(link.bytes for link in merged if peer in (link.source, link.target))
-            nodes.append(DrawnNode(numbers[peer], peer.name, peer.known, x, y, anchor, label_x, total))
+            nodes.append(DrawnNode(numbers[peer], peer.name, peer.known, x, y, anchor, label_x, label_y, total))
     edges = tuple(_edge(link, nodes[numbers[link.source]], nodes[numbers[link.target]]) for link in merged)
-    return ServiceMap(WIDTH, TOP * 2 + tallest * ROW, tuple(nodes), edges)
+    return ServiceMap(WIDTH, TOP * 2 + tallest * row_height, tuple(nodes), edges)
 
 
 def _merged(links: Iterable[Link], drawn: set[Peer], rest: Peer | None) -> Iterable[Link]:
@@ -119,7 +122,8 @@ def _edge(link: Link, source: DrawnNode, target: DrawnNode) -> DrawnEdge:
     if source.number == target.number:
         path = f"M{source.x} {source.y} c 40 -30 40 30 0 0"
     elif source.x == target.x:
-        bend = 60 if source.x < WIDTH // 2 + 1 else -60
+        # Down one side and up the other, farther out the longer the way is.
+        bend = (40 + abs(target.y - source.y) // 2) * (1 if target.y > source.y else -1)
         path = (
             f"M{source.x} {source.y} C{source.x + bend} {source.y} {target.x + bend} {target.y} {target.x} {target.y}"
         )
