@@ -117,7 +117,8 @@ cdef extern from "meshsieve/authz_table.h" namespace "meshsieve::authz" nogil:
         cbool allowed
         int32_t step, rule, audit, pending, asked
     cdef cppclass Statistics "meshsieve::authz::AuthzTable::Statistics":
-        uint64_t rules, tests, regexes, groups, lanes, chains, covered, in_bitmaps, always, longest_list, longest_code
+        uint64_t rules, tests, regexes, groups, lanes, chains, covered, in_bitmaps, always
+        uint64_t template_shapes, longest_list, longest_code
         uint64_t text_bytes, test_bytes, code_bytes, list_bytes, bitmap_bytes, bytes
     cdef cppclass AuthzTable:
         CVerdict decide(uint32_t chain, const Facts& facts, AuthzScratch& scratch, int32_t* found)
@@ -409,7 +410,7 @@ cdef class Table:
         return {
             "rules": s.rules, "tests": s.tests, "regexes": s.regexes, "groups": s.groups, "lanes": s.lanes,
             "chains": s.chains, "covered": s.covered, "in_bitmaps": s.in_bitmaps, "always": s.always,
-            "longest_list": s.longest_list, "longest_code": s.longest_code, "text_bytes": s.text_bytes,
+            "template_shapes": s.template_shapes, "longest_list": s.longest_list, "longest_code": s.longest_code, "text_bytes": s.text_bytes,
             "test_bytes": s.test_bytes, "code_bytes": s.code_bytes, "list_bytes": s.list_bytes,
             "bitmap_bytes": s.bitmap_bytes, "bytes": s.bytes,
         }

@@ -88,6 +88,7 @@ class AuthzTable {
     uint64_t covered = 0;       // rules that hang under tests
     uint64_t in_bitmaps = 0;    // rules in bitmaps
     uint64_t always = 0;        // rules that are run for every request to their workloads
+    uint64_t template_shapes = 0;  // of path templates, each a probe
     uint64_t longest_list = 0;  // rules under one test
     uint64_t longest_code = 0;  // tests in one rule, a list counted as one
     uint64_t text_bytes = 0, test_bytes = 0, code_bytes = 0, list_bytes = 0, bitmap_bytes = 0, bytes = 0;

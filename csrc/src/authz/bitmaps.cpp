@@ -95,7 +95,7 @@ Bitmaps::Bitmaps(const Expressions& expressions, const std::vector<uint32_t>& no
       use.rules = std::move(rules);
       use.rules.shrink_to_fit();
     }
-    uses_[where.first].push_back(std::move(use));
+    uses_[facts.number[where.first]].push_back(std::move(use));
   }
   if (nodes.size() % 64 != 0 && !free_.empty()) {
     for (auto& row : free_) row.back() &= (uint64_t{1} << nodes.size() % 64) - 1;

@@ -44,7 +44,7 @@ class Bitmaps {
 
   size_t words_;
   std::vector<std::vector<uint64_t>> free_;  // by row: rules without a condition
-  std::unordered_map<uint32_t, std::vector<Use>> uses_;  // by test
+  std::unordered_map<uint32_t, std::vector<Use>> uses_;  // by number of the test
 };
 
 }  // namespace meshsieve::authz

@@ -125,7 +125,6 @@ std::shared_ptr<const AuthzTable> AuthzBuilder::build() {
   AuthzTable::State& table = *s.table;
   table.first_allow = s.n_not_allowing;
   s.group_rules();
-  table.tests.finish();
   s.hang_rules();
   const auto slot = [&](const char* name) { return table.tests.header_names().find(name); };
   table.method_slot = slot(":method"), table.scheme_slot = slot(":scheme"), table.path_slot = slot(":path");
@@ -181,6 +180,7 @@ void AuthzBuilder::State::hang_rules() {
   };
   for (const Node rule : rules) count(count, rule);
   facts.chance = tests.chances(mentions);
+  facts.number = tests.place();
 
   std::vector<Lists::Hung> hung;
   std::vector<bool> covers(tests.size());
@@ -194,7 +194,7 @@ void AuthzBuilder::State::hang_rules() {
   AuthzTable::Statistics& stats = table->statistics;
   const auto hang = [&](uint32_t group, const Entry& entry, const std::vector<uint32_t>& cover) {
     for (const uint32_t test : cover) {
-      hung.push_back({group, test, entry});
+      hung.push_back({group, facts.number[test], entry});
       covers[test] = true;
     }
     table->groups[group].has_lists = true;
@@ -214,7 +214,7 @@ void AuthzBuilder::State::hang_rules() {
       if (node.kind != NodeKind::test || facts.lazy[node.value] || facts.chance[node.value] >= rarest) return;
       if (found.tests.size() == 1 && found.tests[0] == node.value) return;
       rarest = facts.chance[node.value];
-      entry.need = node.value;
+      entry.need = facts.number[node.value];
     };
     find_need(find_need, rules[rule]);
     if (found.chance <= kRare) {
@@ -245,17 +245,18 @@ void AuthzBuilder::State::hang_rules() {
   }
   table->lists.build(hung);
   table->code.steps.shrink_to_fit();
-  tests.set_covers(std::move(covers));
+  stats.tests = tests.size();
+  tests.seal(covers);
 }
 
 void AuthzBuilder::State::add_statistics() {
   AuthzTable::Statistics& out = table->statistics;
   out.rules = rules.size();
-  out.tests = table->tests.size();
   out.regexes = table->tests.n_regexes();
   out.groups = table->groups.size();
   out.lanes = table->lanes.size();
   out.chains = table->chains.size();
+  out.template_shapes = table->tests.template_shapes();
   out.longest_list = table->lists.longest();
   out.text_bytes = table->tests.text_bytes();
   out.test_bytes = table->tests.bytes();

@@ -84,8 +84,10 @@ int32_t AuthzTable::State::first_match(const Lane& lane, const Facts& facts, boo
   };
   for (const uint32_t g : lane.groups) {
     const Group& group = groups[g];
-    if (group.has_lists)
+    if (group.has_lists) {
+      for (const uint32_t test : state.covers) lists.prefetch(g, test);
       for (const uint32_t test : state.covers) search(lists.find(g, test));
+    }
     search(group.always);
     if (group.bitmaps != nullptr) {
       group.bitmaps->candidates(state.passed, state.bits);

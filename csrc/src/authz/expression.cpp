@@ -80,7 +80,7 @@ CodeWriter::Written CodeWriter::write(uint32_t node) {
 int32_t CodeWriter::emit(uint32_t at, int32_t if_true, int32_t if_false) {
   const ExpressionNode& node = expressions_.at(at);
   switch (node.kind) {
-    case NodeKind::test: return put(node.value | (facts_.lazy[node.value] ? kLazyTest : kTest), if_true, if_false);
+    case NodeKind::test: return put(facts_.number[node.value] | (facts_.lazy[node.value] ? kLazyTest : kTest), if_true, if_false);
     case NodeKind::opaque: return put(node.value | kOpaque, if_true, if_false);
     case NodeKind::negation: return emit(expressions_.children(node)[0], if_false, if_true);
     case NodeKind::all:
@@ -95,7 +95,7 @@ int32_t CodeWriter::emit(uint32_t at, int32_t if_true, int32_t if_false) {
       return child.kind == NodeKind::test && !facts_.lazy[child.value];
     };
     for (const uint32_t part : parts)
-      if (plain(part)) list.push_back(expressions_.at(part).value);
+      if (plain(part)) list.push_back(facts_.number[expressions_.at(part).value]);
     if (list.size() >= kListFrom) {
       std::erase_if(parts, plain);
     } else {

@@ -58,6 +58,7 @@ class Expressions {
 struct TestFacts {
   std::vector<float> chance;
   std::vector<bool> lazy;
+  std::vector<uint32_t> number;  // what code calls it
 };
 
 Cover cover(const Expressions& expressions, uint32_t node, const TestFacts& facts);

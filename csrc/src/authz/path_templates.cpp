@@ -2,8 +2,7 @@
 
 #include <algorithm>
 #include <array>
-
-#include "meshsieve/errors.h"
+#include <bit>
 
 namespace meshsieve::authz {
 namespace {
@@ -19,103 +18,113 @@ constexpr std::array<bool, 256> kTaken = [] {
 
 constexpr std::string_view kOne = "{*}", kAny = "{**}";
 
-// Calls each(segment, what follows it, slash included) for the segments of a path that begins with /.
-template <class Each>
-void segments(std::string_view text, Each each) {
-  for (size_t at = 0; at < text.size();) {
+}  // namespace
+
+bool PathTemplates::takes(std::string_view text) {
+  if (text.empty() || text[0] != '/') return false;
+  size_t count = 0;
+  bool ended = false;
+  for (size_t at = 0; at < text.size(); ++count) {
     const size_t end = std::min(text.find('/', at + 1), text.size());
-    if (!each(text.substr(at + 1, end - at - 1), text.substr(end))) return;
+    const std::string_view segment = text.substr(at + 1, end - at - 1);
+    if (segment == kOne || segment == kAny) {
+      if (ended) return false;
+      ended = segment == kAny;
+    } else if (!is_clean(segment)) {
+      return false;
+    }
+    at = end;
+  }
+  return count <= kMaxSegments;
+}
+
+void PathTemplates::add(const char* arena, std::string_view text, uint32_t id) {
+  const Shape shape = shape_of(text);
+  const auto found = std::find(shapes_.begin(), shapes_.end(), shape);
+  const auto number = static_cast<uint32_t>(found - shapes_.begin());
+  if (found == shapes_.end()) shapes_.push_back(shape);
+  templates_.push_back({static_cast<uint32_t>(text.data() - arena), static_cast<uint32_t>(text.size()), id, number});
+  const auto position = static_cast<uint32_t>(templates_.size() - 1);
+  index_.insert(hash_at(arena, position), position, [&](uint32_t i) { return hash_at(arena, i); });
+}
+
+bool PathTemplates::is_clean(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return kTaken[static_cast<uint8_t>(c)]; });
+}
+
+void PathTemplates::split(std::string_view path, Segments& out) {
+  for (size_t i = path.size(); i > 0 && out.clean_from == 0; --i)
+    if (path[i - 1] != '/' && !kTaken[static_cast<uint8_t>(path[i - 1])]) out.clean_from = i;
+  for (size_t at = 0; at < path.size();) {
+    const size_t end = std::min(path.find('/', at + 1), path.size());
+    out.begin[out.count] = static_cast<uint32_t>(at + 1);
+    out.begin[out.count + 1] = static_cast<uint32_t>(end + 1);
+    const std::string_view text = path.substr(at + 1, end - at - 1);
+    out.hash[out.count] = hash_of(text, 0);
+    if (!text.empty() && (out.clean_from <= at + 1 || is_clean(text))) out.clean |= uint64_t{1} << out.count % 64;
+    ++out.count;
+    if (out.count == kMaxSegments + 2) return;
     at = end;
   }
 }
 
-}  // namespace
-
-bool PathTemplates::takes(std::string_view text) {
-  bool right = !text.empty() && text[0] == '/', ended = false;
-  segments(text, [&](std::string_view segment, std::string_view) {
-    if (segment == kOne || segment == kAny) {
-      right = right && !ended;
-      ended = segment == kAny;
-    } else {
-      right = right && is_clean(segment);
+PathTemplates::Shape PathTemplates::shape_of(std::string_view text) {
+  Shape shape{};
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('/', at + 1), text.size());
+    const std::string_view part = text.substr(at + 1, end - at - 1);
+    if (part == kAny) {
+      shape.rest = true;
+      shape.suffix_length = static_cast<uint32_t>(text.size() - end);
+      break;
     }
-    return true;
-  });
-  return right;
-}
-
-void PathTemplates::add(const char* arena, std::string_view text, uint32_t id) {
-  if (nodes_.empty()) new_node();
-  uint32_t node = 0;
-  bool ends_here = true;
-  segments(text, [&](std::string_view segment, std::string_view following) {
-    if (segment == kAny) {
-      ends_here = false;
-      if (following.empty()) {
-        nodes_[node].rest = id;
-      } else {
-        rests_.push_back({node, {following, id}});
-      }
-      return false;
-    }
-    if (segment == kOne) {
-      if (nodes_[node].variable == kNone) {
-        const uint32_t child = new_node();
-        nodes_[node].variable = child;
-      }
-      node = nodes_[node].variable;
-      return true;
-    }
-    uint32_t child = literal(arena, node, segment);
-    if (child == kNone) {
-      child = new_node();
-      const auto offset = static_cast<uint32_t>(segment.data() - arena);
-      edges_.push_back({node, child, offset, static_cast<uint32_t>(segment.size())});
-      index_.insert(hash_of(segment, node), static_cast<uint32_t>(edges_.size() - 1), [&](uint32_t e) {
-        return hash_of({arena + edges_[e].text, edges_[e].length}, edges_[e].parent);
-      });
-    }
-    node = child;
-    return true;
-  });
-  if (ends_here) nodes_[node].id = id;
-}
-
-void PathTemplates::plant(const char* arena, Radix<End::back>& suffixes) {
-  std::stable_sort(rests_.begin(), rests_.end(), [](const Rest& a, const Rest& b) { return a.node < b.node; });
-  for (size_t i = 0; i < rests_.size();) {
-    const uint32_t node = rests_[i].node;
-    std::vector<Radix<End::back>::Item> items;
-    for (; i < rests_.size() && rests_[i].node == node; ++i) items.push_back(rests_[i].item);
-    nodes_[node].rest_suffixes = suffixes.add(arena, items);
+    if (part == kOne) shape.variables |= uint64_t{1} << shape.count;
+    ++shape.count;
+    at = end;
   }
-  rests_ = {};
-  nodes_.shrink_to_fit();
-  edges_.shrink_to_fit();
+  return shape;
 }
 
-bool PathTemplates::is_clean(std::string_view segment) {
-  return std::all_of(segment.begin(), segment.end(), [](char c) { return kTaken[static_cast<uint8_t>(c)]; });
+uint64_t PathTemplates::hash_in_shape(uint32_t number, const Shape& shape, const Segments& segments,
+                                      std::string_view suffix) {
+  uint64_t hash = number;
+  for (size_t i = 0; i < shape.count; ++i)
+    if ((shape.variables >> i & 1) == 0) hash = (std::rotl(hash, 23) ^ segments.hash[i]) * 0x9e3779b97f4a7c15u;
+  return shape.suffix_length == 0 ? hash ^ hash >> 32 : hash_of(suffix, hash);
 }
 
-size_t PathTemplates::after_last_foreign(std::string_view path) {
-  for (size_t i = path.size(); i > 0; --i)
-    if (path[i - 1] != '/' && !kTaken[static_cast<uint8_t>(path[i - 1])]) return i;
-  return 0;
-}
-
-uint32_t PathTemplates::literal(const char* arena, uint32_t parent, std::string_view segment) const {
-  const uint32_t edge = index_.find(hash_of(segment, parent), [&](uint32_t e) {
-    return edges_[e].parent == parent && std::string_view(arena + edges_[e].text, edges_[e].length) == segment;
+uint32_t PathTemplates::match(const char* arena, std::string_view path, const Segments& segments, uint32_t number) const {
+  const Shape& shape = shapes_[number];
+  if ((shape.variables & ~segments.clean) != 0) return kMissing;
+  std::string_view suffix;
+  if (shape.rest) {
+    if (segments.count <= shape.count) return kMissing;
+    const size_t from = segments.begin[shape.count];
+    if (segments.clean_from > from || path.size() - from < shape.suffix_length) return kMissing;
+    suffix = path.substr(path.size() - shape.suffix_length);
+  } else if (segments.count != shape.count) {
+    return kMissing;
+  }
+  const uint32_t found = index_.find(hash_in_shape(number, shape, segments, suffix), [&](uint32_t i) {
+    if (templates_[i].shape != number) return false;
+    const std::string_view text(arena + templates_[i].text, templates_[i].length);
+    size_t at = 0;
+    for (size_t s = 0; s < shape.count; ++s) {
+      const size_t end = std::min(text.find('/', at + 1), text.size());
+      if ((shape.variables >> s & 1) == 0 && text.substr(at + 1, end - at - 1) != segment(path, segments, s)) return false;
+      at = end;
+    }
+    return text.ends_with(suffix);
   });
-  return edge == HashIndex::kMissing ? kNone : edges_[edge].child;
+  return found == kMissing ? kMissing : templates_[found].id;
 }
 
-uint32_t PathTemplates::new_node() {
-  if (nodes_.size() >= kNone) throw CompileError("more than 2^32 - 1 nodes in the tree of path templates");
-  nodes_.emplace_back();
-  return static_cast<uint32_t>(nodes_.size() - 1);
+uint64_t PathTemplates::hash_at(const char* arena, uint32_t position) const {
+  const Template& of = templates_[position];
+  const std::string_view text(arena + of.text, of.length);
+  Segments segments;
+  split(text, segments);
+  return hash_in_shape(of.shape, shapes_[of.shape], segments, text.substr(text.size() - shapes_[of.shape].suffix_length));
 }
 
 }  // namespace meshsieve::authz

@@ -1,95 +1,88 @@
-// Path templates of AuthorizationPolicy, all of them in one walk over the segments of a path.
+// Path templates of AuthorizationPolicy, without running one regular expression each.
 //
-// What    A tree of segments with a child a literal (hashed) and one for {*}. {**} ends the way down: what may follow it is
-//         literal, so the ways on from there are suffixes, in a radix tree of their own.
-// Why     Envoy runs one regular expression a template.
-// Cost    One hash a segment and live node; nodes are live side by side only where policies name both a literal and {*}
-//         at one place. The text is read three times at most.
-// Limits  2^32 - 1 nodes. Operators take [A-Za-z0-9-._~%!$&'()+,;:@=*] alone, as Envoy's do.
-// Example {/a/{*}, /a/b/{**}/z}: /a/b takes the first; /a/b/c/z the second; /a/b/z neither.
-// Source  Envoy's uri_template_internal.cc; Istio's authorization_policy.proto.
+// What    Templates of one *shape* - how many segments, which of them {*}, whether {**} ends them and how long the text
+//         behind it is - differ in literals alone, so one hash of a path's literals at those places finds the one that
+//         matches. A path is split and hashed by segments once.
+// Why     Meshes have thousands of templates and a handful of shapes; a tree would chase pointers segment by segment.
+// Cost    A shape: its segments combined, one probe. Shapes are counted in the table's statistics.
+// Limits  60 segments before {**} or the end. Operators take [A-Za-z0-9-._~%!$&'()+,;:@=*] alone, as Envoy's do.
+// Example {/a/{*}, /b/{*}, /a/b/{**}/z}: two shapes. /a/b takes the first; /a/b/c/z the third; /a/b/z neither.
+// Source  Srinivasan, Suri, Varghese, Packet classification using tuple space search, SIGCOMM 1999; the semantics are of
+//         Envoy's uri_template_internal.cc and Istio's authorization_policy.proto.
 #pragma once
 
 #include <cstdint>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "authz/hash_index.h"
-#include "authz/radix.h"
 
 namespace meshsieve::authz {
 
 class PathTemplates {
  public:
-  // Whether the tree can hold it: literals of allowed characters, operators alone in their segments, {**} last.
+  // Whether it can be held: literals of allowed characters, operators alone in their segments, {**} last of them.
   static bool takes(std::string_view text);
 
-  // `text` is a part of the arena and passes `takes`.
+  // `text` passes `takes`, is a part of the arena, and is added once.
   void add(const char* arena, std::string_view text, uint32_t id);
 
-  struct Scratch {
-    std::vector<uint32_t> now, next;
-  };
-  template <class Found>
-  void walk(const char* arena, const Radix<End::back>& suffixes, std::string_view path, Scratch& scratch,
-            Found found) const {
-    if (nodes_.empty() || path.empty() || path[0] != '/') return;
-    const size_t clean_from = after_last_foreign(path);
-    scratch.now.assign(1, 0);
-    for (size_t at = 0; at < path.size() && !scratch.now.empty();) {
-      const size_t begin = at + 1;
-      const size_t slash = path.find('/', begin);
-      const size_t end = slash == std::string_view::npos ? path.size() : slash;
-      const std::string_view segment = path.substr(begin, end - begin);
-      const bool is_variable = !segment.empty() && (clean_from <= begin || is_clean(segment));
-      scratch.next.clear();
-      for (const uint32_t n : scratch.now) {
-        const Node& node = nodes_[n];
-        if (clean_from <= begin) {
-          if (node.rest != kNone) found(node.rest);
-          suffixes.walk(node.rest_suffixes, arena, path.substr(begin), [&](uint32_t id, size_t) { found(id); });
-        }
-        if (const uint32_t child = literal(arena, n, segment); child != kNone) scratch.next.push_back(child);
-        if (is_variable && node.variable != kNone) scratch.next.push_back(node.variable);
-      }
-      std::swap(scratch.now, scratch.next);
-      at = end;
-    }
-    for (const uint32_t n : scratch.now)
-      if (nodes_[n].id != kNone) found(nodes_[n].id);
+  void seal(const char* arena) {
+    index_.seal([&](uint32_t i) { return hash_at(arena, i); });
+    templates_.shrink_to_fit();
   }
 
-  // Suffixes behind {**} go into the caller's trees of suffixes; called once, after all templates were added.
-  void plant(const char* arena, Radix<End::back>& suffixes);
+  // Calls found(id) for every template that the path matches.
+  template <class Found>
+  void walk(const char* arena, std::string_view path, Found found) const {
+    if (shapes_.empty() || path.empty() || path[0] != '/') return;
+    Segments segments;
+    split(path, segments);
+    for (uint32_t s = 0; s < shapes_.size(); ++s)
+      if (const uint32_t id = match(arena, path, segments, s); id != kMissing) found(id);
+  }
 
-  size_t bytes() const { return nodes_.capacity() * sizeof(Node) + edges_.capacity() * sizeof(Edge) + index_.bytes(); }
+  size_t shapes() const { return shapes_.size(); }
+  size_t bytes() const {
+    return templates_.capacity() * sizeof(Template) + shapes_.capacity() * sizeof(Shape) + index_.bytes();
+  }
+
+  static constexpr uint32_t kMissing = HashIndex::kMissing;
 
  private:
-  struct Node {
-    uint32_t id = kNone;             // template that ends here
-    uint32_t variable = kNone;       // child for {*}
-    uint32_t rest = kNone;           // template that ends in {**} here
-    uint32_t rest_suffixes = kNone;  // tree of what follows {**} here
+  static constexpr size_t kMaxSegments = 60;
+
+  struct Shape {
+    uint64_t variables;      // bit i: segment i is {*}
+    uint32_t count;          // of segments before {**} or the end
+    bool rest;               // {**} follows
+    uint32_t suffix_length;  // of what follows {**}
+    friend bool operator==(const Shape&, const Shape&) = default;
   };
-  struct Edge {
-    uint32_t parent, child, text, length;
+  struct Template {
+    uint32_t text, length, id, shape;
   };
-  struct Rest {
-    uint32_t node;
-    Radix<End::back>::Item item;
+  struct Segments {
+    size_t count = 0;        // kMaxSegments + 2 stands for more
+    size_t clean_from = 0;   // behind the last byte that no operator takes
+    uint64_t clean = 0;      // bit i: {*} takes segment i
+    uint32_t begin[kMaxSegments + 3];  // begin[i + 1] - 1 is where segment i ends
+    uint64_t hash[kMaxSegments + 2];
   };
 
-  static bool is_clean(std::string_view segment);
-  // Behind the last byte that no operator takes; 0 if all are taken.
-  static size_t after_last_foreign(std::string_view path);
-  uint32_t literal(const char* arena, uint32_t parent, std::string_view segment) const;
-  uint32_t new_node();
+  static bool is_clean(std::string_view text);
+  static void split(std::string_view path, Segments& out);
+  static std::string_view segment(std::string_view path, const Segments& of, size_t i) {
+    return path.substr(of.begin[i], of.begin[i + 1] - 1 - of.begin[i]);
+  }
+  static Shape shape_of(std::string_view text);
+  static uint64_t hash_in_shape(uint32_t number, const Shape& shape, const Segments& segments, std::string_view suffix);
+  uint32_t match(const char* arena, std::string_view path, const Segments& segments, uint32_t number) const;
+  uint64_t hash_at(const char* arena, uint32_t position) const;
 
-  std::vector<Node> nodes_;
-  std::vector<Edge> edges_;
-  HashIndex index_;  // of edges
-  std::vector<Rest> rests_;
+  std::vector<Shape> shapes_;
+  std::vector<Template> templates_;
+  HashIndex index_;  // of templates_
 };
 
 }  // namespace meshsieve::authz

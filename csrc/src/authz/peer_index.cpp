@@ -34,7 +34,8 @@ void PeerIndex::add(const char* arena, Kind kind, std::string_view text, uint32_
   }
 }
 
-void PeerIndex::finish(const char* arena) {
+void PeerIndex::seal(const char* arena) {
+  index_.seal([&](uint32_t i) { return hash_at(arena, i); });
   namespace_prefixes_ = prefixes_.add(arena, prefix_items_[0]);
   domain_prefixes_ = prefixes_.add(arena, prefix_items_[1]);
   namespace_suffixes_ = suffixes_.add(arena, suffix_items_[0]);

@@ -33,7 +33,7 @@ class PeerIndex {
   static bool takes(Kind kind, std::string_view text);
 
   void add(const char* arena, Kind kind, std::string_view text, uint32_t id);
-  void finish(const char* arena);
+  void seal(const char* arena);
   bool empty() const { return empty_; }
 
   // Calls found(id) for every test that the identity passes; one id may come twice. `peer` begins with spiffe://.
@@ -128,7 +128,7 @@ class PeerIndex {
   HashIndex index_;                // of literals_
   Radix<End::front> prefixes_;
   Radix<End::back> suffixes_;
-  std::vector<Radix<End::front>::Item> prefix_items_[2];  // by Kind: namespaces, trust domains; until `finish`
+  std::vector<Radix<End::front>::Item> prefix_items_[2];  // by Kind: namespaces, trust domains; until `seal`
   std::vector<Radix<End::back>::Item> suffix_items_[2];
   uint32_t namespace_prefixes_ = kNone, namespace_suffixes_ = kNone, domain_prefixes_ = kNone, domain_suffixes_ = kNone;
 };

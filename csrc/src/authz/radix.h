@@ -31,6 +31,8 @@ class Radix {
     uint32_t id;
   };
 
+  using Items = std::vector<Item>;
+
   // The root of a new tree. `items` is sorted on the way. Throws CompileError beyond the limits.
   uint32_t add(const char* arena, std::vector<Item>& items);
 

@@ -1,11 +1,15 @@
 // What one thread keeps between decisions: the set of passed tests, and memory that is used again.
 #pragma once
 
+#include <algorithm>
 #include <bit>
+#include <deque>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
-#include "authz/path_templates.h"
+#include "authz/radix.h"
 #include "meshsieve/authz_table.h"
 
 namespace meshsieve::authz {
@@ -60,12 +64,21 @@ class NumberSet {
   int shift_;
 };
 
+// A text that may be in the index of tests.
+struct Probe {
+  uint64_t hash;
+  std::string_view text;
+  uint32_t kind;  // key and operator
+};
+
 struct AuthzScratch::State {
   NumberSet passed;   // tests that the request passes
   NumberSet failed;   // tests of regular expressions that were run and failed
   std::vector<uint32_t> covers;  // those of `passed` that rules hang under
-  std::string folded;
-  PathTemplates::Scratch templates;
+  std::vector<Probe> probes;
+  std::vector<std::pair<uint32_t, uint32_t>> likely;  // probe and test whose hashes agree
+  std::deque<std::string> folded;                     // what folded probes point into
+  size_t n_folded = 0;
   std::vector<int32_t> found;     // by lane: rule, kNoRule or kNotReached
   std::vector<uint64_t> bits;     // two rows of bitmaps
   std::vector<int8_t> answers;    // by opaque test: 1 holds, 0 does not, -1 unknown

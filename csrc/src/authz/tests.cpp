@@ -8,8 +8,8 @@
 namespace meshsieve::authz {
 namespace {
 
-constexpr size_t kMaxTests = size_t{1} << 30;
-constexpr size_t kMaxText = 0xffffffffu;
+constexpr size_t kMaxNumber = size_t{1} << 30;
+constexpr size_t kMaxText = size_t{1} << 31;
 
 bool keyed(Field field) { return field >= Field::header; }
 bool in_context(Field field) { return field > Field::header; }
@@ -39,11 +39,9 @@ U128 last_of(const PrefixTable::Prefix& prefix) {
   return {prefix.address.hi | ones(host - 64), prefix.address.lo | ones(host)};
 }
 
-std::string port_text(uint32_t low, uint32_t high) {
-  std::string text;
-  for (const uint32_t port : {low, high})
-    for (int shift = 24; shift >= 0; shift -= 8) text.push_back(static_cast<char>(port >> shift));
-  return text;
+// The text of a `ports` test of one port.
+void put_port(uint32_t port, char* out) {
+  for (int i = 0; i < 8; ++i) out[i] = static_cast<char>(port >> (24 - 8 * (i % 4)));
 }
 
 size_t address_index(Field field) { return static_cast<size_t>(field) - static_cast<size_t>(Field::source_ip); }
@@ -81,33 +79,23 @@ uint32_t Tests::key(Field field, bool fold, const std::string& name) {
 uint32_t Tests::intern(uint32_t key, Op op, std::string_view text) {
   std::string small;
   if (keys_[key].fold) text = folded(text, small);
-  if (const uint32_t found = find(key, op, text); found != kNone) return found;
-  if (tests_.size() >= kMaxTests || arena_.size() + text.size() > kMaxText)
-    throw CompileError("too many or too long texts in policies: at most 2^30 tests and 4 GiB");
-  const auto test = static_cast<uint32_t>(tests_.size());
-  tests_.push_back({static_cast<uint32_t>(arena_.size()), static_cast<uint32_t>(text.size()), key, op});
-  arena_.insert(arena_.end(), text.begin(), text.end());
-  index_.insert(hash_of(text, seed(key, op)), test, [&](uint32_t t) {
-    return hash_of(this->text(tests_[t]), seed(tests_[t].key, tests_[t].op));
-  });
-  if (op == Op::regex) {
-    // Folded keys take no regular expressions: folding would change the expression.
-    regexes_.try_emplace(test, std::string(text));
-  }
-  if (op == Op::present) keys_[key].present = test;
-  if (op == Op::any) keys_[key].any = test;
+  const uint32_t kind = kind_of(key, op);
+  const uint64_t hash = hash_of(text, kind);
+  const uint32_t found =
+      index_.find(hash, [&](uint32_t t) { return drafts_[t].kind == kind && draft_text(t) == text; });
+  if (found != HashIndex::kMissing) return found;
+  if (text.size() >= kMaxText || draft_texts_.size() + text.size() > 0xffffffffu)
+    throw CompileError("the texts of policies are too long: at most 4 GiB in all");
+  const auto test = static_cast<uint32_t>(drafts_.size());
+  drafts_.push_back({static_cast<uint32_t>(draft_texts_.size()), static_cast<uint32_t>(text.size()), kind});
+  draft_texts_.insert(draft_texts_.end(), text.begin(), text.end());
+  index_.insert(hash, test, [&](uint32_t t) { return hash_of(draft_text(t), drafts_[t].kind); });
   return test;
-}
-
-uint32_t Tests::find(uint32_t key, Op op, std::string_view text) const {
-  return index_.find(hash_of(text, seed(key, op)), [&](uint32_t t) {
-    return tests_[t].key == key && tests_[t].op == op && this->text(tests_[t]) == text;
-  });
 }
 
 std::vector<float> Tests::chances(const std::vector<uint32_t>& mentions) const {
   // How much of what policies name lies under each text: of a key's sorted texts, those a prefix begins are neighbours.
-  std::vector<float> chance(tests_.size(), 1.0f);
+  std::vector<float> chance(drafts_.size(), 1.0f);
   const auto weigh = [&](std::vector<std::pair<std::string_view, uint32_t>>& items, Op wide, bool reversed) {
     std::sort(items.begin(), items.end());
     std::vector<uint64_t> sum(items.size() + 1);
@@ -115,10 +103,10 @@ std::vector<float> Tests::chances(const std::vector<uint32_t>& mentions) const {
     // Requests may hold what no policy names, so few mentions say less than their share.
     const auto all = static_cast<float>(sum.back()) + 8.0f;
     for (size_t i = 0; i < items.size(); ++i) {
-      const Test& test = tests_[items[i].second];
-      if (reversed && test.op != wide) continue;
+      const Op op = op_of(drafts_[items[i].second].kind);
+      if (reversed && op != wide) continue;
       size_t end = i + 1;
-      if (test.op == wide || test.op == Op::path_template) {
+      if (op == wide || op == Op::path_template) {
         const std::string_view text = items[i].first;
         end = static_cast<size_t>(std::partition_point(items.begin() + static_cast<ptrdiff_t>(i), items.end(),
                                                        [&](const auto& item) { return item.first.starts_with(text); }) -
@@ -128,30 +116,30 @@ std::vector<float> Tests::chances(const std::vector<uint32_t>& mentions) const {
     }
   };
   std::vector<std::vector<std::pair<std::string_view, uint32_t>>> forward(keys_.size()), backward(keys_.size());
-  std::vector<std::string> reversed(tests_.size());
+  std::vector<std::string> reversed(drafts_.size());
   std::vector<uint64_t> sums(keys_.size() * kOps);
-  for (uint32_t t = 0; t < tests_.size(); ++t) {
-    const Test& test = tests_[t];
-    const std::string_view text = this->text(test);
-    sums[test.key * kOps + static_cast<size_t>(test.op)] += mentions[t];
-    if (test.op == Op::exact || test.op == Op::prefix) forward[test.key].emplace_back(text, t);
-    if (test.op == Op::path_template) forward[test.key].emplace_back(text.substr(0, text.find('{')), t);
-  }
   std::vector<bool> has_suffix(keys_.size());
-  for (const Test& test : tests_) has_suffix[test.key] = has_suffix[test.key] || test.op == Op::suffix;
-  for (uint32_t t = 0; t < tests_.size(); ++t) {
-    const Test& test = tests_[t];
-    if (!has_suffix[test.key] || (test.op != Op::exact && test.op != Op::suffix)) continue;
-    const std::string_view text = this->text(test);
+  for (uint32_t t = 0; t < drafts_.size(); ++t) {
+    const Op op = op_of(drafts_[t].kind);
+    const std::string_view text = draft_text(t);
+    sums[drafts_[t].kind] += mentions[t];
+    if (op == Op::exact || op == Op::prefix) forward[key_of(t)].emplace_back(text, t);
+    if (op == Op::path_template) forward[key_of(t)].emplace_back(text.substr(0, text.find('{')), t);
+    if (op == Op::suffix) has_suffix[key_of(t)] = true;
+  }
+  for (uint32_t t = 0; t < drafts_.size(); ++t) {
+    const Op op = op_of(drafts_[t].kind);
+    if (!has_suffix[key_of(t)] || (op != Op::exact && op != Op::suffix)) continue;
+    const std::string_view text = draft_text(t);
     reversed[t].assign(text.rbegin(), text.rend());
-    backward[test.key].emplace_back(reversed[t], t);
+    backward[key_of(t)].emplace_back(reversed[t], t);
   }
   for (auto& items : forward) weigh(items, Op::prefix, false);
   for (auto& items : backward) weigh(items, Op::suffix, true);
   // Networks likewise: what lies inside follows in order of addresses.
   std::vector<std::pair<PrefixTable::Prefix, uint32_t>> networks;
-  for (uint32_t t = 0; t < tests_.size(); ++t)
-    if (tests_[t].op == Op::network) networks.emplace_back(prefix_of(text(tests_[t])), t);
+  for (uint32_t t = 0; t < drafts_.size(); ++t)
+    if (op_of(drafts_[t].kind) == Op::network) networks.emplace_back(prefix_of(draft_text(t)), t);
   std::sort(networks.begin(), networks.end());
   std::vector<uint64_t> sum(networks.size() + 1);
   for (size_t i = 0; i < networks.size(); ++i) sum[i + 1] = sum[i] + mentions[networks[i].second];
@@ -163,61 +151,112 @@ std::vector<float> Tests::chances(const std::vector<uint32_t>& mentions) const {
     const auto covered = static_cast<float>(sum[static_cast<size_t>(end - networks.begin())] - sum[i]);
     chance[networks[i].second] = (covered + 0.5f) / (static_cast<float>(sum.back()) + 8.0f);
   }
-  for (uint32_t t = 0; t < tests_.size(); ++t) {
-    const Op op = tests_[t].op;
+  for (uint32_t t = 0; t < drafts_.size(); ++t) {
+    const Op op = op_of(drafts_[t].kind);
     if (op < Op::name_space || op == Op::network) continue;
-    const uint64_t all = sums[tests_[t].key * kOps + static_cast<size_t>(op)];
+    const uint64_t all = sums[drafts_[t].kind];
     chance[t] = (static_cast<float>(mentions[t]) + 0.5f) / (static_cast<float>(all) + 8.0f);
   }
   return chance;
 }
 
-void Tests::finish() {
+std::vector<uint32_t> Tests::place() {
+  size_t next = 0;
+  for (const Draft& draft : drafts_) {
+    number_.push_back(static_cast<uint32_t>(next / 4));
+    next += (sizeof(Record) + draft.length + 3) / 4 * 4;
+    if (next / 4 > kMaxNumber) throw CompileError("the texts of policies are too long: at most 4 GiB in all");
+  }
+  arena_.resize(next);
+  return number_;
+}
+
+void Tests::seal(const std::vector<bool>& covers) {
   if (keys_.empty()) key(Field::path, false, "");
-  arena_.shrink_to_fit();
-  tests_.shrink_to_fit();
-  const char* arena = arena_.data();
-  std::vector<std::vector<Radix<End::front>::Item>> prefixes(keys_.size());
-  std::vector<std::vector<Radix<End::back>::Item>> suffixes(keys_.size());
-  std::vector<Radix<End::back>::Item> peer_suffixes;
-  for (uint32_t t = 0; t < tests_.size(); ++t) {
-    const Test& test = tests_[t];
+  index_ = {};
+  const auto hash_at = [&](uint32_t test) { return hash_of(text(test), record(test).kind); };
+  for (uint32_t t = 0; t < drafts_.size(); ++t) {
+    const uint32_t test = number_[t];
+    Record record{drafts_[t].kind, drafts_[t].length, covers[t]};
+    std::memcpy(arena_.data() + size_t{test} * 4, &record, sizeof record);
+    std::memcpy(arena_.data() + size_t{test} * 4 + sizeof record, draft_texts_.data() + drafts_[t].text, record.length);
+    const Op op = op_of(record.kind);
     const std::string_view text = this->text(test);
-    switch (test.op) {
-      case Op::prefix: prefixes[test.key].push_back({text, t}); break;
-      case Op::suffix: suffixes[test.key].push_back({text, t}); break;
-      case Op::peer_suffix: peer_suffixes.push_back({text, t}); break;
-      case Op::path_template: templates_.add(arena, text, t); break;
+    Key& key = keys_[record.kind / kOps];
+    switch (op) {
+      case Op::present: key.present = test; break;
+      case Op::any: key.any = test; break;
+      case Op::exact:
+        key.exact = true;
+        [[fallthrough]];
+      case Op::prefix:
+      case Op::suffix:
+      case Op::peer_suffix: index_.insert(hash_at(test), test, hash_at); break;
+      case Op::ports:
+        if (const uint32_t low = word_at(text, 0), high = word_at(text, 4); low != high) {
+          port_ranges_.push_back({low, high, test});
+        } else {
+          index_.insert(hash_at(test), test, hash_at);
+        }
+        break;
+      // Folded keys take no regular expressions: folding would change them.
+      case Op::regex: regexes_.try_emplace(test, std::string(text)); break;
+      case Op::path_template: templates_.add(arena(), text, test); break;
       case Op::name_space:
       case Op::service_account:
-      case Op::trust_domain: peers_.add(arena, peer_kind(test.op), text, t); break;
-      case Op::ports:
-        if (const uint32_t low = word_at(text, 0), high = word_at(text, 4); low != high)
-          port_ranges_.push_back({low, high, t});
-        break;
+      case Op::trust_domain: peers_.add(arena(), peer_kind(op), text, test); break;
       default: break;
     }
   }
-  for (size_t k = 0; k < keys_.size(); ++k) {
-    keys_[k].prefixes = prefixes_.add(arena, prefixes[k]);
-    keys_[k].suffixes = suffixes_.add(arena, suffixes[k]);
-  }
-  peer_suffixes_ = suffixes_.add(arena, peer_suffixes);
-  templates_.plant(arena, suffixes_);
-  peers_.finish(arena);
+  index_.seal(hash_at);
+  seal_lengths();
+  templates_.seal(arena());
+  peers_.seal(arena());
+  seal_networks();
+  drafts_ = {};
+  draft_texts_ = {};
+  number_ = {};
   prefixes_.shrink();
   suffixes_.shrink();
-  finish_networks();
 }
 
-void Tests::finish_networks() {
+void Tests::seal_lengths() {
+  std::vector<std::vector<uint32_t>> prefixes(keys_.size()), suffixes(keys_.size());
+  std::vector<uint32_t> of_peers;
+  for (const uint32_t test : number_) {
+    const uint32_t key = record(test).kind / kOps;
+    switch (op_of(record(test).kind)) {
+      case Op::prefix: prefixes[key].push_back(test); break;
+      case Op::suffix: suffixes[key].push_back(test); break;
+      case Op::peer_suffix: of_peers.push_back(test); break;
+      default: break;
+    }
+  }
+  const auto choose = [&](const std::vector<uint32_t>& tests, Lengths& out, auto& trees) {
+    for (const uint32_t test : tests) out.lengths.push_back(record(test).length);
+    std::sort(out.lengths.begin(), out.lengths.end());
+    out.lengths.erase(std::unique(out.lengths.begin(), out.lengths.end()), out.lengths.end());
+    if (out.lengths.size() <= kMostLengths) return;
+    out.lengths = {};
+    typename std::decay_t<decltype(trees)>::Items items;
+    for (const uint32_t test : tests) items.push_back({text(test), test});
+    out.root = trees.add(arena(), items);
+  };
+  for (size_t k = 0; k < keys_.size(); ++k) {
+    choose(prefixes[k], keys_[k].prefixes, prefixes_);
+    choose(suffixes[k], keys_[k].suffixes, suffixes_);
+  }
+  choose(of_peers, peer_suffixes_, suffixes_);
+}
+
+void Tests::seal_networks() {
   std::map<PrefixTable::Prefix, uint32_t> position;
-  for (uint32_t t = 0; t < tests_.size(); ++t) {
-    if (tests_[t].op != Op::network) continue;
-    const PrefixTable::Prefix prefix = prefix_of(text(tests_[t]));
-    const auto at = position.try_emplace(prefix, static_cast<uint32_t>(network_.size())).first->second;
+  for (const uint32_t test : number_) {
+    if (op_of(record(test).kind) != Op::network) continue;
+    const auto at =
+        position.try_emplace(prefix_of(text(test)), static_cast<uint32_t>(network_.size())).first->second;
     if (at == network_.size()) network_.emplace_back();
-    network_[at].test[address_index(keys_[tests_[t].key].field)] = t;
+    network_[at].test[address_index(keys_[record(test).kind / kOps].field)] = test;
   }
   std::vector<std::pair<U128, uint32_t>> open;  // last address and position, from wide to narrow
   std::vector<PrefixTable::Change> changes;
@@ -233,95 +272,120 @@ void Tests::finish_networks() {
   networks_.apply(changes);
 }
 
-template <class Pass>
-void Tests::match_text(uint32_t key, std::string_view value, Pass pass) const {
+void Tests::probe_text(uint32_t k, std::string_view value, AuthzScratch::State& state) const {
+  const Key& key = keys_[k];
+  if (key.present != kNone) pass(key.present, state);
+  if (key.any != kNone && !value.empty() && value.find('\n') == std::string_view::npos) pass(key.any, state);
+  if (key.exact) probe(kind_of(k, Op::exact), value, state);
+  for (const uint32_t length : key.prefixes.lengths) {
+    if (length > value.size()) break;
+    probe(kind_of(k, Op::prefix), value.substr(0, length), state);
+  }
+  for (const uint32_t length : key.suffixes.lengths) {
+    if (length > value.size()) break;
+    probe(kind_of(k, Op::suffix), value.substr(value.size() - length), state);
+  }
+  const auto take = [&](uint32_t test, size_t) { pass(test, state); };
+  prefixes_.walk(key.prefixes.root, arena(), value, take);
+  suffixes_.walk(key.suffixes.root, arena(), value, take);
+}
+
+void Tests::probe_keyed(uint32_t key, std::string_view value, AuthzScratch::State& state) const {
   if (key == kNone) return;
-  const Key& k = keys_[key];
-  if (k.present != kNone) pass(k.present);
-  if (k.any != kNone && !value.empty() && value.find('\n') == std::string_view::npos) pass(k.any);
-  if (const uint32_t test = find(key, Op::exact, value); test != kNone) pass(test);
-  const auto take = [&](uint32_t test, size_t) { pass(test); };
-  prefixes_.walk(k.prefixes, arena_.data(), value, take);
-  suffixes_.walk(k.suffixes, arena_.data(), value, take);
+  if (keys_[key].fold) {
+    if (state.folded.size() == state.n_folded) state.folded.emplace_back();
+    value = folded(value, state.folded[state.n_folded++]);
+  }
+  probe_text(key, value, state);
 }
 
-template <class Pass>
-void Tests::match_field(Field field, std::string_view value, AuthzScratch::State& state, Pass pass) const {
-  const auto& keys = plain_[static_cast<size_t>(field)];
-  match_text(keys[0], value, pass);
-  if (keys[1] != kNone) match_text(keys[1], folded(value, state.folded), pass);
+void Tests::probe_field(Field field, std::string_view value, AuthzScratch::State& state) const {
+  for (const uint32_t key : plain_[static_cast<size_t>(field)]) probe_keyed(key, value, state);
 }
 
-template <class Pass>
-void Tests::match_keyed(uint32_t key, std::string_view value, std::string& small, Pass pass) const {
-  if (key != kNone) match_text(key, keys_[key].fold ? folded(value, small) : value, pass);
+void Tests::run_probes(AuthzScratch::State& state) const {
+  for (const Probe& probe : state.probes) index_.prefetch(probe.hash);
+  state.likely.clear();
+  for (uint32_t i = 0; i < state.probes.size(); ++i)
+    index_.find(state.probes[i].hash, [&](uint32_t test) {
+      __builtin_prefetch(&record(test));
+      state.likely.emplace_back(i, test);
+      return false;  // the texts are compared when all have come
+    });
+  for (const auto& [i, test] : state.likely) {
+    const Probe& probe = state.probes[i];
+    if (record(test).kind == probe.kind && text(test) == probe.text) pass(test, state);
+  }
+  state.probes.clear();
+  state.n_folded = 0;
 }
 
-template <class Pass>
-void Tests::match_address(size_t which, const Address& address, Pass pass) const {
+void Tests::match_address(size_t which, const Address& address, AuthzScratch::State& state) const {
   if (address.version == 0) return;
   for (const uint32_t k : plain_[which + static_cast<size_t>(Field::source_ip)])
-    if (k != kNone && keys_[k].present != kNone) pass(keys_[k].present);
+    if (k != kNone && keys_[k].present != kNone) pass(keys_[k].present, state);
   if (network_.empty()) return;
   const int64_t found = address.version == 4 ? networks_.lookup(static_cast<uint32_t>(address.value.lo), -1)
                                              : networks_.lookup(address.value, -1);
   for (uint32_t n = found < 0 ? kNone : static_cast<uint32_t>(found); n != kNone; n = network_[n].parent)
-    if (network_[n].test[which] != kNone) pass(network_[n].test[which]);
+    if (network_[n].test[which] != kNone) pass(network_[n].test[which], state);
 }
 
 void Tests::collect(const Facts& facts, bool tcp, AuthzScratch::State& state) const {
-  const auto pass = [&](uint32_t test) {
-    if (state.passed.add(test) && covers_[test]) state.covers.push_back(test);
+  const auto take = [&](uint32_t test) { pass(test, state); };
+  const auto asked = [&](Field field) {
+    const auto& keys = plain_[static_cast<size_t>(field)];
+    return keys[0] != kNone || keys[1] != kNone;
   };
-  const char* arena = arena_.data();
   if (facts.peer.data() != nullptr) {
-    match_field(Field::peer, facts.peer, state, pass);
-    peers_.walk(arena, facts.peer, pass);
+    probe_field(Field::peer, facts.peer, state);
     const std::string_view id = facts.peer.substr(kScheme.size());
-    if (peer_suffixes_ != kNone && id.find('\n') == std::string_view::npos)
-      suffixes_.walk(peer_suffixes_, arena, id, [&](uint32_t test, size_t) { pass(test); });
-  }
-  match_address(0, facts.source_ip, pass);
-  match_address(1, facts.remote_ip, pass);
-  match_address(2, facts.destination_ip, pass);
-  if (facts.destination_port >= 0) {
-    const uint32_t key = plain_[static_cast<size_t>(Field::destination_port)][0];
-    const auto port = static_cast<uint32_t>(facts.destination_port);
-    if (key != kNone) {
-      if (keys_[key].present != kNone) pass(keys_[key].present);
-      if (const uint32_t test = find(key, Op::ports, port_text(port, port)); test != kNone) pass(test);
-      for (const PortRange& range : port_ranges_)
-        if (range.low <= port && port <= range.high) pass(range.test);
+    if ((peer_suffixes_.root != kNone || !peer_suffixes_.lengths.empty()) && id.find('\n') == std::string_view::npos) {
+      const uint32_t kind = kind_of(plain_[static_cast<size_t>(Field::peer)][0], Op::peer_suffix);
+      for (const uint32_t length : peer_suffixes_.lengths)
+        if (length <= id.size()) probe(kind, id.substr(id.size() - length), state);
+      suffixes_.walk(peer_suffixes_.root, arena(), id, [&](uint32_t test, size_t) { pass(test, state); });
     }
   }
-  if (facts.sni.data() != nullptr) match_field(Field::sni, facts.sni, state, pass);
+  if (facts.sni.data() != nullptr) probe_field(Field::sni, facts.sni, state);
+  char port[8];
+  if (facts.destination_port >= 0 && asked(Field::destination_port)) {
+    const uint32_t key = plain_[static_cast<size_t>(Field::destination_port)][0];
+    const auto number = static_cast<uint32_t>(facts.destination_port);
+    put_port(number, port);
+    if (keys_[key].present != kNone) pass(keys_[key].present, state);
+    probe(kind_of(key, Op::ports), {port, sizeof port}, state);
+    for (const PortRange& range : port_ranges_)
+      if (range.low <= number && number <= range.high) pass(range.test, state);
+  }
   if (facts.http != nullptr && !tcp) {
     const RequestView& http = *facts.http;
-    match_field(Field::method, http.method, state, pass);
-    if (http.has_authority) match_field(Field::host, http.authority, state, pass);
-    if (http.target.starts_with('/')) {
-      match_field(Field::path, http.path(), state, pass);
-      templates_.walk(arena, suffixes_, http.path(), state.templates, pass);
-    }
+    probe_field(Field::method, http.method, state);
+    if (http.has_authority) probe_field(Field::host, http.authority, state);
+    if (http.target.starts_with('/')) probe_field(Field::path, http.path(), state);
     for (const HeaderLine& line : http.headers)
       if (static_cast<size_t>(line.slot) < header_keys_.size())
-        for (const uint32_t key : header_keys_[static_cast<size_t>(line.slot)])
-          match_keyed(key, line.value, state.folded, pass);
+        for (const uint32_t key : header_keys_[static_cast<size_t>(line.slot)]) probe_keyed(key, line.value, state);
   }
+  run_probes(state);
+  if (facts.peer.data() != nullptr) peers_.walk(arena(), facts.peer, take);
+  if (facts.http != nullptr && !tcp) templates_.walk(arena(), facts.http->path(), take);
+  if (asked(Field::source_ip)) match_address(0, facts.source_ip, state);
+  if (asked(Field::remote_ip)) match_address(1, facts.remote_ip, state);
+  if (asked(Field::destination_ip)) match_address(2, facts.destination_ip, state);
   if (facts.context != nullptr) {
     const bool claims = facts.http != nullptr && !tcp;
     for (const uint32_t test : facts.context->passed)
-      if (claims || keys_[tests_[test].key].field >= Field::metadata) pass(test);
+      if (claims || keys_[record(test).kind / kOps].field >= Field::metadata) pass(test, state);
   }
 }
 
 void Tests::prepare(Context& context) const {
-  std::string small;
-  NumberSet passed;
+  AuthzScratch scratch;
   for (const auto& [slot, value] : context.values)
-    for (const uint32_t key : context_keys_[slot])
-      match_keyed(key, value, small, [&](uint32_t test) { passed.add(test); });
-  context.passed = passed.all();
+    for (const uint32_t key : context_keys_[slot]) probe_keyed(key, value, scratch.state());
+  run_probes(scratch.state());
+  context.passed = scratch.state().passed.all();
 }
 
 template <class Each>
@@ -354,11 +418,12 @@ bool Tests::any_value(const Key& key, const Facts& facts, bool tcp, Each each) {
 bool Tests::holds(uint32_t test, const Facts& facts, bool tcp, AuthzScratch::State& state) const {
   if (state.passed.has(test)) return true;
   if (state.failed.has(test)) return false;
-  const Test& asked = tests_[test];
-  const Key& key = keys_[asked.key];
+  const Key& key = keys_[record(test).kind / kOps];
+  const Op op = op_of(record(test).kind);
+  std::string small;
   const auto satisfied = [&](std::string_view value) {
-    if (key.fold) value = folded(value, state.folded);
-    return asked.op == Op::regex ? regexes_.at(test).full_match(value) : value.find(text(asked)) != std::string_view::npos;
+    if (key.fold) value = folded(value, small);
+    return op == Op::regex ? regexes_.at(test).full_match(value) : value.find(text(test)) != std::string_view::npos;
   };
   const bool holds = any_value(key, facts, tcp, satisfied);
   (holds ? state.passed : state.failed).add(test);
@@ -366,8 +431,8 @@ bool Tests::holds(uint32_t test, const Facts& facts, bool tcp, AuthzScratch::Sta
 }
 
 size_t Tests::bytes() const {
-  return tests_.capacity() * sizeof(Test) + index_.bytes() + prefixes_.bytes() + suffixes_.bytes() + templates_.bytes() +
-         peers_.bytes() + network_.capacity() * sizeof(Network) + networks_.bytes() + covers_.size() / 8;
+  return keys_.capacity() * sizeof(Key) + index_.bytes() + prefixes_.bytes() + suffixes_.bytes() + templates_.bytes() +
+         peers_.bytes() + network_.capacity() * sizeof(Network) + networks_.bytes();
 }
 
 }  // namespace meshsieve::authz

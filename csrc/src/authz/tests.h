@@ -1,14 +1,18 @@
 // All tests of all rules: interned, and found for a request without trying them one by one.
 //
 // What    A key is a field, perhaps one claim or header of it, perhaps folded to lower case. A test is a key, an operator
-//         and a text. Exact tests are in one hash over all keys, prefixes and suffixes in a tree a key, path templates and
-//         peer tests in structures of their own, networks in one prefix table for all three addresses.
+//         and a text. Exact texts, prefixes and suffixes of all keys are in one hash; a value is probed whole, and cut to
+//         every length that the prefixes (suffixes) of its key have. Where those are many, a radix tree takes over.
+//         Path templates and peer tests have structures of their own, networks one prefix table for all addresses.
+//         All probes of a request are made in three rounds - slots, records, comparisons - so that memory is waited for
+//         once and not once a probe.
+// Numbers Until `place` tests are numbered densely; then by where their record lies in the arena, so that a probe needs no
+//         second table.
 // Lazy    Regular expressions and `contains` are run when a rule asks for them, at most once a request.
-// Cost    docs/authorization.md.
 #pragma once
 
+#include <array>
 #include <map>
-#include <memory>
 #include <string>
 #include <tuple>
 #include <unordered_map>
@@ -27,21 +31,23 @@ namespace meshsieve::authz {
 
 class Tests {
  public:
-  // --- building
+  // --- building, by dense numbers
   uint32_t key(Field field, bool fold, const std::string& name);
   uint32_t slot(uint32_t key) const { return keys_[key].slot; }
   uint32_t intern(uint32_t key, Op op, std::string_view text);
-  bool is_lazy(uint32_t test) const { return lazy_op(tests_[test].op); }
+  size_t size() const { return drafts_.size(); }
+  uint32_t key_of(uint32_t test) const { return drafts_[test].kind / kOps; }
+  bool is_lazy(uint32_t test) const { return lazy_op(op_of(drafts_[test].kind)); }
   // Chance that a request passes each test, judged by the texts that policies name: what many rules name is common.
-  // `mentions`: by test, in how many rules it stands.
+  // `mentions`: in how many rules each stands.
   std::vector<float> chances(const std::vector<uint32_t>& mentions) const;
-  // Call once, after the last test: makes the searched structures.
-  void finish();
-  // By test, whether rules hang under it; such tests go to State::covers as well.
-  void set_covers(std::vector<bool> covers) { covers_ = std::move(covers); }
+  // By dense number, the number from now on. Throws CompileError beyond 2^30.
+  std::vector<uint32_t> place();
+  // Makes the searched structures. `covers`: by dense number, whether rules hang under the test.
+  void seal(const std::vector<bool>& covers);
 
   // --- asking
-  // Adds what the request passes to `state.passed` and `state.covers`.
+  // Adds what the request passes to `state.passed`, and to `state.covers` where rules hang under it.
   void collect(const Facts& facts, bool tcp, AuthzScratch::State& state) const;
   void prepare(Context& context) const;
   // A lazy test.
@@ -49,51 +55,78 @@ class Tests {
 
   HeaderNames& header_names() { return header_names_; }
   const HeaderNames& header_names() const { return header_names_; }
-  uint32_t key_of(uint32_t test) const { return tests_[test].key; }
-  size_t size() const { return tests_.size(); }
   size_t n_regexes() const { return regexes_.size(); }
-  size_t text_bytes() const { return arena_.capacity(); }
+  size_t template_shapes() const { return templates_.shapes(); }
+  size_t text_bytes() const { return arena_.size(); }
   size_t bytes() const;
 
  private:
-  struct Test {
-    uint32_t text, length, key;
-    Op op;
+  struct Draft {
+    uint32_t text, length, kind;
+  };
+  // In the arena in front of every text, at a multiple of 4: a test's number is its place / 4.
+  struct Record {
+    uint32_t kind;  // key * kOps + operator
+    uint32_t length : 31;
+    uint32_t covers : 1;
+  };
+  static constexpr size_t kMostLengths = 16;  // beyond, a tree
+  // Prefixes, or suffixes, of one key.
+  struct Lengths {
+    std::vector<uint32_t> lengths;  // ascending; empty if there are none or the tree takes over
+    uint32_t root = kNone;
   };
   struct Key {
     Field field;
     bool fold;
     uint32_t slot;  // of headers: in header_names_; of claims and metadata: in Context; of others 0
-    uint32_t present = kNone, any = kNone;      // tests
-    uint32_t prefixes = kNone, suffixes = kNone;  // roots
+    uint32_t present = kNone, any = kNone;
+    bool exact = false;
+    Lengths prefixes = {}, suffixes = {};
   };
   // A network and the next larger one that holds it; the tests by which address they are of.
   struct Network {
     uint32_t parent = kNone;
     uint32_t test[3] = {kNone, kNone, kNone};
   };
+  struct PortRange {
+    uint32_t low, high, test;
+  };
 
   static bool lazy_op(Op op) { return op == Op::regex || op == Op::contains; }
-  std::string_view text(const Test& test) const { return {arena_.data() + test.text, test.length}; }
-  static uint64_t seed(uint32_t key, Op op) { return uint64_t{key} * kOps + static_cast<uint64_t>(op); }
-  uint32_t find(uint32_t key, Op op, std::string_view text) const;
-  void finish_networks();
+  static Op op_of(uint32_t kind) { return static_cast<Op>(kind % kOps); }
+  static uint32_t kind_of(uint32_t key, Op op) { return key * static_cast<uint32_t>(kOps) + static_cast<uint32_t>(op); }
+  std::string_view draft_text(uint32_t test) const { return {draft_texts_.data() + drafts_[test].text, drafts_[test].length}; }
+  const Record& record(uint32_t test) const { return *reinterpret_cast<const Record*>(arena_.data() + size_t{test} * 4); }
+  std::string_view text(uint32_t test) const {
+    return {arena_.data() + size_t{test} * 4 + sizeof(Record), record(test).length};
+  }
+  const char* arena() const { return arena_.data(); }
+  void seal_lengths();
+  void seal_networks();
 
-  template <class Pass>
-  void match_text(uint32_t key, std::string_view value, Pass pass) const;
-  template <class Pass>
-  void match_field(Field field, std::string_view value, AuthzScratch::State& state, Pass pass) const;
-  template <class Pass>
-  void match_address(size_t which, const Address& address, Pass pass) const;
-  template <class Pass>
-  void match_keyed(uint32_t key, std::string_view value, std::string& folded, Pass pass) const;
+  void pass(uint32_t test, AuthzScratch::State& state) const {
+    if (state.passed.add(test) && record(test).covers) state.covers.push_back(test);
+  }
+  static void probe(uint32_t kind, std::string_view text, AuthzScratch::State& state) {
+    state.probes.push_back({hash_of(text, kind), text, kind});
+  }
+  // Puts the probes of a value, and passes what is found without one.
+  void probe_text(uint32_t key, std::string_view value, AuthzScratch::State& state) const;
+  void probe_keyed(uint32_t key, std::string_view value, AuthzScratch::State& state) const;
+  void probe_field(Field field, std::string_view value, AuthzScratch::State& state) const;
+  void match_address(size_t which, const Address& address, AuthzScratch::State& state) const;
+  // Passes the tests that the probes find.
+  void run_probes(AuthzScratch::State& state) const;
   // Calls each(value) for the values of a key's field; stops where it returns true, and returns that.
   template <class Each>
   static bool any_value(const Key& key, const Facts& facts, bool tcp, Each each);
 
+  std::vector<Draft> drafts_;
+  std::vector<char> draft_texts_;
+  std::vector<uint32_t> number_;  // by dense number, from `place` to `seal`
   std::vector<char> arena_;
-  std::vector<Test> tests_;
-  HashIndex index_;  // of tests_
+  HashIndex index_;  // of drafts, then of exact texts, prefixes, suffixes and ports by number
   std::vector<Key> keys_;
   std::map<std::tuple<Field, bool, std::string>, uint32_t> key_of_;
   uint32_t plain_[kFields][2];  // keys of fields without names, by fold; kNone
@@ -105,15 +138,11 @@ class Tests {
   Radix<End::back> suffixes_;
   PathTemplates templates_;
   PeerIndex peers_;
-  uint32_t peer_suffixes_ = kNone;  // root: what an identity behind its scheme ends with
+  Lengths peer_suffixes_;  // what an identity behind its scheme ends with
   PrefixTable networks_{"auto"};
   std::vector<Network> network_;
-  struct PortRange {
-    uint32_t low, high, test;
-  };
   std::vector<PortRange> port_ranges_;
   std::unordered_map<uint32_t, Regex> regexes_;  // by test
-  std::vector<bool> covers_;
 };
 
 }  // namespace meshsieve::authz

@@ -92,6 +92,7 @@ class CompiledChains:
         longest_list  most rules under one test: what a request that passes it has to look at
         in_bitmaps    rules that are told apart 64 at a time
         always        rules that every request to their workloads runs, for lack of a condition that could be looked up
+        template_shapes  kinds of path templates, each of which costs a probe
         opaque        clauses that only Python evaluates
         asked         how often one of them was
         """
