@@ -53,17 +53,11 @@ bool PathTemplates::is_clean(std::string_view text) {
 }
 
 void PathTemplates::split(std::string_view path, Segments& out) {
-  for (size_t i = path.size(); i > 0 && out.clean_from == 0; --i)
-    if (path[i - 1] != '/' && !kTaken[static_cast<uint8_t>(path[i - 1])]) out.clean_from = i;
-  for (size_t at = 0; at < path.size();) {
+  for (size_t at = 0; at < path.size() && out.count < kMaxSegments + 2;) {
     const size_t end = std::min(path.find('/', at + 1), path.size());
     out.begin[out.count] = static_cast<uint32_t>(at + 1);
     out.begin[out.count + 1] = static_cast<uint32_t>(end + 1);
-    const std::string_view text = path.substr(at + 1, end - at - 1);
-    out.hash[out.count] = hash_of(text, 0);
-    if (!text.empty() && (out.clean_from <= at + 1 || is_clean(text))) out.clean |= uint64_t{1} << out.count % 64;
-    ++out.count;
-    if (out.count == kMaxSegments + 2) return;
+    out.hash[out.count++] = hash_of(path.substr(at + 1, end - at - 1), 0);
     at = end;
   }
 }
@@ -95,13 +89,13 @@ uint64_t PathTemplates::hash_in_shape(uint32_t number, const Shape& shape, const
 
 uint32_t PathTemplates::match(const char* arena, std::string_view path, const Segments& segments, uint32_t number) const {
   const Shape& shape = shapes_[number];
-  if ((shape.variables & ~segments.clean) != 0) return kMissing;
-  std::string_view suffix;
+  std::string_view any, suffix;  // what {**} stands for, and what follows
   if (shape.rest) {
     if (segments.count <= shape.count) return kMissing;
-    const size_t from = segments.begin[shape.count];
-    if (segments.clean_from > from || path.size() - from < shape.suffix_length) return kMissing;
-    suffix = path.substr(path.size() - shape.suffix_length);
+    any = path.substr(segments.begin[shape.count]);
+    if (any.size() < shape.suffix_length) return kMissing;
+    suffix = any.substr(any.size() - shape.suffix_length);
+    any.remove_suffix(shape.suffix_length);
   } else if (segments.count != shape.count) {
     return kMissing;
   }
@@ -111,10 +105,13 @@ uint32_t PathTemplates::match(const char* arena, std::string_view path, const Se
     size_t at = 0;
     for (size_t s = 0; s < shape.count; ++s) {
       const size_t end = std::min(text.find('/', at + 1), text.size());
-      if ((shape.variables >> s & 1) == 0 && text.substr(at + 1, end - at - 1) != segment(path, segments, s)) return false;
+      const std::string_view given = segment(path, segments, s);
+      const bool is_variable = (shape.variables >> s & 1) != 0;
+      if (is_variable ? given.empty() || !is_clean(given) : text.substr(at + 1, end - at - 1) != given) return false;
       at = end;
     }
-    return text.ends_with(suffix);
+    const auto taken = [](char c) { return c == '/' || kTaken[static_cast<uint8_t>(c)]; };
+    return text.ends_with(suffix) && std::all_of(any.begin(), any.end(), taken);
   });
   return found == kMissing ? kMissing : templates_[found].id;
 }

@@ -63,9 +63,7 @@ class PathTemplates {
     uint32_t text, length, id, shape;
   };
   struct Segments {
-    size_t count = 0;        // kMaxSegments + 2 stands for more
-    size_t clean_from = 0;   // behind the last byte that no operator takes
-    uint64_t clean = 0;      // bit i: {*} takes segment i
+    size_t count = 0;                  // kMaxSegments + 2 stands for more
     uint32_t begin[kMaxSegments + 3];  // begin[i + 1] - 1 is where segment i ends
     uint64_t hash[kMaxSegments + 2];
   };

@@ -40,19 +40,11 @@ class PeerIndex {
   template <class Found>
   void walk(const char* arena, std::string_view peer, Found found) const {
     if (empty_) return;
-    const auto take = [&](uint32_t id, size_t) { found(id); };
     const std::string_view id = peer.substr(kScheme.size());
     const bool one_line = std::memchr(id.data(), '\n', id.size()) == nullptr;
-    const size_t domain_end = id.find('/');
-    if (domain_end != std::string_view::npos &&
-        (one_line || std::memchr(id.data() + domain_end, '\n', id.size() - domain_end) == nullptr)) {
-      prefixes_.walk(domain_prefixes_, arena, id.substr(0, domain_end), take);
-      suffixes_.walk(domain_suffixes_, arena, id.substr(0, domain_end), take);
-    }
-    if (one_line) {
-      if (has_namespaces_) namespaces(arena, peer, found);
-      if (has_accounts_) accounts(arena, id, found);
-    }
+    if (domain_prefixes_ != kNone || domain_suffixes_ != kNone) domain(arena, id, one_line, found);
+    if (one_line && has_namespaces_) namespaces(arena, peer, found);
+    if (one_line && has_accounts_) accounts(arena, id, found);
   }
 
   size_t bytes() const {
@@ -66,23 +58,32 @@ class PeerIndex {
   };
 
   template <class Found>
+  void domain(const char* arena, std::string_view id, bool one_line, Found found) const {
+    const size_t end = id.find('/');
+    if (end == std::string_view::npos) return;
+    if (!one_line && std::memchr(id.data() + end, '\n', id.size() - end) != nullptr) return;
+    const auto take = [&](uint32_t test, size_t) { found(test); };
+    prefixes_.walk(domain_prefixes_, arena, id.substr(0, end), take);
+    suffixes_.walk(domain_suffixes_, arena, id.substr(0, end), take);
+  }
+
+  template <class Found>
   void namespaces(const char* arena, std::string_view peer, Found found) const {
+    const auto take = [&](uint32_t test, size_t) { found(test); };
     const size_t last_slash = peer.rfind('/');
     size_t first = std::string_view::npos;  // behind the first /ns/
-    for (size_t at = peer.find("/ns/"); at != std::string_view::npos; at = peer.find("/ns/", at + 1)) {
-      const size_t begin = at + 4;
-      if (first == std::string_view::npos) first = begin;
+    // From slash to slash: `begin` is behind one, `end` at the next.
+    for (size_t begin = peer.find('/') + 1; begin <= last_slash;) {
       const size_t end = peer.find('/', begin);
-      if (end == std::string_view::npos) break;
-      look_up(arena, Kind::name_space, peer.substr(begin, end - begin), found);
+      if (first != std::string_view::npos) suffixes_.walk(namespace_suffixes_, arena, peer.substr(first, end - first), take);
+      const bool is_ns = end - begin == 2 && peer[begin] == 'n' && peer[begin + 1] == 's';
+      begin = end + 1;
+      if (!is_ns || begin > last_slash) continue;
+      if (first == std::string_view::npos) first = begin;
+      look_up(arena, Kind::name_space, peer.substr(begin, peer.find('/', begin) - begin), found);
       // X* takes what begins with X and has a slash anywhere behind it.
-      prefixes_.walk(namespace_prefixes_, arena, peer.substr(begin, last_slash - begin),
-                     [&](uint32_t id, size_t) { found(id); });
+      prefixes_.walk(namespace_prefixes_, arena, peer.substr(begin, last_slash - begin), take);
     }
-    if (namespace_suffixes_ == kNone || first == std::string_view::npos) return;
-    for (size_t slash = peer.find('/', first); slash != std::string_view::npos; slash = peer.find('/', slash + 1))
-      suffixes_.walk(namespace_suffixes_, arena, peer.substr(first, slash - first),
-                     [&](uint32_t id, size_t) { found(id); });
   }
 
   template <class Found>

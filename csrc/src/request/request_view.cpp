@@ -218,10 +218,33 @@ std::string merged_slashes(std::string_view path) {
   return out;
 }
 
+// Whether nothing in the path can be what normalisation changes: no byte that it codes or decodes, and behind no slash a
+// dot or another slash.
+bool is_normal(std::string_view path) {
+  static constexpr std::array<uint8_t, 256> kMoves = [] {
+    std::array<uint8_t, 256> moves{};
+    for (const char c : std::string_view("%\\\"<>^`{|}")) moves[static_cast<uint8_t>(c)] = 3;
+    for (int c = 0x80; c < 0x100; ++c) moves[c] = 3;
+    for (int c = 0; c < 0x21; ++c) moves[c] = 3;
+    moves['/'] = 1;
+    moves['.'] = 1;
+    return moves;
+  }();
+  if (!path.starts_with('/')) return false;
+  uint8_t before = 0, bad = 0;
+  for (const char c : path) {
+    const uint8_t move = kMoves[static_cast<uint8_t>(c)];
+    bad |= (move & 2) | static_cast<uint8_t>(before & move);
+    before = c == '/';
+  }
+  return bad == 0;
+}
+
 Refused normalize(const HttpOptions& options, RequestView& view, RequestScratch& scratch) {
   const bool slashes = options.escaped_slashes != EscapedSlashes::keep;
   if (!slashes && !options.normalize_path && !options.merge_slashes) return Refused::no;
   const size_t mark = std::min(view.target.find('?'), view.target.size());
+  if (is_normal(view.target.substr(0, mark))) return Refused::no;
   std::string path(view.target.substr(0, mark));
   const bool escaped = slashes && has_escaped_slash(path);
   if (escaped) {
