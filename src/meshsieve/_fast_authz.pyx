@@ -181,8 +181,8 @@ cdef extern from *:
     inline void rows_of(const meshsieve::authz::AuthzTable& table, const meshsieve::RequestBatch& batch,
                         const meshsieve::authz::AuthzOptions& options, const uint32_t* chain, bool one_chain,
                         const std::vector<meshsieve::authz::Context>& contexts, size_t begin, size_t end,
-                        meshsieve::authz::AuthzScratch& scratch, const meshsieve::authz::AuthzColumns& out) {
-      meshsieve::authz::decide_rows(table, batch, options, chain, one_chain, contexts, begin, end, scratch, out);
+                        const meshsieve::authz::AuthzColumns& out) {
+      meshsieve::authz::decide_rows(table, batch, options, chain, one_chain, contexts, begin, end, out);
     }
     inline meshsieve::authz::Address dotted(const char* text, size_t size) {
       uint32_t address = 0, octet = 0;
@@ -208,8 +208,7 @@ cdef extern from *:
     uint32_t any_of(AuthzBuilder& b, const vector[uint32_t]& nodes) except +raise_core_error
     uint32_t all_of(AuthzBuilder& b, const vector[uint32_t]& nodes) except +raise_core_error
     void rows_of(const AuthzTable& table, const RequestBatch& batch, const AuthzOptions& options, const uint32_t* chain,
-                 cbool one_chain, const vector[Context]& contexts, size_t begin, size_t end, AuthzScratch& scratch,
-                 const AuthzColumns& out) nogil
+                 cbool one_chain, const vector[Context]& contexts, size_t begin, size_t end, const AuthzColumns& out) nogil
     Address dotted(const char* text, size_t size)
 
 cdef tuple FIELD_KINDS = (
@@ -436,7 +435,6 @@ cdef class Table:
         """Fills rows [begin, end) of the columns, without the interpreter's lock; ``found`` may be None."""
         cdef RequestBatch* batch = <RequestBatch*>PyCapsule_GetPointer(capsule, b"meshsieve.RequestBatch/1")
         cdef AuthzColumns out
-        cdef AuthzScratch scratch
         cdef size_t at = begin
         cdef size_t to
         cdef bint one = chain.shape[0] == 1
@@ -450,7 +448,7 @@ cdef class Table:
             to = min(at + CHUNK, end)
             with nogil:
                 rows_of(deref(self.table), deref(batch), self.options, &chain[0], one, contexts.contexts, at, to,
-                        scratch, out)
+                        out)
             PyErr_CheckSignals()
             at = to
 

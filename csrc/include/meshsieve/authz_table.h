@@ -109,6 +109,7 @@ class AuthzTable {
   // Once a request has been read: pseudo headers that rules look at become lines, and `host` means :authority.
   void add_pseudo_headers(RequestView& view, RequestScratch& scratch) const;
   Statistics statistics() const;
+  const State& state() const { return *state_; }
 
  private:
   std::unique_ptr<State> state_;
@@ -202,9 +203,9 @@ struct AuthzColumns {
 };
 
 // Rows [begin, end) of a batch. chain[i] is the chain of row i, or chain[0] of all if `one_chain`. contexts[c]: prepared
-// for the batch's context c. Any number of threads may fill different rows.
+// for the batch's context c. Rows are decided several at a time, step by step, so that one waits for memory while others
+// compute. Any number of threads may fill different rows.
 void decide_rows(const AuthzTable& table, const RequestBatch& batch, const AuthzOptions& options, const uint32_t* chain,
-                 bool one_chain, std::span<const Context> contexts, size_t begin, size_t end, AuthzScratch& scratch,
-                 const AuthzColumns& out);
+                 bool one_chain, std::span<const Context> contexts, size_t begin, size_t end, const AuthzColumns& out);
 
 }  // namespace meshsieve::authz

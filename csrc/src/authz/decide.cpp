@@ -22,26 +22,30 @@ AuthzTable::~AuthzTable() = default;
 Verdict AuthzTable::decide(uint32_t number, const Facts& facts, AuthzScratch& scratch, int32_t* found) const {
   const State::Chain& chain = state_->chains[number];
   AuthzScratch::State& state = scratch.state();
-  state.passed.clear();
-  state.failed.clear();
-  state.covers.clear();
+  state_->tests.start(facts, chain.tcp, state);
+  state_->tests.look_up(state);
+  state_->tests.finish(facts, chain.tcp, state);
+  return state_->judge(chain, facts, state, found);
+}
+
+Verdict AuthzTable::State::judge(const Chain& chain, const Facts& facts, AuthzScratch::State& state,
+                                 int32_t* found) const {
   state.asked = -1;
   state.found.assign(chain.lanes.size(), kNotReached);
   if (found != nullptr) std::fill(found, found + chain.steps.size(), kNotReached);
-  state_->tests.collect(facts, chain.tcp, state);
   Verdict verdict;
   for (size_t i = 0; i < chain.steps.size(); ++i) {
-    const State::ChainStep& step = chain.steps[i];
+    const ChainStep& step = chain.steps[i];
     int32_t rule = state.found[step.lane];
     if (rule == kNotReached) {
-      rule = state_->first_match(state_->lanes[chain.lanes[step.lane]], facts, chain.tcp, state);
+      rule = first_match(lanes[chain.lanes[step.lane]], facts, chain.tcp, state);
       if (state.asked >= 0) {
         verdict.asked = state.asked;
         return verdict;
       }
       state.found[step.lane] = rule;
     }
-    const bool allows = rule != kNoRule && static_cast<uint32_t>(rule) >= state_->first_allow;
+    const bool allows = rule != kNoRule && static_cast<uint32_t>(rule) >= first_allow;
     switch (step.kind) {
       case StepKind::shadow: break;
       case StepKind::audit: verdict.audit = rule; break;
@@ -67,6 +71,13 @@ Verdict AuthzTable::decide(uint32_t number, const Facts& facts, AuthzScratch& sc
   return verdict;
 }
 
+void AuthzTable::State::prefetch_lists(const Chain& chain, const AuthzScratch::State& state) const {
+  if (chain.lanes.empty()) return;
+  for (const uint32_t g : lanes[chain.lanes.back()].groups)
+    if (groups[g].has_lists)
+      for (const uint32_t test : state.covers) lists.prefetch(g, test);
+}
+
 int32_t AuthzTable::State::first_match(const Lane& lane, const Facts& facts, bool tcp,
                                        AuthzScratch::State& state) const {
   uint32_t best = std::numeric_limits<int32_t>::max();
@@ -84,10 +95,8 @@ int32_t AuthzTable::State::first_match(const Lane& lane, const Facts& facts, boo
   };
   for (const uint32_t g : lane.groups) {
     const Group& group = groups[g];
-    if (group.has_lists) {
-      for (const uint32_t test : state.covers) lists.prefetch(g, test);
+    if (group.has_lists)
       for (const uint32_t test : state.covers) search(lists.find(g, test));
-    }
     search(group.always);
     if (group.bitmaps != nullptr) {
       group.bitmaps->candidates(state.passed, state.bits);

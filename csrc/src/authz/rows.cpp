@@ -1,10 +1,11 @@
 #include <arpa/inet.h>
 
-#include <charconv>
-#include <cstring>
+#include <algorithm>
+#include <string>
+#include <vector>
 
 #include "authz/peer_index.h"
-#include "meshsieve/authz_table.h"
+#include "authz/table_state.h"
 
 namespace meshsieve::authz {
 namespace {
@@ -59,60 +60,116 @@ Address forwarded_for(const AuthzTable& table, const RequestView& view, int32_t 
   return found.version == 0 ? missing : found;
 }
 
-void decide_rows(const AuthzTable& table, const RequestBatch& batch, const AuthzOptions& options, const uint32_t* chain,
-                 bool one_chain, std::span<const Context> contexts, size_t begin, size_t end, AuthzScratch& scratch,
-                 const AuthzColumns& out) {
-  const BatchReader reader(batch, options.http, table.header_names());
+namespace {
+
+constexpr size_t kAtOnce = 8;
+
+// A row on its way.
+struct Row {
+  size_t row;
+  uint32_t chain;
+  Refused refused;
+  Facts facts;
   FactsScratch memory;
-  memory.peer = kScheme;
-  const auto address = [&](RequestAddress which, size_t row) {
-    const AddressColumn& column = batch.address[static_cast<size_t>(which)];
-    if (column.ip_ver == nullptr || column.ip_ver[row] == 0) return Address{};
-    return address_of(column.address[row], column.ip_ver[row]);
-  };
-  for (size_t row = begin; row < end; ++row) {
-    const uint32_t number = chain[one_chain ? 0 : row];
-    const bool tcp = table.is_tcp(number);
-    Facts facts;
-    Refused refused = Refused::no;
+  AuthzScratch scratch;
+};
+
+class RowReader {
+ public:
+  RowReader(const AuthzTable& table, const RequestBatch& batch, const AuthzOptions& options,
+            std::span<const Context> contexts)
+      : table_(table), batch_(batch), options_(options), contexts_(contexts),
+        reader_(batch, options.http, table.header_names()) {}
+
+  void read(Row& out) const {
+    const bool tcp = table_.is_tcp(out.chain);
+    out.facts = {};
+    out.refused = Refused::no;
     if (!tcp) {
-      refused = reader.read(row, memory.view, memory.request);
-      table.add_pseudo_headers(memory.view, memory.request);
-      facts.http = &memory.view;
+      out.refused = reader_.read(out.row, out.memory.view, out.memory.request);
+      if (out.refused != Refused::no) return;
+      table_.add_pseudo_headers(out.memory.view, out.memory.request);
+      out.facts.http = &out.memory.view;
     }
-    Verdict verdict;
-    int32_t* found = out.found == nullptr ? nullptr : out.found + row * out.width;
-    if (refused == Refused::no) {
-      std::string_view text;
-      if (batch[RequestText::principal].get(row, text)) {
-        memory.peer.resize(kScheme.size());
-        memory.peer.append(text);
-        facts.peer = memory.peer;
-      }
-      if (batch[RequestText::sni].get(row, text)) facts.sni = text.data() == nullptr ? std::string_view("") : text;
-      facts.source_ip = address(RequestAddress::source_ip, row);
-      facts.destination_ip = address(RequestAddress::destination_ip, row);
-      facts.remote_ip = address(RequestAddress::remote_ip, row);
-      if (facts.remote_ip.version == 0) {
-        facts.remote_ip = options.trusted_proxies > 0 && !tcp
-                              ? forwarded_for(table, memory.view, options.trusted_proxies, facts.source_ip)
-                              : facts.source_ip;
-      }
-      facts.destination_port = batch.number_or(RequestNumber::destination_port, row, -1);
-      const auto context = static_cast<size_t>(batch.number_or(RequestNumber::context, row, 0));
-      if (context < contexts.size()) facts.context = &contexts[context];
-      verdict = table.decide(number, facts, scratch, found);
-    } else {
-      verdict.allowed = false;
-      if (found != nullptr) std::fill(found, found + out.width, kNotReached);
+    std::string_view text;
+    if (batch_[RequestText::principal].get(out.row, text)) {
+      out.memory.peer = kScheme;
+      out.memory.peer.append(text);
+      out.facts.peer = out.memory.peer;
     }
-    if (out.allowed != nullptr) out.allowed[row] = verdict.allowed;
-    if (out.refused != nullptr) out.refused[row] = static_cast<uint8_t>(refused);
-    if (out.step != nullptr) out.step[row] = verdict.step;
-    if (out.rule != nullptr) out.rule[row] = verdict.rule;
-    if (out.audit != nullptr) out.audit[row] = verdict.audit;
-    if (out.pending != nullptr) out.pending[row] = verdict.pending;
-    if (out.asked != nullptr) out.asked[row] = verdict.asked;
+    if (batch_[RequestText::sni].get(out.row, text)) out.facts.sni = text.data() == nullptr ? std::string_view("") : text;
+    out.facts.source_ip = address(RequestAddress::source_ip, out.row);
+    out.facts.destination_ip = address(RequestAddress::destination_ip, out.row);
+    out.facts.remote_ip = address(RequestAddress::remote_ip, out.row);
+    if (out.facts.remote_ip.version == 0) {
+      out.facts.remote_ip = options_.trusted_proxies > 0 && !tcp
+                                ? forwarded_for(table_, out.memory.view, options_.trusted_proxies, out.facts.source_ip)
+                                : out.facts.source_ip;
+    }
+    out.facts.destination_port = batch_.number_or(RequestNumber::destination_port, out.row, -1);
+    const auto context = static_cast<size_t>(batch_.number_or(RequestNumber::context, out.row, 0));
+    if (context < contexts_.size()) out.facts.context = &contexts_[context];
+  }
+
+ private:
+  Address address(RequestAddress which, size_t row) const {
+    const AddressColumn& column = batch_.address[static_cast<size_t>(which)];
+    if (column.ip_ver == nullptr || column.ip_ver[row] == 0) return {};
+    return address_of(column.address[row], column.ip_ver[row]);
+  }
+
+  const AuthzTable& table_;
+  const RequestBatch& batch_;
+  const AuthzOptions& options_;
+  std::span<const Context> contexts_;
+  BatchReader reader_;
+};
+
+void write(const Row& row, const Verdict& verdict, const AuthzColumns& out) {
+  const size_t i = row.row;
+  if (out.allowed != nullptr) out.allowed[i] = verdict.allowed;
+  if (out.refused != nullptr) out.refused[i] = static_cast<uint8_t>(row.refused);
+  if (out.step != nullptr) out.step[i] = verdict.step;
+  if (out.rule != nullptr) out.rule[i] = verdict.rule;
+  if (out.audit != nullptr) out.audit[i] = verdict.audit;
+  if (out.pending != nullptr) out.pending[i] = verdict.pending;
+  if (out.asked != nullptr) out.asked[i] = verdict.asked;
+}
+
+}  // namespace
+
+void decide_rows(const AuthzTable& table, const RequestBatch& batch, const AuthzOptions& options, const uint32_t* chain,
+                 bool one_chain, std::span<const Context> contexts, size_t begin, size_t end, const AuthzColumns& out) {
+  const AuthzTable::State& state = table.state();
+  const RowReader reader(table, batch, options, contexts);
+  std::vector<Row> rows(std::min(kAtOnce, end - begin));
+  for (size_t first = begin; first < end; first += rows.size()) {
+    const std::span<Row> block(rows.data(), std::min(rows.size(), end - first));
+    for (size_t i = 0; i < block.size(); ++i) {
+      Row& row = block[i];
+      row.row = first + i;
+      row.chain = chain[one_chain ? 0 : row.row];
+      reader.read(row);
+      if (row.refused == Refused::no) state.tests.start(row.facts, table.is_tcp(row.chain), row.scratch.state());
+    }
+    for (Row& row : block)
+      if (row.refused == Refused::no) state.tests.look_up(row.scratch.state());
+    for (Row& row : block) {
+      if (row.refused != Refused::no) continue;
+      state.tests.finish(row.facts, table.is_tcp(row.chain), row.scratch.state());
+      state.prefetch_lists(state.chains[row.chain], row.scratch.state());
+    }
+    for (Row& row : block) {
+      int32_t* found = out.found == nullptr ? nullptr : out.found + row.row * out.width;
+      Verdict verdict;
+      if (row.refused == Refused::no) {
+        verdict = state.judge(state.chains[row.chain], row.facts, row.scratch.state(), found);
+      } else {
+        verdict.allowed = false;
+        if (found != nullptr) std::fill(found, found + out.width, kNotReached);
+      }
+      write(row, verdict, out);
+    }
   }
 }
 

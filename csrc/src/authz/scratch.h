@@ -79,6 +79,7 @@ struct AuthzScratch::State {
   std::vector<std::pair<uint32_t, uint32_t>> likely;  // probe and test whose hashes agree
   std::deque<std::string> folded;                     // what folded probes point into
   size_t n_folded = 0;
+  char port[8];
   std::vector<int32_t> found;     // by lane: rule, kNoRule or kNotReached
   std::vector<uint64_t> bits;     // two rows of bitmaps
   std::vector<int8_t> answers;    // by opaque test: 1 holds, 0 does not, -1 unknown

@@ -44,8 +44,11 @@ struct AuthzTable::State {
   int32_t method_slot = -1, scheme_slot = -1, path_slot = -1, authority_slot = -1, host_slot = -1;  // of pseudo headers
   Statistics statistics;
 
+  // The verdict on a request whose tests are known.
+  Verdict judge(const Chain& chain, const Facts& facts, AuthzScratch::State& state, int32_t* found) const;
   // The first rule of a lane that holds, or kNoRule. If state.asked is set, it is void.
   int32_t first_match(const Lane& lane, const Facts& facts, bool tcp, AuthzScratch::State& state) const;
+  void prefetch_lists(const Chain& chain, const AuthzScratch::State& state) const;
   bool runs(uint32_t code, const Facts& facts, bool tcp, AuthzScratch::State& state) const;
 };
 

@@ -303,8 +303,7 @@ void Tests::probe_field(Field field, std::string_view value, AuthzScratch::State
   for (const uint32_t key : plain_[static_cast<size_t>(field)]) probe_keyed(key, value, state);
 }
 
-void Tests::run_probes(AuthzScratch::State& state) const {
-  for (const Probe& probe : state.probes) index_.prefetch(probe.hash);
+void Tests::look_up(AuthzScratch::State& state) const {
   state.likely.clear();
   for (uint32_t i = 0; i < state.probes.size(); ++i)
     index_.find(state.probes[i].hash, [&](uint32_t test) {
@@ -312,6 +311,9 @@ void Tests::run_probes(AuthzScratch::State& state) const {
       state.likely.emplace_back(i, test);
       return false;  // the texts are compared when all have come
     });
+}
+
+void Tests::compare(AuthzScratch::State& state) const {
   for (const auto& [i, test] : state.likely) {
     const Probe& probe = state.probes[i];
     if (record(test).kind == probe.kind && text(test) == probe.text) pass(test, state);
@@ -331,12 +333,10 @@ void Tests::match_address(size_t which, const Address& address, AuthzScratch::St
     if (network_[n].test[which] != kNone) pass(network_[n].test[which], state);
 }
 
-void Tests::collect(const Facts& facts, bool tcp, AuthzScratch::State& state) const {
-  const auto take = [&](uint32_t test) { pass(test, state); };
-  const auto asked = [&](Field field) {
-    const auto& keys = plain_[static_cast<size_t>(field)];
-    return keys[0] != kNone || keys[1] != kNone;
-  };
+void Tests::start(const Facts& facts, bool tcp, AuthzScratch::State& state) const {
+  state.passed.clear();
+  state.failed.clear();
+  state.covers.clear();
   if (facts.peer.data() != nullptr) {
     probe_field(Field::peer, facts.peer, state);
     const std::string_view id = facts.peer.substr(kScheme.size());
@@ -348,13 +348,12 @@ void Tests::collect(const Facts& facts, bool tcp, AuthzScratch::State& state) co
     }
   }
   if (facts.sni.data() != nullptr) probe_field(Field::sni, facts.sni, state);
-  char port[8];
-  if (facts.destination_port >= 0 && asked(Field::destination_port)) {
-    const uint32_t key = plain_[static_cast<size_t>(Field::destination_port)][0];
+  if (const uint32_t key = plain_[static_cast<size_t>(Field::destination_port)][0];
+      facts.destination_port >= 0 && key != kNone) {
     const auto number = static_cast<uint32_t>(facts.destination_port);
-    put_port(number, port);
+    put_port(number, state.port);
     if (keys_[key].present != kNone) pass(keys_[key].present, state);
-    probe(kind_of(key, Op::ports), {port, sizeof port}, state);
+    probe(kind_of(key, Op::ports), {state.port, sizeof state.port}, state);
     for (const PortRange& range : port_ranges_)
       if (range.low <= number && number <= range.high) pass(range.test, state);
   }
@@ -367,7 +366,15 @@ void Tests::collect(const Facts& facts, bool tcp, AuthzScratch::State& state) co
       if (static_cast<size_t>(line.slot) < header_keys_.size())
         for (const uint32_t key : header_keys_[static_cast<size_t>(line.slot)]) probe_keyed(key, line.value, state);
   }
-  run_probes(state);
+}
+
+void Tests::finish(const Facts& facts, bool tcp, AuthzScratch::State& state) const {
+  const auto take = [&](uint32_t test) { pass(test, state); };
+  const auto asked = [&](Field field) {
+    const auto& keys = plain_[static_cast<size_t>(field)];
+    return keys[0] != kNone || keys[1] != kNone;
+  };
+  compare(state);
   if (facts.peer.data() != nullptr) peers_.walk(arena(), facts.peer, take);
   if (facts.http != nullptr && !tcp) templates_.walk(arena(), facts.http->path(), take);
   if (asked(Field::source_ip)) match_address(0, facts.source_ip, state);
@@ -384,7 +391,8 @@ void Tests::prepare(Context& context) const {
   AuthzScratch scratch;
   for (const auto& [slot, value] : context.values)
     for (const uint32_t key : context_keys_[slot]) probe_keyed(key, value, scratch.state());
-  run_probes(scratch.state());
+  look_up(scratch.state());
+  compare(scratch.state());
   context.passed = scratch.state().passed.all();
 }
 

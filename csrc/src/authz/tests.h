@@ -4,8 +4,8 @@
 //         and a text. Exact texts, prefixes and suffixes of all keys are in one hash; a value is probed whole, and cut to
 //         every length that the prefixes (suffixes) of its key have. Where those are many, a radix tree takes over.
 //         Path templates and peer tests have structures of their own, networks one prefix table for all addresses.
-//         All probes of a request are made in three rounds - slots, records, comparisons - so that memory is waited for
-//         once and not once a probe.
+//         All probes are made in three rounds (slots, records, comparisons), so that memory is waited for once a round and
+//         not once a probe.
 // Numbers Until `place` tests are numbered densely; then by where their record lies in the arena, so that a probe needs no
 //         second table.
 // Lazy    Regular expressions and `contains` are run when a rule asks for them, at most once a request.
@@ -47,8 +47,11 @@ class Tests {
   void seal(const std::vector<bool>& covers);
 
   // --- asking
-  // Adds what the request passes to `state.passed`, and to `state.covers` where rules hang under it.
-  void collect(const Facts& facts, bool tcp, AuthzScratch::State& state) const;
+  // Adds what the request passes to `state.passed`, and to `state.covers` where rules hang under it. Three rounds, so
+  // that many requests can be in the same round while memory comes.
+  void start(const Facts& facts, bool tcp, AuthzScratch::State& state) const;
+  void look_up(AuthzScratch::State& state) const;
+  void finish(const Facts& facts, bool tcp, AuthzScratch::State& state) const;
   void prepare(Context& context) const;
   // A lazy test.
   bool holds(uint32_t test, const Facts& facts, bool tcp, AuthzScratch::State& state) const;
@@ -108,16 +111,18 @@ class Tests {
   void pass(uint32_t test, AuthzScratch::State& state) const {
     if (state.passed.add(test) && record(test).covers) state.covers.push_back(test);
   }
-  static void probe(uint32_t kind, std::string_view text, AuthzScratch::State& state) {
-    state.probes.push_back({hash_of(text, kind), text, kind});
+  void probe(uint32_t kind, std::string_view text, AuthzScratch::State& state) const {
+    const uint64_t hash = hash_of(text, kind);
+    index_.prefetch(hash);
+    state.probes.push_back({hash, text, kind});
   }
   // Puts the probes of a value, and passes what is found without one.
   void probe_text(uint32_t key, std::string_view value, AuthzScratch::State& state) const;
   void probe_keyed(uint32_t key, std::string_view value, AuthzScratch::State& state) const;
   void probe_field(Field field, std::string_view value, AuthzScratch::State& state) const;
   void match_address(size_t which, const Address& address, AuthzScratch::State& state) const;
-  // Passes the tests that the probes find.
-  void run_probes(AuthzScratch::State& state) const;
+  // Passes the tests that the probes have found.
+  void compare(AuthzScratch::State& state) const;
   // Calls each(value) for the values of a key's field; stops where it returns true, and returns that.
   template <class Each>
   static bool any_value(const Key& key, const Facts& facts, bool tcp, Each each);
