@@ -3,7 +3,7 @@
 A policy is data that every program under test is given in its own words: one rule with identity, methods, path, network
 and a group of the caller's token. Names are spread so that about twenty policies are of one namespace.
 
-    spread            60 % exact identities (one to three), 20 % a prefix of identities, 20 % a namespace; 1 or 2 methods;
+    spread            60 % exact identities (one to three), 20 % a prefix of identities, 20 % a namespace; 1-2 methods;
                       paths 40 % exact, 40 % prefix, 10 % suffix, 10 % template; 20 % with a network, 20 % with a group
     broad_identities  the same, but half of the policies take any caller
     broad_paths       the same, but half of the policies take any path
@@ -18,7 +18,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from meshsieve.authz.generate import namespace_matcher, path_matcher, peer_matcher, text_matcher
-from meshsieve.authz.model import METHOD, PATH, PEER, SOURCE_IP, Action, Chain, Clause, Field, Filter, Network, Rule, Test
+from meshsieve.authz.model import (
+    METHOD,
+    PATH,
+    PEER,
+    SOURCE_IP,
+    Action,
+    Chain,
+    Clause,
+    Field,
+    Filter,
+    Network,
+    Rule,
+    Test,
+)
 
 FAMILIES = ("spread", "broad_identities", "broad_paths", "broad")
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD")
@@ -189,8 +202,8 @@ def _path_matches(pattern: tuple[str, str], path: str) -> bool:
         case "suffix":
             return path.endswith(text)
         case "template":
-            parts, wanted = path.split("/"), text.split("/")
-            return len(parts) == len(wanted) and all(w in (p, "{*}") and p for p, w in zip(parts[1:], wanted[1:], strict=True))
+            parts, wanted = path.split("/")[1:], text.split("/")[1:]
+            return len(parts) == len(wanted) and all(w in (p, "{*}") and p for p, w in zip(parts, wanted, strict=True))
         case _:
             return True
 
@@ -198,7 +211,9 @@ def _path_matches(pattern: tuple[str, str], path: str) -> bool:
 def _rest(policy: Policy, call: Call) -> bool:
     if policy.group and policy.group != call.group:
         return False
-    return not policy.network or ipaddress.ip_address(call.source_ip) in ipaddress.ip_network(policy.network, strict=False)
+    if not policy.network:
+        return True
+    return ipaddress.ip_address(call.source_ip) in ipaddress.ip_network(policy.network, strict=False)
 
 
 def allowed(given: list[Policy], call: Call) -> bool:
