@@ -62,10 +62,18 @@ def request_of(values: Mapping[str, Any]) -> Request:
 
 
 def _set(report: Report, where: str, case: Mapping[str, Any]) -> None:
+    """Every request by compiled tables, one by one and in a batch, and by the linear reference: one answer."""
     authorizer = authorizer_of(case)
-    for i, values in enumerate(case["requests"]):
-        decision = authorizer.decide(request_of(values), case.get("workload"))
-        wrong = _differences(decision, values["expect"])
+    workload = case.get("workload")
+    requests = [request_of(values) for values in case["requests"]]
+    allowed, rules = authorizer.decide_batch(requests, workload)
+    for i, (request, values) in enumerate(zip(requests, case["requests"], strict=True)):
+        compiled = authorizer.decide(request, workload)
+        wrong = _differences(compiled, values["expect"])
+        linear = authorizer.explain(request, workload).decision
+        rule = authorizer.rules[rules[i]] if rules[i] >= 0 else None
+        if not wrong and (linear != compiled or (allowed[i], rule) != (compiled.allowed, compiled.rule)):
+            wrong = f"linear walk, table and batch differ: {linear}, {compiled}, {bool(allowed[i])} by {rule}"
         if wrong:
             report.wrong(f"{where}[{i}]", wrong)
         else:

@@ -19,7 +19,7 @@ from meshsieve.authz.explain import Explanation, answer, trace
 from meshsieve.authz.facts import Facts, is_mtls, is_tls
 from meshsieve.authz.generate import Generator, UnknownKey
 from meshsieve.authz.jwt import read_jwks
-from meshsieve.authz.model import Action, Chain, Filter
+from meshsieve.authz.model import Action, Chain, Filter, Rule
 from meshsieve.authz.peer_authentication import (
     MtlsModes,
     PeerAuthentication,
@@ -39,12 +39,14 @@ from meshsieve.authz.request_authentication import (
 )
 from meshsieve.authz.selection import Place, ServiceRef, applies
 from meshsieve.authz.settings import PATH_NORMALIZATIONS, MeshSettings, PathNormalization, read_settings
+from meshsieve.authz.tables import ChainTables, own_attributes
 from meshsieve.errors import MeshsieveError, PolicyError, UsageError
 from meshsieve.mesh.objects import ISTIO_SECURITY, Objects, ObjectStore, read_objects
 from meshsieve.mesh.services import Service, read_services
 from meshsieve.mesh.workloads import Workload, find_workload, read_workloads
 from meshsieve.policy import Diagnostic
 from meshsieve.request import Request
+from meshsieve.request_columns import RequestColumns
 from meshsieve.routes.http_options import Refusal, view
 
 WorkloadLike = Place | Workload | Mapping[str, Any] | str | None
@@ -84,6 +86,12 @@ class Authorizer:
         self.diagnostics = tuple(diagnostics)
         self._generator = Generator(settings.trust_domains)
         self._chains: dict[object, Chain] = {}
+        self._rules_of: dict[tuple[int, bool], tuple[Rule, ...]] = {}
+        self._in_namespace: dict[str, list[int]] = {}
+        for i, policy in enumerate(self.policies):
+            self._in_namespace.setdefault(policy.attachment.namespace, []).append(i)
+        known = (Place(w.namespace, w.labels, w.name) for w in self.workloads)
+        self._tables = ChainTables(self._chain, known, settings.http, settings.trusted_proxies)
         names = (f"{p.title}-rule[{i}]" for p in self.policies for i in range(len(p.rules)))
         self.rules: tuple[str, ...] = tuple(sorted(names, key=str.encode))
         self._index = {name: i for i, name in enumerate(self.rules)}
@@ -110,18 +118,57 @@ class Authorizer:
         return self._decide(request, self.place(workload), tcp, provider, attributes)
 
     def decide_batch(
-        self, requests: Iterable[Request], workload: WorkloadLike = None, *, tcp: bool = False
+        self,
+        requests: Iterable[Request] | Mapping[str, Any] | RequestColumns | Any,
+        workload: WorkloadLike = None,
+        *,
+        tcp: bool = False,
+        threads: int = 1,
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
         """``decide`` for many requests to one workload.
 
+        requests  ``Request`` objects, or columns as ``RequestColumns.of`` takes them
+        threads   at most so many run at once, without the interpreter's lock
+
         returns  allowed: bool, shape (n,); rule: int32, shape (n,), index into ``self.rules`` of the deciding rule, -1
                  where none matched
+        raises   UsageError, ColumnError for columns that do not fit
         """
         place = self.place(workload)
-        decisions = [self._decide(request, place, tcp) for request in requests]
-        allowed = np.fromiter((d.allowed for d in decisions), np.bool_, len(decisions))
-        rules = (-1 if d.rule is None else self._index[d.rule] for d in decisions)
-        return allowed, np.fromiter(rules, np.int32, len(decisions))
+        columns = RequestColumns.of(requests)
+        allowed, rule = np.zeros(len(columns), np.bool_), np.full(len(columns), -1, np.int32)
+        if not self.peer_authentications and not self.request_authentications:
+            self._decide_rows(columns, place, tcp, threads, (allowed, rule), slice(None))
+            return allowed, rule
+        # What comes before policies looks at tokens and TLS, row by row.
+        met: dict[bool, list[tuple[int, Request]]] = {}
+        for row in range(len(columns)):
+            outcome = self._meet(columns.request(row), place, tcp, None)
+            if not isinstance(outcome, Decision):
+                met.setdefault(outcome[0].tcp, []).append((row, outcome[1].request))
+        for as_tcp, rows in met.items():
+            at = np.array([row for row, _ in rows])
+            self._decide_rows(RequestColumns.of([r for _, r in rows]), place, as_tcp, threads, (allowed, rule), at)
+        return allowed, rule
+
+    def _decide_rows(
+        self,
+        columns: RequestColumns,
+        place: Place | None,
+        tcp: bool,
+        threads: int,
+        out: tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]],
+        at: slice | npt.NDArray[np.intp],
+    ) -> None:
+        table, chain = self._tables.find(place, tcp)
+        batch = table.batch(columns, chain=chain, threads=threads)
+        out[0][at] = batch.allowed
+        out[1][at] = self._tables.numbers(batch.rules, self._index)[batch.rule]
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Sizes of the tables made so far, and what bounds the cost of a decision; see ``CompiledChains.stats``."""
+        return self._tables.stats
 
     def chain(self, workload: WorkloadLike = None, *, tcp: bool = False) -> Chain:
         """What the workload enforces, as filters in order."""
@@ -199,9 +246,16 @@ class Authorizer:
         found = self._chains.get(key)
         if found is None:
             root = self.settings.root_namespace
-            here = [p for p in self.policies if place is None or applies(p.attachment, place, root)]
+            here = [p for p in self._near(place) if place is None or applies(p.attachment, place, root)]
             found = self._chains[key] = Chain(tuple(self._filters(here, tcp)), tcp)
         return found
+
+    def _near(self, place: Place | None) -> Iterable[Policy]:
+        """The policies of the namespaces that matter to a place."""
+        if place is None:
+            return self.policies
+        namespaces = {self.settings.root_namespace, place.namespace, *(service.namespace for service in place.services)}
+        return (self.policies[i] for i in sorted(i for name in namespaces for i in self._in_namespace.get(name, ())))
 
     def _filters(self, policies: Sequence[Policy], tcp: bool) -> Iterable[Filter]:
         custom = [p for p in policies if p.action is Action.CUSTOM]
@@ -217,12 +271,19 @@ class Authorizer:
 
     def _filter(self, policies: Sequence[Policy], action: Action, tcp: bool, provider: str | None = None) -> Filter:
         in_force, dry_run = (
-            tuple(r for p in policies if p.dry_run == dry for r in self._generator.rules(p, tcp=tcp))
+            tuple(r for p in policies if p.dry_run == dry for r in self._rules(p, tcp))
             if any(p.dry_run == dry for p in policies)
             else None
             for dry in (False, True)
         )
         return Filter(action, in_force, dry_run, prefix=f"{action.value.lower()}_", provider=provider)
+
+    def _rules(self, policy: Policy, tcp: bool) -> tuple[Rule, ...]:
+        """Made once, so that workloads share them."""
+        found = self._rules_of.get((id(policy), tcp))
+        if found is None:
+            found = self._rules_of[id(policy), tcp] = tuple(self._generator.rules(policy, tcp=tcp))
+        return found
 
     def explain(
         self,
@@ -249,7 +310,13 @@ class Authorizer:
         attributes: Mapping[str, Any] | None = None,
     ) -> Decision:
         met = self._meet(request, place, tcp, attributes)
-        return met if isinstance(met, Decision) else answer(*met, provider)
+        if isinstance(met, Decision):
+            return met
+        chain, facts = met
+        table, number = self._tables.find(place, chain.tcp)
+        outcome = table.walk(facts.request, provider, chain=number, facts=facts)
+        assert not isinstance(outcome, Refusal)
+        return answer(chain, facts, provider, outcome)
 
     def _meet(
         self, request: Request, place: Place | None, tcp: bool, attributes: Mapping[str, Any] | None
@@ -271,10 +338,8 @@ class Authorizer:
             if checked.status is not None:
                 return unauthenticated(checked.status, checked.reason)
             request = replace(request, claims=checked.claims)
-        own = {} if place is None else {"dst": {"labels": dict(place.labels)}}
-        facts = Facts(
-            request, seen, trusted_proxies=self.settings.trusted_proxies, attributes={**own, **(attributes or {})}
-        )
+        given = {**own_attributes(place), **(attributes or {})}
+        facts = Facts(request, seen, trusted_proxies=self.settings.trusted_proxies, attributes=given)
         return self._chain(place, tcp), facts
 
 

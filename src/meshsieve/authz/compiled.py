@@ -57,23 +57,31 @@ class CompiledChains:
     chains           what workloads enforce; equal rules are held once
     options          what the proxy does to requests before policies
     trusted_proxies  see ``Facts``
+    attributes       see ``Facts``; one mapping a chain
 
     raises   CompileError beyond the table's limits
     """
 
-    def __init__(self, chains: Sequence[Chain], options: HttpOptions, trusted_proxies: int = 0) -> None:
+    def __init__(
+        self,
+        chains: Sequence[Chain],
+        options: HttpOptions,
+        trusted_proxies: int = 0,
+        attributes: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         self.options = options
         self.trusted_proxies = trusted_proxies
         self._asked = 0
         self._counting = threading.Lock()
-        self.replace(chains)
+        self.replace(chains, attributes)
 
-    def replace(self, chains: Sequence[Chain]) -> None:
+    def replace(self, chains: Sequence[Chain], attributes: Sequence[Mapping[str, Any]] | None = None) -> None:
         """Compiles other chains, and publishes them in one step; calls that run meanwhile answer from the old ones.
 
         raises  CompileError; then the old ones stay
         """
-        self._now = _Snapshot(tuple(chains), self.options, self.trusted_proxies)
+        given = tuple(attributes) if attributes is not None else ({},) * len(chains)
+        self._now = _Snapshot(tuple(chains), given, self.options, self.trusted_proxies)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -141,15 +149,18 @@ class CompiledChains:
         number = pending if allowed and pending >= 0 else rule
         return allowed and pending < 0, now.rules[number] if number >= 0 else None
 
-    def walk(self, request: Request, provider: Provider | None = None, *, chain: int = 0) -> Outcome | Refusal:
+    def walk(
+        self, request: Request, provider: Provider | None = None, *, chain: int = 0, facts: Facts | None = None
+    ) -> Outcome | Refusal:
         """What ``reference.walk`` finds, or the answer that the proxy gives before any policy.
 
+        facts   of this request, where they are known already
         raises  ModelError for an address that is none, IndexError for a chain that is none
         """
         now = self._now
         now.check_chain(chain)
         found: list[int] = []
-        if self._decided(now, chain, request, found)[0]:
+        if self._decided(now, chain, request, found, facts)[0]:
             seen = view(request, self.options)
             assert isinstance(seen, Refusal)
             return seen
@@ -200,16 +211,16 @@ class CompiledChains:
         return Batch(now.rules, (allowed != 0) & ~waiting, decided, audit, waiting, refused != 0)
 
     def _decided(
-        self, now: _Snapshot, chain: int, request: Request, found: list[int] | None
+        self, now: _Snapshot, chain: int, request: Request, found: list[int] | None, facts: Facts | None = None
     ) -> tuple[int, bool, int, int, int, int, int]:
         """The table's answer, after asking Python for the clauses that it wants."""
         answers: dict[int, bool] = {}
-        facts: Facts | None = None
         while (verdict := now.table.one(chain, request, answers, found))[-1] >= 0:
             if facts is None:
                 seen = None if now.chains[chain].tcp else view(request, self.options)
                 assert not isinstance(seen, Refusal)
-                facts = Facts(request, seen, trusted_proxies=self.trusted_proxies)
+                own = now.attributes[chain]
+                facts = Facts(request, seen, trusted_proxies=self.trusted_proxies, attributes=own)
             answers[verdict[-1]] = clause_holds(now.table.opaque[verdict[-1]], facts)
             with self._counting:
                 self._asked += 1
@@ -222,8 +233,15 @@ class _Snapshot:
     places  by chain: the id of the filter of each step, and whether the step is its dry-run rules
     """
 
-    def __init__(self, chains: tuple[Chain, ...], options: HttpOptions, trusted_proxies: int) -> None:
+    def __init__(
+        self,
+        chains: tuple[Chain, ...],
+        attributes: tuple[Mapping[str, Any], ...],
+        options: HttpOptions,
+        trusted_proxies: int,
+    ) -> None:
         self.chains = chains
+        self.attributes = attributes
         builder = TableBuilder()
         if trusted_proxies:
             builder.look_at_header("x-forwarded-for")

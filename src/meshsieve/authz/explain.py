@@ -13,7 +13,7 @@ from typing import Any
 from meshsieve.authz.decision import Decision, decision_of
 from meshsieve.authz.facts import Facts
 from meshsieve.authz.model import Action, Alternatives, Chain, Clause, Filter, Rule
-from meshsieve.authz.reference import Provider, clause_holds, walk
+from meshsieve.authz.reference import Outcome, Provider, clause_holds, walk
 from meshsieve.authz.words import conjunction_text
 
 
@@ -74,9 +74,12 @@ class Explanation:
         return "\n".join(lines)
 
 
-def answer(chain: Chain, facts: Facts, provider: Provider | None) -> Decision:
-    """What a chain decides, with the nearest miss of a denial because nothing matched."""
-    decision = decision_of(walk(chain, facts, provider), tcp=chain.tcp)
+def answer(chain: Chain, facts: Facts, provider: Provider | None, outcome: Outcome | None = None) -> Decision:
+    """What a chain decides, with the nearest miss of a denial because nothing matched.
+
+    outcome  of the walk, where a compiled table has found it
+    """
+    decision = decision_of(outcome or walk(chain, facts, provider), tcp=chain.tcp)
     if decision.by != "no-allow-policy-matched":
         return decision
     return replace(decision, nearest=nearest_miss(chain.filters, facts))
