@@ -76,7 +76,9 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class _Caller:
+class Caller:
+    """Who asks: principal as in ``Request``, None for somebody without identity; addresses that are known."""
+
     name: str
     principal: str | None
     addresses: tuple[str, ...]
@@ -87,24 +89,24 @@ def matrix(authorizer: Authorizer, methods: Sequence[str] = METHODS) -> Iterator
 
     Callers and callees are the workloads among the objects, one a service account, and callers also ``NOBODY``.
     """
-    callers = [*_callers(authorizer), _Caller(NOBODY, None, ())]
+    callers = [*_callers(authorizer), Caller(NOBODY, None, ())]
     for name, workload in _callees(authorizer):
         place = authorizer.place(workload)
         assert place is not None
-        question = _Question(authorizer, place, workload)
+        question = Question(authorizer, place, workload)
         for caller in callers:
             for method in methods:
                 found = question.decide(caller, method)
                 yield Cell(caller.name, name, method, found.state, found.depends_on, found.exact)
 
 
-def _callers(authorizer: Authorizer) -> list[_Caller]:
+def _callers(authorizer: Authorizer) -> list[Caller]:
     found: dict[tuple[str, str], list[str]] = {}
     for w in authorizer.workloads:
         found.setdefault((w.namespace, w.service_account), []).extend(w.addresses)
     domain = authorizer.settings.trust_domain
     return [
-        _Caller(f"{ns}/{account}", f"{domain}/ns/{ns}/sa/{account}", tuple(addresses))
+        Caller(f"{ns}/{account}", f"{domain}/ns/{ns}/sa/{account}", tuple(addresses))
         for (ns, account), addresses in found.items()
     ]
 
@@ -155,7 +157,7 @@ class _Fixed:
         return frozenset(self.truths.items()), self.ports, self.denied, self.tcp, self.addresses
 
 
-class _Question:
+class Question:
     """One callee: its chains, and the variables that its rules look at."""
 
     def __init__(self, authorizer: Authorizer, place: Place, workload: Workload) -> None:
@@ -168,8 +170,8 @@ class _Question:
         self.chains = {tcp: authorizer.chain(place, tcp=tcp) for tcp in (False, True)}
         self.cores = {tcp: list(dict.fromkeys(_cores(chain))) for tcp, chain in self.chains.items()}
 
-    def decide(self, caller: _Caller, method: str) -> Answer:
-        """Over all ports; those with an mTLS mode of their own are asked by themselves."""
+    def decide(self, caller: Caller, method: str) -> Answer:
+        """What becomes of calls with a method, over all ports; those of another mTLS mode are asked by themselves."""
         found = [self._decide(self._fixed(caller, method, group)) for group in self.groups]
         states = {answer.state for answer in found}
         exact = all(answer.exact for answer in found)
@@ -178,7 +180,7 @@ class _Question:
             return Answer(states.pop(), tuple(depends), exact)
         return Answer("unknown" if "unknown" in states else "conditional", (PORT_NAME, *depends), exact)
 
-    def _fixed(self, caller: _Caller, method: str, group: _Ports) -> _Fixed:
+    def _fixed(self, caller: Caller, method: str, group: _Ports) -> _Fixed:
         """What the pair, the method and the port's mode decide."""
         if group.mode == "STRICT" and caller.principal is None:
             return _Fixed({}, group, denied=True)
