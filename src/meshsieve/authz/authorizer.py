@@ -19,6 +19,7 @@ from meshsieve.authz.explain import Explanation, answer, trace
 from meshsieve.authz.facts import Facts, is_mtls, is_tls
 from meshsieve.authz.generate import Generator, UnknownKey
 from meshsieve.authz.jwt import read_jwks
+from meshsieve.authz.legacy import LegacyRbac, read_legacy
 from meshsieve.authz.model import Action, Chain, Filter, Rule
 from meshsieve.authz.peer_authentication import (
     MtlsModes,
@@ -73,6 +74,7 @@ class Authorizer:
         trust_tokens: bool = False,
         workloads: Sequence[Workload] = (),
         services: Sequence[Service] = (),
+        legacy: LegacyRbac | None = None,
         diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
         self.policies = tuple(policies)
@@ -84,6 +86,7 @@ class Authorizer:
         self.workloads = list(workloads)
         self.services = tuple(services)
         self.diagnostics = tuple(diagnostics)
+        self.legacy = legacy
         self._generator = Generator(settings.trust_domains)
         self._chains: dict[object, Chain] = {}
         self._rules_of: dict[tuple[int, bool], tuple[Rule, ...]] = {}
@@ -92,7 +95,9 @@ class Authorizer:
             self._in_namespace.setdefault(policy.attachment.namespace, []).append(i)
         known = (Place(w.namespace, w.labels, w.name) for w in self.workloads)
         self._tables = ChainTables(self._chain, known, settings.http, settings.trusted_proxies)
-        names = (f"{p.title}-rule[{i}]" for p in self.policies for i in range(len(p.rules)))
+        names = {f"{p.title}-rule[{i}]" for p in self.policies for i in range(len(p.rules))}
+        for role in legacy.roles if legacy else ():
+            names |= {role.rule_name(i) for i in range(len(role.rules))}
         self.rules: tuple[str, ...] = tuple(sorted(names, key=str.encode))
         self._index = {name: i for i, name in enumerate(self.rules)}
 
@@ -247,7 +252,10 @@ class Authorizer:
         if found is None:
             root = self.settings.root_namespace
             here = [p for p in self._near(place) if place is None or applies(p.attachment, place, root)]
-            found = self._chains[key] = Chain(tuple(self._filters(here, tcp)), tcp)
+            filters = list(self._filters(here, tcp))
+            if self.legacy is not None:
+                filters += self.legacy.filters(place, self._service_hosts(place))
+            found = self._chains[key] = Chain(tuple(filters), tcp)
         return found
 
     def _near(self, place: Place | None) -> Iterable[Policy]:
@@ -256,6 +264,13 @@ class Authorizer:
             return self.policies
         namespaces = {self.settings.root_namespace, place.namespace, *(service.namespace for service in place.services)}
         return (self.policies[i] for i in sorted(i for name in namespaces for i in self._in_namespace.get(name, ())))
+
+    def _service_hosts(self, place: Place | None) -> list[str]:
+        """Host names of the services that the workload is behind."""
+        if place is None:
+            return []
+        here = (s for s in self.services if s.namespace == place.namespace and s.selector)
+        return [s.host for s in here if all(place.labels.get(k) == v for k, v in s.selector.items())]
 
     def _filters(self, policies: Sequence[Policy], tcp: bool) -> Iterable[Filter]:
         custom = [p for p in policies if p.action is Action.CUSTOM]
@@ -406,6 +421,7 @@ def from_store(
         trust_tokens=trust_tokens,
         workloads=read_workloads(store),
         services=read_services(store),
+        legacy=read_legacy(store, settings.trust_domains),
         diagnostics=findings,
     )
 

@@ -89,6 +89,13 @@ class Generator:
                 continue
             yield Rule(f"{policy.title}-rule[{i}]", principals, permissions, spec.source)
 
+    def clause(self, key: str, values: Sequence[str], namespace: str) -> Clause:
+        """One condition on HTTP: any of the values.
+
+        raises  Unusable for a value or key that no proxy can use
+        """
+        return any_of([c for value in values for c in self._condition(key, value, namespace, False)], False)
+
     def _sides(
         self, policy: Policy, spec: RuleSpec, tcp: bool, tell: Callable[[ModelError], None]
     ) -> tuple[Alternatives, Alternatives]:
