@@ -163,7 +163,8 @@ class ImportOptions:
     mode             how UNKNOWN ends (docs/semantics.md): strict, or upper/lower bounds of what is accepted
     chain            iptables: the chain asked for; "auto" chooses by local_addresses, else FORWARD
     local_addresses  iptables: addresses of the host itself, as text; with a prefix length also their broadcast address
-    table            iptables: the table asked for; "all" = every table in the order of the hooks, with NAT and marks
+    table            iptables: the table asked for; "all" = every table in the order of the hooks, with NAT and marks;
+                     nft: "all" = every hook of the way, with NAT
     with_nat         iptables: destination NAT before the table asked for
     limits           iptables, nft: what a rate limit, which needs a clock, is taken for
     unseen           iptables, nft: fields that no packet will carry (iif and oif in a capture); the bounds of the modes

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshsieve.cli.main import main
+from tests.unit.test_cli_main import run
 
 MANIFESTS = """
 apiVersion: v1
@@ -56,3 +57,37 @@ def test_matrix(cluster: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["1", "default/web[Pod]", "some"]
     assert lines[2].split() == ["2", "default/db[Pod]", "all"]
+
+
+RULES = """*nat
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -d 203.0.113.5 -j DNAT --to-destination 10.0.0.7
+COMMIT
+*filter
+:FORWARD ACCEPT [0:0]
+-A FORWARD -d 10.0.0.7 -m limit --limit 1/sec -j DROP
+COMMIT
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-O", "limits=always_match"], "ALLOW"),
+        (["-O", "limits=always_match", "--table", "all"], "DROP"),
+        (["-O", "limits=always_match", "-O", "with_nat=yes"], "DROP"),
+        (["-O", "limits=never_match", "--table", "all"], "ALLOW"),
+    ],
+)
+def test_import_settings_of_the_command_line(words: list[str], expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "host.rules"
+    path.write_text(RULES)
+    words = ["explain", "-p", str(path), *words, "--json", "tcp 192.0.2.1:1 > 203.0.113.5:80"]
+    done = run(*words)
+    assert json.loads(done.stdout)["action"] == expected, done.stderr
+
+
+@pytest.mark.parametrize("setting", ["limits=sometimes", "max_rules=-1", "nonsense=1", "with_nat"])
+def test_an_unknown_setting_is_refused(setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "-p", str(tmp_path), "-O", setting, "tcp 10.0.0.1:1 > 10.0.0.2:2"]) != 0
+    assert f"-O {setting}" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from meshsieve import packets
+from meshsieve.engine import Engine
 from meshsieve.errors import PolicyError
 from meshsieve.importers.nft import NftImporter
 from meshsieve.model import Action
@@ -238,3 +239,27 @@ def test_rules_in_json(sentence, expr, expected):
 def test_json_that_cannot_be_read_is_refused(text, says):
     with pytest.raises(PolicyError, match=says):
         verdict(text, tcp())
+
+
+NAT = "chain n { type nat hook prerouting priority dstnat; %s }\nchain f { type filter hook forward priority 0; %s }"
+TO_VIP = "tcp 192.0.2.7:4000 > 203.0.113.5:80"
+WAYS = [
+    ("dnat: accept + rewrite", NAT % ("ip daddr 203.0.113.5 tcp dport 80 dnat ip to 10.0.0.7:8080;",
+                                      "ip daddr 10.0.0.7 tcp dport 8080 drop;"), TO_VIP, "DROP"),
+    ("... only for the first packet", NAT % ("dnat ip to 10.0.0.7;", "ip daddr 10.0.0.7 drop;"),
+     TO_VIP + " ct_state 2", "ALLOW"),
+    ("a range whose outcomes differ", NAT % ("dnat ip to 10.0.0.7-10.0.0.8;", "ip daddr 10.0.0.7 drop;"), TO_VIP,
+     "UNDECIDED"),
+    ("a map cannot be known", NAT % ("dnat ip to tcp dport map { 80 : 10.0.0.7 };", "ip daddr 10.0.0.7 drop;"), TO_VIP,
+     "UNDECIDED"),
+    ("redirect", NAT % ("tcp dport 80 redirect to :3128;", "tcp dport 3128 drop;"), TO_VIP, "DROP"),
+    ("hooks in order, each by priority",
+     "chain p { type filter hook postrouting priority 0; drop; }\n" + base("accept"), TO_VIP, "DROP"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "chains", "packet", "expected"), WAYS, ids=[w[0] for w in WAYS])
+def test_all_hooks(sentence, chains, packet, expected):
+    source = SourceFile("t", f"table inet t {{\n{chains}\n}}\n")
+    found = Engine(NftImporter().load([source], ImportOptions(table="all")).layers).explain(packet)
+    assert found.action == expected, str(found)

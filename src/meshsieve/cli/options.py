@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from meshsieve.engine import Engine
 
 _FILE_ENDINGS = (".json", ".yaml", ".yml", ".rules", ".txt", ".pcap", ".pcapng", ".cap", ".gz", ".zst", ".lz4")
+# Import settings without a flag of their own (meshsieve.policy.ImportOptions), and their values; None: a number.
+_SETTINGS: dict[str, tuple[str, ...] | None] = {
+    "with_nat": ("yes", "no"),
+    "limits": ("unknown", "always_match", "never_match"),
+    "max_rules": None,
+    "default_action": ("ALLOW", "DROP", "REJECT"),
+    "recompute_groups": ("yes", "no"),
+    "chains_down": (),
+    "document_bytes": None,
+    "document_nodes": None,
+    "host_network_pods": ("node", "pod"),
+    "allow_local_node": ("yes", "no"),
+}
 FORMATS = ("table", "json", "ndjson", "csv", "parquet")
 FLOW_FORMATS = (*FORMATS, "ipfix")
 
@@ -83,11 +96,24 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         "--chain", default="auto", help="iptables: the chain to walk (default: by --local, else FORWARD)"
     )
     group.add_argument(
+        "--table",
+        default="filter",
+        help="iptables: the table to judge; all = every table and nft hook in order, with NAT",
+    )
+    group.add_argument(
         "--local",
         action="append",
         default=[],
         metavar="ADDRESS",
         help="iptables: an address of the host itself; may be repeated",
+    )
+    group.add_argument(
+        "-O",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another import setting, may be repeated: " + ", ".join(_SETTINGS),
     )
     group.add_argument("--iif", metavar="NAME", help="interface by which the traffic comes in, for rules that ask")
     group.add_argument("--oif", metavar="NAME", help="interface by which it goes out")
@@ -161,6 +187,32 @@ def _looks_like_file(word: str) -> bool:
     return word.startswith(("/", "./", "../", "~")) or word.endswith(_FILE_ENDINGS)
 
 
+def import_settings(words: Sequence[str]) -> dict[str, Any]:
+    """The settings of -O as keywords of ImportOptions; chains_down gathers one path a word.
+
+    raises  UsageError for a name or value that is not known
+    """
+    from meshsieve.policy import Verdict
+
+    out: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in _SETTINGS or not equals:
+            raise UsageError(f"-O {word}: write NAME=VALUE, with one of {', '.join(_SETTINGS)}")
+        allowed = _SETTINGS[name]
+        if allowed is None:
+            if not (value.isascii() and value.isdigit() and 0 < int(value) < 2**63):
+                raise UsageError(f"-O {word}: '{value}' is not a positive number")
+            out[name] = int(value)
+        elif name == "chains_down":
+            out[name] = (*out.get(name, ()), value)
+        elif value not in allowed:
+            raise UsageError(f"-O {word}: the value is one of {', '.join(allowed)}")
+        else:
+            out[name] = Verdict[value] if name == "default_action" else {"yes": True, "no": False}.get(value, value)
+    return out
+
+
 def load_engine(options: argparse.Namespace) -> Engine:
     """The engine that the policy options ask for; findings go to standard error."""
     from meshsieve.cli.stderr import show_diagnostics
@@ -175,6 +227,8 @@ def load_engine(options: argparse.Namespace) -> Engine:
         chain=options.chain,
         local_addresses=tuple(options.local),
         unseen=unseen,
+        table=options.table,
+        **import_settings(options.settings),
     )
     show_diagnostics(engine.diagnostics)
     return engine

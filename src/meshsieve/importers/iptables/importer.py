@@ -172,11 +172,13 @@ class _DumpReader:
         mine = [low for low, high in own if low == high and not loopback.contains(low, self.family)]
         translations = reader.nat_rewrites(mine, hook in ("POSTROUTING", "INPUT"))
         program = {
-            name: [_for_new(rule) if rule.source in translations else rule for rule in rules]
+            name: [for_new(rule) if rule.source in translations else rule for rule in rules]
             for name, rules in reader.marking(None).items()
         }
         rules = self._walked(reader, program, chain, context, "strict")
         rewrites = {i: translations[source] for i, source in enumerate(rules.sources()) if source in translations}
+        if not rewrites:
+            return points
         return [*points, Point(title, rules, crossing=crossing, role="translate", rewrites=rewrites)]
 
     def _walked(self, reader: TableReader, program: Program, chain: Chain, context: Context, mode: Mode) -> RuleSet:
@@ -291,7 +293,7 @@ def hooked(program: Program, missing: str | None, interfaces: NameCodes) -> Prog
     }
 
 
-def _for_new(rule: ChainRule) -> ChainRule:
+def for_new(rule: ChainRule) -> ChainRule:
     """The rule for first packets of connections, which alone come to table nat."""
     return replace(rule, condition=conjunction(rule.condition, constraint(ct_state=ValueSet.numbers(NEW))) or FALSE)
 

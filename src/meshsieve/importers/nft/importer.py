@@ -14,7 +14,8 @@ from typing import Literal
 from meshsieve.errors import PolicyError
 from meshsieve.importers.chains import ChainRule, Jump, check_calls, unfold
 from meshsieve.importers.conditions import TRUE
-from meshsieve.importers.iptables.importer import hooked, own_addresses
+from meshsieve.importers.iptables.importer import ALL_TABLES, for_new, hooked, own_addresses
+from meshsieve.importers.iptables.path import HostWay, stations
 from meshsieve.importers.iptables.rules import reachable
 from meshsieve.importers.nft.json_form import looks_like_json, parse_json
 from meshsieve.importers.nft.rules import Known, TableReader
@@ -56,6 +57,8 @@ class _RulesetReader:
         self.diagnostics: list[Diagnostic] = []
 
     def layers(self) -> list[Layer]:
+        if self.options.table == ALL_TABLES:
+            return self._all_hooks()
         base = [(table, chain) for table in self.tables for chain in table.chains.values() if chain.hook]
         hook = self._hook({chain.hook for table, chain in base if table.family in _VERSIONS})
         judged = [(table, chain) for table, chain in base if chain.hook == hook and table.family in _VERSIONS]
@@ -63,6 +66,24 @@ class _RulesetReader:
         self._warn(base, judged, hook)
         readers: dict[int, TableReader] = {}
         return [self._layer(table, chain, readers) for table, chain in judged]
+
+    def _all_hooks(self) -> list[Layer]:
+        """The base chains of every hook of a packet's way, each hook's by rising priority; NAT rewrites on the way."""
+        local = own_addresses(self.options.local_addresses) if self.options.local_addresses else None
+        asked = None if self.options.chain == "auto" else self.options.chain.upper()
+        base = [(table, chain) for table in self.tables for chain in table.chains.values() if chain.hook]
+        readers: dict[int, TableReader] = {}
+        layers: list[Layer] = []
+        met: list[tuple[Table, Chain]] = []
+        for hook, crossing in {hook: crossing for _, hook, crossing in stations(local, asked)}.items():
+            here = [(t, c) for t, c in base if c.hook == hook.lower() and t.family in _VERSIONS]
+            here.sort(key=lambda pair: pair[1].priority)
+            met += here
+            layers += [self._layer(table, chain, readers, crossing) for table, chain in here]
+        self._warn(base, met, "")
+        if local is None and asked is None:
+            self._note("judged-chain", "every packet is taken to be forwarded; give local_addresses, or name a hook")
+        return layers
 
     def _hook(self, present: set[str]) -> str:
         if self.options.chain != "auto":
@@ -80,7 +101,8 @@ class _RulesetReader:
         if not judged:
             self._note("no-table", f"no base chain of an IP family at hook {hook}; nothing is judged by this file")
         for (a, first), (b, second) in pairwise(judged):
-            if first.priority == second.priority and _VERSIONS[a.family] & _VERSIONS[b.family]:
+            same = first.hook == second.hook and first.priority == second.priority
+            if same and _VERSIONS[a.family] & _VERSIONS[b.family]:
                 names = f"{a.name} {first.name} and {b.name} {second.name}"
                 self._note("equal-priority", f"{names} have equal priority; which runs first is not defined", "warning")
         elsewhere = ("prerouting", "postrouting", "ingress", "egress")
@@ -88,10 +110,12 @@ class _RulesetReader:
             dropping = chain.policy == "drop" or any(w.text in ("drop", "reject") for rule in chain.rules for w in rule)
             if table.family not in _VERSIONS:
                 self._note("not-judged", f"family {table.family} is not judged: {table.name} {chain.name}", "warning")
-            elif chain.hook in elsewhere and chain.hook != hook and dropping:
+            elif hook and chain.hook in elsewhere and chain.hook != hook and dropping:
                 self._note("other-hook-drops", f"{table.name} {chain.name} also drops, at {chain.hook}", "warning")
 
-    def _layer(self, table: Table, chain: Chain, readers: dict[int, TableReader]) -> Layer:
+    def _layer(
+        self, table: Table, chain: Chain, readers: dict[int, TableReader], crossing: HostWay | None = None
+    ) -> Layer:
         if id(table) not in readers:
             local, _ = own_addresses(self.options.local_addresses)
             known = Known(_interface_codes(table), local if self.options.local_addresses else None, self.options.limits)
@@ -104,24 +128,35 @@ class _RulesetReader:
                 if self.options.strict and self.options.mode == "strict":
                     raise error
                 self.diagnostics.append(Diagnostic("unsupported", error.message, error.where, error.obj, error.hint))
+        translates = chain.type == "nat" and self.options.table == ALL_TABLES
         source = Source(self.file, chain.line, f"{table.family} {table.name} {chain.name} policy {chain.policy}")
         policy = Action.ALLOW if chain.policy == "accept" else Action.DROP
         label = f"{chain.name} policy"
+        walked = reader.program
+        if translates:
+            walked = {
+                name: [for_new(rule) if rule.source in reader.rewrites else rule for rule in listed]
+                for name, listed in walked.items()
+            }
         program = {
-            **hooked(reader.program, _MISSING_INTERFACE.get(chain.hook), reader.known.codes),
+            **hooked(walked, _MISSING_INTERFACE.get(chain.hook), reader.known.codes),
             "": [ChainRule(TRUE, Jump(chain.name), label, source), ChainRule(TRUE, policy, label, source)],
         }
         rules = unfold(
             program,
             "",
-            mode=self.options.mode,
+            mode="strict" if translates else self.options.mode,
             unseen=frozenset(self.options.unseen),
             max_rules=self.options.max_rules,
             where=f"{self.file}:{chain.line}",
         )
         codes = reader.known.codes
         default = Verdict.ALLOW if policy is Action.ALLOW else Verdict.DROP
-        point = Point(chain.name, RuleSet(rules, names={"iif": codes, "oif": codes}), default)
+        rule_set = RuleSet(rules, names={"iif": codes, "oif": codes})
+        point = Point(chain.name, rule_set, default, crossing=crossing)
+        if translates and policy is Action.ALLOW:
+            rewrites = {i: reader.rewrites[s] for i, s in enumerate(rule_set.sources()) if s in reader.rewrites}
+            point = Point(chain.name, rule_set, default, crossing=crossing, role="translate", rewrites=rewrites)
         return Layer(f"nft {table.family} {table.name} {chain.name}", (point,), families=_VERSIONS[table.family])
 
     def _note(self, code: str, message: str, level: Literal["note", "warning"] = "note") -> None:

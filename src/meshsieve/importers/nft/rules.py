@@ -10,10 +10,12 @@ from meshsieve.errors import PolicyError
 from meshsieve.importers.chains import ChainRule, Jump, Program, Return
 from meshsieve.importers.conditions import FALSE, TRUE, Condition, any_of, conjunction, constraint, negation, unknown
 from meshsieve.importers.iptables.meaning import UninterpretableError
+from meshsieve.importers.iptables.targets import nat_rewrite
 from meshsieve.importers.nft.expressions import TCP_FLAGS, Expression, expressions, flag_bits, number_of
 from meshsieve.importers.nft.syntax import Chain, Element, NftSet, Table, elements_of
 from meshsieve.importers.nft.words import Word
 from meshsieve.model import FIELD_INDEX, Action, NameCodes, Source, ValueSet
+from meshsieve.policy import Rewrite
 
 MAX_TERMS = 64
 
@@ -35,6 +37,12 @@ _SIMPLE_VERDICTS: dict[str, Action | Return] = {
 }
 # Statements without verdict; their words go up to the next statement.
 _SIDE_EFFECTS = frozenset({"counter", "log", "notrack", "dup", "add", "update", "delete", "flow", "comment"})
+_TRANSLATIONS = {
+    "snat": ("SNAT", "--to-source"),
+    "dnat": ("DNAT", "--to-destination"),
+    "masquerade": ("MASQUERADE", "--to-ports"),
+    "redirect": ("REDIRECT", "--to-ports"),
+}
 _VERDICT_WORDS = frozenset([*_SIMPLE_VERDICTS, "jump", "goto", "continue"])
 _OPERATORS = ("==", "!=", "<", ">", "<=", ">=")
 # First words of matches that nobody can interpret offline: those with a key behind them, and those without.
@@ -53,6 +61,11 @@ class Known:
     local: ValueSet | None
     limits: str
 
+    def own(self, family: int) -> list[int]:
+        """The host's addresses of one family, without loopback, as far as they are given."""
+        span = () if self.local is None else self.local.v6 if family == 6 else self.local.v4
+        return [low for low, high in span if low == high and not (family == 6 and low == 1)]
+
 
 class TableReader:
     """Every rule of a table; see iptables.rules.TableReader, whose members these are."""
@@ -61,6 +74,7 @@ class TableReader:
         self.file, self.table, self.known = file, table, known
         self.expressions = expressions(known.codes)
         self.uninterpretable: list[tuple[str, PolicyError]] = []
+        self.rewrites: dict[Source, Rewrite] = {}
         self.program: Program = {name: self._chain(chain) for name, chain in table.chains.items()}
 
     def _chain(self, chain: Chain) -> list[ChainRule]:
@@ -76,6 +90,8 @@ class TableReader:
                 self.uninterpretable += [(chain.name, error) for error in reader.unread]
             source = Source(self.file, words[0].line, obj)
             name = reader.comment or f"{chain.name}:{number}"
+            if reader.rewrite is not None:
+                self.rewrites[source] = reader.rewrite
             rules += [ChainRule(condition, verdict, name, source) for condition, verdict in verdicts]
         return rules
 
@@ -88,6 +104,7 @@ class _RuleReader:
         self.condition: Condition = TRUE
         self.unread: list[PolicyError] = []
         self.comment = ""
+        self.rewrite: Rewrite | None = None
 
     def error(self, message: str, hint: str = "") -> PolicyError:
         word = self.words[min(self.at, len(self.words) - 1)]
@@ -101,6 +118,8 @@ class _RuleReader:
             word = self.peek()
             if word in _VERDICT_WORDS:
                 verdict = self.verdict()
+                if word in _TRANSLATIONS:
+                    self.rewrite = self.translation(word)
                 return [] if verdict is None else [(self.condition, verdict)]
             if word in _SIDE_EFFECTS and not self.starts_match():
                 self.side_effect()
@@ -157,6 +176,25 @@ class _RuleReader:
                 raise self.error(f"table {self.reader.table.name} has no chain '{chain}'")
             return Jump(chain, goto=word == "goto")
         return _SIMPLE_VERDICTS[word]
+
+    def translation(self, word: str) -> Rewrite:
+        """``dnat [ip] to ADDRESS[:PORT]`` and its like; what is no plain address or port is not known."""
+        rest = [w.text for w in self.words[self.at :]]
+        to = rest[rest.index("to") + 1 :] if "to" in rest else []
+        text = to[0] if to else ""
+        family = 6 if "ip6" in rest[:1] or text.startswith("[") or text.count(":") > 1 else 4
+        target, option = _TRANSLATIONS[word]
+        extra = f"{option} {text.lstrip(':') if word in ('redirect', 'masquerade') else text}" if text else ""
+        known = self.reader.known
+        plain = len(to) <= 1 or not {"map", ".", "{"} & set(to)
+        try:
+            if plain and "prefix" not in rest:
+                return nat_rewrite(target, extra, TRUE, family, known.own(family), word in ("snat", "masquerade"))
+        except ValueError:
+            if text and text[0].isdigit():
+                raise self.error(f"'{text}' is no address and port") from None
+        outbound = word in ("snat", "masquerade")
+        return Rewrite({"src_ip": None, "sport": None} if outbound else {"dst_ip": None, "dport": None})
 
     def side_effect(self) -> None:
         self.at += 1
