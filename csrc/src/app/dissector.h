@@ -33,9 +33,10 @@ struct Datagram {
 };
 
 struct Payload {
-  Bytes here;   // of the direction that has just grown
-  Bytes there;  // TCP: of the other one
-  bool reply;   // here is what the responder sends
+  Bytes here;    // of the direction that has just grown
+  Bytes there;   // TCP: of the other one
+  size_t fresh;  // bytes at the end of `here` that were not there before
+  bool reply;    // here is what the responder sends
   Transport transport;
   uint16_t here_port, there_port;  // of the sender of `here`, and of the other one
   bool from_start;                 // TCP: the SYN of this direction was seen
@@ -61,7 +62,7 @@ struct Expectation {
 struct Findings {
   App app = App::unknown;
   bool done = false;    // nothing more to learn
-  bool follow = false;  // keep showing packets after the limits (FTP control), each by itself
+  bool follow = false;  // show packets beyond the limits as well, each by itself (FTP control)
   Attributes attributes;
   std::vector<Expectation> expectations;
 };

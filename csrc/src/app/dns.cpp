@@ -99,7 +99,7 @@ Answer dns_message(const Payload& p, Bytes message, Findings& out) {
   const unsigned opcode = flags >> 11 & 15, code = flags & 15;
   const bool on_port = p.on_port(53) || p.on_port(5353) || p.on_port(5355) || p.on_port(137);
   if (opcode > 8 || opcode == 3 || (flags & 0x40) != 0) return Answer::no;
-  if (questions > 16 || answers > 2048 || authorities > 512 || more > 512) return Answer::no;
+  if (questions > 128 || answers > 2048 || authorities > 512 || more > 512) return Answer::no;
   if (!response && answers != 0 && opcode == 0 && !on_port) return Answer::no;
   const auto keep_code = [&] {
     if (!response) return;

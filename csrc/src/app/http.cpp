@@ -35,7 +35,7 @@ bool is_token(std::string_view text) {
 
 // "HTTP/1.0", "HTTP/1.1", and what sloppy peers make of it
 bool is_version(std::string_view text) {
-  return text.size() == 8 && text.starts_with("HTTP/") && is_digit(text[5]) && text[6] == '.' && is_digit(text[7]);
+  return text.size() == 8 && (text.starts_with("HTTP/1.") || text.starts_with("HTTP/0.")) && is_digit(text[7]);
 }
 
 // Could this be the beginning of a request line of which the end has not come?
@@ -79,6 +79,13 @@ Message read_message(Bytes bytes) {
     if (space == std::string_view::npos || !is_token(line->substr(0, space))) return out;
     // A line without version is one of HTTP only with headers behind it.
     const bool versioned = last > space && is_version(line->substr(last + 1));
+    if (!versioned && (text.empty() || text == "\r\n") && line->starts_with("GET /") && last == space) {  // HTTP/0.9
+      out.answer = Answer::likely;
+      out.request = true;
+      out.method = "GET";
+      out.target = line->substr(4);
+      return out;
+    }
     if (!versioned && (!could_be_request(all) || !has_host_line(text))) return out;
     out.request = true;
     out.method = line->substr(0, space);
@@ -121,7 +128,7 @@ void keep(const Message& message, Attributes& out) {
     out.set(Attribute::http_path, message.target);
     out.set(Attribute::http_host, message.host.empty() ? host_of_target(message) : message.host);
     out.set(Attribute::user_agent, message.agent);
-  } else if (message.answer == Answer::yes) {
+  } else if (!message.status.empty()) {
     out.set(Attribute::http_status, message.status);
     out.set(Attribute::server_software, message.server);
   }
@@ -130,7 +137,7 @@ void keep(const Message& message, Attributes& out) {
 
 Answer http(const Payload& p, Findings& out) {
   const Message here = read_message(p.here);
-  if (here.answer != Answer::yes) return here.answer;
+  if (here.answer == Answer::no || here.answer == Answer::more) return here.answer;
   const Message there = p.there.empty() ? Message{} : read_message(p.there);
   const Message& request = here.request ? here : there;
   const Message& response = here.request ? there : here;
@@ -150,7 +157,7 @@ Answer http(const Payload& p, Findings& out) {
   } else {
     out.done = request.whole && response.whole && response.status != "100";
   }
-  return Answer::yes;
+  return here.answer;
 }
 
 // ---- HTTP/2
@@ -209,6 +216,7 @@ void read_frames(Bytes bytes, Attributes& out, size_t& n_frames) {
   constexpr uint8_t kData = 0, kHeaders = 1, kContinuation = 9, kEndHeaders = 4, kPadded = 8, kPriority = 32;
   constexpr size_t kMaxList = 16 << 10;
   HpackDecoder decoder;
+  if (begins_with_settings(bytes) != Answer::yes) decoder.forget_history();
   std::vector<uint8_t> block;
   Reader reader(bytes);
   for (Frame frame; (frame = read_frame(reader)).ok;) {
@@ -229,6 +237,29 @@ void read_frames(Bytes bytes, Attributes& out, size_t& n_frames) {
   }
 }
 
+// A HEADERS frame first: the connection was picked up later. Its block must decode to pseudo-headers.
+Answer begins_with_headers(Bytes bytes) {
+  Reader reader(bytes);
+  const uint32_t size = reader.u24();
+  const uint8_t type = reader.u8(), flags = reader.u8();
+  const uint32_t stream = reader.u32();
+  if (!reader.ok() || type != 1 || (flags & ~0x2d) != 0 || (flags & 4) == 0 || stream == 0 || stream >> 31 != 0) return Answer::no;
+  if (size == 0 || size > 16384) return Answer::no;
+  Reader body(reader.bytes(size));
+  if (!reader.ok()) return Answer::more;
+  const size_t padding = (flags & 8) != 0 ? body.u8() : 0;
+  if ((flags & 0x20) != 0) body.skip(5);
+  if (!body.ok() || padding >= body.left()) return Answer::no;
+  HpackDecoder decoder;
+  decoder.forget_history();
+  HeaderLines lines;
+  if (!decoder.decode(body.bytes(body.left() - padding), 16 << 10, lines).ok) return Answer::no;
+  const bool pseudo = std::any_of(lines.begin(), lines.end(), [](const auto& line) {
+    return line.first == ":method" || line.first == ":status" || line.first == ":path";
+  });
+  return pseudo ? Answer::yes : Answer::no;
+}
+
 Answer http2(const Payload& p, Findings& out) {
   const auto frames_of = [](Bytes bytes) {
     return bytes.size() >= kPreface.size() && begins(bytes, kPreface) ? bytes.subspan(kPreface.size()) : bytes;
@@ -236,6 +267,8 @@ Answer http2(const Payload& p, Findings& out) {
   Answer answer = Answer::no;
   if (could_begin(p.here, kPreface)) answer = begins(p.here, kPreface) ? Answer::yes : Answer::more;
   else answer = begins_with_settings(p.here);
+  if (answer == Answer::no) answer = begins_with_headers(p.here);
+  if (answer == Answer::no && out.app != App::unknown) answer = Answer::yes;
   if (answer != Answer::yes) return answer;
   out.app = App::http2;
   size_t n_frames = 0;
@@ -249,6 +282,44 @@ Answer http2(const Payload& p, Findings& out) {
     out.done = out.attributes.has(Attribute::http_status) && out.attributes.has(Attribute::http_path);
   }
   return Answer::yes;
+}
+
+// ---- WebSocket whose upgrade was not captured
+
+struct WsFrames {
+  bool fit = false, masked = false, text = false;
+};
+
+// Frames (RFC 6455, section 5.2) that fill `bytes` exactly, all masked or none.
+WsFrames websocket_frames(Bytes bytes) {
+  WsFrames out;
+  Reader reader(bytes);
+  size_t n = 0;
+  while (!reader.empty()) {
+    const uint8_t first = reader.u8(), second = reader.u8(), code = first & 15;
+    const bool masked = (second & 0x80) != 0;
+    if ((first & 0x70) != 0 || (code > 2 && (code < 8 || code > 10)) || (n != 0 && masked != out.masked)) return {};
+    uint64_t size = second & 0x7f;
+    if (size == 126) size = reader.u16();
+    else if (size == 127) size = reader.u64();
+    if (masked) reader.skip(4);
+    if (!reader.ok() || size > reader.left()) return {};
+    const std::string_view text = text_of(reader.bytes(static_cast<size_t>(size)));
+    out.masked = masked;
+    if (code == 1 && !masked && size > 3 && is_plain_text(text)) out.text = true;
+    ++n;
+  }
+  out.fit = reader.ok() && n != 0;
+  return out;
+}
+
+Answer websocket(const Payload& p, Findings& out) {
+  if (p.from_start) return Answer::no;
+  const WsFrames here = websocket_frames(p.here), there = p.there.empty() ? WsFrames{} : websocket_frames(p.there);
+  if (!here.fit) return Answer::no;
+  out.app = App::websocket;
+  // Only clients mask.
+  return there.fit && here.masked != there.masked && (here.text || there.text) ? Answer::yes : Answer::more;
 }
 
 // ---- on UDP
@@ -281,6 +352,7 @@ void add_http(Registry& registry) {
   const FirstBytes start = letters() + bytes_of("\r");
   registry.push_back({App::http2, kTcp, bytes_of(std::string_view("P\0", 2)), &http2});
   registry.push_back({App::http, kTcp, start, &http});
+  registry.push_back({App::websocket, kTcp, byte_range(0, 10) + byte_range(0x80, 0x8a), &websocket});
   registry.push_back({App::ssdp, kUdp, bytes_of("MNH"), &ssdp});
   registry.push_back({App::wsd, kUdp, bytes_of("<"), &ws_discovery});
 }

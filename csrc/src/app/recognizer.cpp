@@ -40,14 +40,19 @@ struct Recognizer::State {
   uint8_t n_payloads[2] = {};
   uint8_t n_duplicates[2] = {};
   bool from_start[2] = {};
+  size_t n_known[2] = {};  // bytes that the dissectors have seen
   std::bitset<128> rejected[2];
   TcpStream stream[2] = {TcpStream(kMaxBytes), TcpStream(kMaxBytes)};
   std::vector<Datagram> history;
   size_t history_bytes = 0;
+  // A fragmented datagram as far as it has come in order.
+  std::vector<uint8_t> joined;
+  uint32_t joined_id = 0;
+  bool joined_reply = false;
   size_t accounted = 0;
   Findings findings;
 
-  size_t held_bytes() const { return stream[0].held_bytes() + stream[1].held_bytes() + history_bytes; }
+  size_t held_bytes() const { return stream[0].held_bytes() + stream[1].held_bytes() + history_bytes + joined.size(); }
 };
 
 Recognizer::Recognizer(AppOptions options) : options_(std::move(options)) {
@@ -78,8 +83,9 @@ Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
       if (found == expected_.end()) continue;
       row.app = static_cast<uint16_t>(found->second);
       row.app_how = static_cast<uint8_t>(AppHow::related);
+      const bool announced_only = found->second == App::ftp_data || found->second == App::tftp;
       expected_.erase(found);
-      return 0;
+      return announced_only ? 0 : kBoth;
     }
   }
   return kBoth;
@@ -101,7 +107,10 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
   }
   State& state = *slot.state;
   if ((state.open & direction) == 0) return state.open;
-  const Bytes segment(record.data + packet.payload_offset, packet.payload_length);
+  Bytes segment(record.data + packet.payload_offset, packet.payload_length);
+  const bool later_fragment = packet.has_sparse && packet.fragment_offset != 0;
+  if (packet.is_fragment() && !join(state, packet, segment, reply)) return state.open;
+  if (later_fragment) segment = state.joined;
   const bool tcp = state.transport == 0;
   TcpStream& stream = state.stream[reply];
   if (tcp && !state.follow) {
@@ -116,30 +125,33 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
       return state.open;
     }
   }
-  ++state.n_payloads[reply];
+  if (!later_fragment) ++state.n_payloads[reply];
+  const size_t known = std::exchange(state.n_known[reply], stream.bytes().size());
   const Payload payload{.here = tcp && !state.follow ? stream.bytes() : segment,
                         .there = tcp && !state.follow ? state.stream[!reply].bytes() : Bytes{},
+                        .fresh = tcp && !state.follow ? stream.bytes().size() - known : segment.size(),
                         .reply = reply,
                         .transport = static_cast<Transport>(1 << state.transport),
-                        .here_port = packet.sport,
-                        .there_port = packet.dport,
+                        .here_port = reply ? row.dport : row.sport,
+                        .there_port = reply ? row.sport : row.dport,
                         .from_start = state.from_start[reply],
-                        .whole = record.captured >= record.length && !packet.is_fragment(),
+                        .whole = record.captured >= record.length && (!packet.is_fragment() || packet.more_fragments == 0),
                         .multicast = is_multicast(packet.dst_ip, packet.ip_ver),
                         .history = state.history};
   const Open before = state.open;
   dispatch(state, row, payload);
   expect(payload, row, state.findings.expectations);
-  if (state.findings.follow && !state.follow) {
-    // From here on each packet by itself: the lines of a control channel are short.
-    state.follow = true;
-    for (TcpStream& s : state.stream) s.close();
-  }
   Open closing = state.findings.done ? kBoth : static_cast<Open>(before & ~state.open);
   if (!state.follow) {
     const bool full = tcp ? stream.lost() || stream.bytes().size() >= kMaxBytes : state.history_bytes >= kMaxBytes;
     if (state.n_payloads[reply] >= kMaxPayloads || full) closing |= direction;
-    if (!tcp && closing == 0) {
+    if (closing != 0 && state.findings.follow && !state.findings.done) {
+      // From here on each packet by itself: the lines of a control channel are short.
+      state.follow = true;
+      for (TcpStream& s : state.stream) s.close();
+      closing = 0;
+    }
+    if (!tcp && closing == 0 && !later_fragment) {
       state.history.push_back({reply, {segment.begin(), segment.end()}});
       state.history_bytes += segment.size();
     }
@@ -148,6 +160,23 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
   if (closing != 0) return close(slot, row, closing);
   account(slot, number);
   return slot.state ? slot.state->open : 0;
+}
+
+// Puts a fragment behind those that came before it. False for one that does not follow, or without a first one.
+bool Recognizer::join(State& state, const Packet& packet, Bytes data, bool reply) {
+  constexpr uint32_t kUdpHeader = 8;
+  if (state.transport != 1) return false;
+  if (packet.fragment_offset == 0) {
+    state.joined.assign(data.begin(), data.end());
+    state.joined_id = packet.fragment_id;
+    state.joined_reply = reply;
+    return true;
+  }
+  const bool follows = !state.joined.empty() && state.joined_id == packet.fragment_id && state.joined_reply == reply &&
+                       packet.fragment_offset == state.joined.size() + kUdpHeader;
+  if (!follows || data.size() > kMaxBytes - std::min<size_t>(kMaxBytes, state.joined.size())) return false;
+  state.joined.insert(state.joined.end(), data.begin(), data.end());
+  return true;
 }
 
 // Asks the dissectors; a TCP direction that none of them wants is closed.
@@ -187,7 +216,7 @@ Recognizer::Open Recognizer::dispatch(State& state, FlowRow& row, const Payload&
         }
         if (state.likely == kNone) state.likely = static_cast<int>(i);
       }
-      if (answer == Answer::no) state.rejected[payload.reply].set(i);
+      if (answer == Answer::no && payload.whole) state.rejected[payload.reply].set(i);
       wanted = wanted || answer != Answer::no;
     }
   }
@@ -242,7 +271,7 @@ void Recognizer::expect(const Payload& payload, const FlowRow& row, std::vector<
     const bool of_initiator = expectation.of_receiver == payload.reply;
     const U128 address = expectation.address.value_or(of_initiator ? row.src_ip : row.dst_ip);
     const FlowKey key = make_key(address, {}, expectation.port, 0, expectation.proto, row.ip_ver).key;
-    if (!expected_.insert_or_assign(key, expectation.app).second) continue;
+    if (expectation.port == 0 || !expected_.insert_or_assign(key, expectation.app).second) continue;
     expected_order_.push_back(key);
     if (expected_order_.size() > kMaxExpected) {
       expected_.erase(expected_order_.front());
@@ -305,6 +334,8 @@ void Recognizer::give_up_oldest() {
   state.history.clear();
   state.history.shrink_to_fit();
   state.history_bytes = 0;
+  state.joined.clear();
+  state.joined.shrink_to_fit();
   for (TcpStream& stream : state.stream) stream.close();
   state.open = 0;  // inspect() tells the flow table at the next packet
 }

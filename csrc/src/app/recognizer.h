@@ -54,6 +54,7 @@ class Recognizer {
     Attributes attributes;
   };
 
+  static bool join(State& state, const Packet& packet, Bytes data, bool reply);
   Open dispatch(State& state, FlowRow& row, const Payload& payload);
   bool apply_signatures(const State& state, FlowRow& row, const Payload& payload) const;
   void apply_host_signatures(const Attributes& attributes, FlowRow& row) const;

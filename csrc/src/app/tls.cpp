@@ -130,6 +130,8 @@ bool read_dtls_datagram(Bytes bytes, std::vector<Message>& messages, bool& hands
   return records != 0;
 }
 
+}  // namespace
+
 Answer dtls(const Payload& p, Findings& out) {
   std::vector<Message> messages;
   bool handshake = false, before = false;
@@ -150,8 +152,6 @@ Answer dtls(const Payload& p, Findings& out) {
   }
   return handshake || before || known ? Answer::yes : Answer::likely;
 }
-
-}  // namespace
 
 TlsProgress read_tls_stream(Bytes bytes, Attributes& out) {
   TlsProgress progress;

@@ -200,7 +200,7 @@ void FlowTable::Impl::packet(const Packet& packet, const Record& record, const P
 
 // To the recognizer. Before count(), so that the sequence number that was expected is known.
 void FlowTable::Impl::show_payload(uint32_t slot, const Packet& packet, const Record& record, bool reply) {
-  if (record.data == nullptr || (packet.has(Field::fragment) && packet.fragment != 0)) return;
+  if (record.data == nullptr) return;
   HotFlow& flow = slots_.hot(slot);
   const bool picked_up = (flow.notes & kNotePickedUp) != 0 && (flow.tcp_flags_or[reply] & kSyn) == 0;
   flow.app_open = apps_->inspect(slot, slots_.cold(slot).row, packet, record, reply,

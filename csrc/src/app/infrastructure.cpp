@@ -1,0 +1,242 @@
+// What keeps a network running: NTP, DHCP, syslog, TFTP, flow export, routing protocols, GTP control, Wake-on-LAN.
+//
+// Source  RFC 5905; 951, 2131; 8415; 3164, 5424, 6587; 1350, 2347; 3954; 7011; sFlow version 5; 1058, 2453, 2080; 4271;
+//         2281; 5880; 3GPP TS 29.060, 29.274
+#include "app/dissectors.h"
+#include "app/text.h"
+
+namespace meshsieve::app {
+
+namespace {
+
+Answer found(App app, Findings& out) {
+  out.app = app;
+  out.done = true;
+  return Answer::yes;
+}
+
+Answer ntp(const Payload& p, Findings& out) {
+  const uint8_t first = p.here[0], version = first >> 3 & 7, mode = first & 7;
+  if (!p.on_port(123) || version < 1 || version > 4) return Answer::no;
+  out.attributes.set(Attribute::protocol_version, std::to_string(version));
+  if (mode >= 6) return p.here.size() >= 8 ? found(App::ntp, out) : Answer::no;  // control and private messages
+  if (p.here.size() < 48 || p.here[1] > 16 + 1) return Answer::no;
+  return found(App::ntp, out);
+}
+
+Answer dhcp(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  const uint8_t operation = reader.u8(), hardware = reader.u8(), size = reader.u8(), hops = reader.u8();
+  reader.skip(232);
+  const bool ports = p.on_port(67) || p.on_port(68);
+  if (!reader.ok() || operation < 1 || operation > 2 || hardware == 0 || size > 16 || hops > 16) {
+    return p.here.size() < 236 && !p.whole && ports && operation <= 2 ? found(App::dhcp, out) : Answer::no;
+  }
+  const bool cookie = reader.u32() == 0x63825363;
+  return cookie || ports ? found(App::dhcp, out) : Answer::no;
+}
+
+Answer dhcpv6(const Payload& p, Findings& out) {
+  if (!p.on_port(546) && !p.on_port(547)) return Answer::no;
+  Reader reader(p.here);
+  const uint8_t type = reader.u8();
+  const bool relay = type == 12 || type == 13;
+  reader.skip(relay ? 33 : 3);
+  if (!reader.ok() || type == 0 || type > 36) return Answer::no;
+  while (reader.left() >= 4) {
+    reader.skip(2);
+    reader.skip(reader.u16());
+  }
+  if (!reader.ok() && p.whole) return Answer::no;
+  return found(App::dhcpv6, out);
+}
+
+// ---- syslog
+
+bool has_rfc3164_time(std::string_view text) {
+  constexpr std::string_view kMonths = "JanFebMarAprMayJunJulAugSepOctNovDec";
+  if (text.size() < 15) return false;
+  const size_t month = kMonths.find(text.substr(0, 3));
+  return month != std::string_view::npos && month % 3 == 0 && text[3] == ' ' && text[6] == ' ' && text[9] == ':' && text[12] == ':';
+}
+
+Answer syslog_message(std::string_view text, const Payload& p, Findings& out) {
+  if (text.size() < 3 || text[0] != '<') return Answer::no;
+  const size_t end = text.find('>');
+  if (end == std::string_view::npos || end > 4) return Answer::no;
+  const auto priority = number(text.substr(1, end - 1), 3);
+  if (!priority || *priority > 191) return Answer::no;
+  const std::string_view behind = text.substr(end + 1);
+  const bool rfc5424 = behind.starts_with("1 ") && behind.size() > 6 && (is_digit(behind[2]) || behind[2] == '-');
+  if (rfc5424) out.attributes.set(Attribute::protocol_version, "RFC 5424");
+  out.app = App::syslog;
+  if (rfc5424 || has_rfc3164_time(behind) || p.on_port(514)) return found(App::syslog, out);
+  return is_plain_text(behind.substr(0, 32)) ? Answer::likely : Answer::no;
+}
+
+Answer syslog(const Payload& p, Findings& out) {
+  std::string_view text = text_of(p.here);
+  if (p.tcp() && is_digit(text[0])) {  // RFC 6587: the message's length, a blank
+    const std::string_view count = word(text, " ");
+    if (count.size() == text.size()) return text.size() < 6 ? Answer::more : Answer::no;
+    if (!number(count, 5)) return Answer::no;
+    text.remove_prefix(count.size() + 1);
+    if (text.size() < 20) return text.empty() || text[0] == '<' ? Answer::more : Answer::no;
+  }
+  return syslog_message(text, p, out);
+}
+
+// ---- TFTP
+
+Answer tftp(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  const uint16_t code = reader.u16();
+  if (!reader.ok()) return Answer::no;
+  const std::string_view text = text_of(reader.rest());
+  if (code == 1 || code == 2) {
+    const size_t name_end = text.find('\0');
+    if (name_end == std::string_view::npos || name_end == 0 || !is_plain_text(text.substr(0, name_end))) return Answer::no;
+    const std::string_view mode = word(text.substr(name_end + 1), std::string_view("\0", 1));
+    if (!equals_nocase(mode, "octet") && !equals_nocase(mode, "netascii") && !equals_nocase(mode, "mail")) return Answer::no;
+    out.attributes.set(Attribute::service, text.substr(0, name_end));
+    // The answer comes from another port of the server.
+    out.expectations.push_back({{}, false, p.here_port, 17, App::tftp});
+    out.app = App::tftp;
+    return Answer::yes;
+  }
+  // A block and its acknowledgement, in opposite directions.
+  if ((code != 3 && code != 4) || p.here.size() > 65468 || (code == 4 && p.here.size() != 4)) return Answer::no;
+  const uint16_t block = reader.u16();
+  for (const Datagram& earlier : p.history) {
+    Reader other(earlier.bytes);
+    const uint16_t other_code = other.u16(), other_block = other.u16();
+    if (other.ok() && earlier.reply != p.reply && other_code == 7 - code && other_block + 1u - (code == 4 ? 1 : 0) == block) {
+      out.app = App::tftp;
+      return Answer::yes;
+    }
+  }
+  out.app = App::tftp;
+  return p.on_port(69) ? Answer::likely : Answer::more;
+}
+
+// ---- flow export
+
+Answer netflow(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  const uint16_t version = reader.u16(), count = reader.u16();
+  if (!reader.ok()) return Answer::no;
+  const size_t size = p.here.size();
+  const auto exact = [&](size_t header, size_t record) { return count >= 1 && count <= 60 && (size == header + count * record || !p.whole); };
+  bool fits = false;
+  switch (version) {
+    case 1: fits = count <= 30 && exact(16, 52); break;
+    case 5: fits = count <= 30 && exact(24, 48); break;
+    case 7: fits = count <= 30 && exact(24, 52); break;
+    case 9: {
+      reader.skip(16);
+      const uint16_t set = reader.u16(), set_size = reader.u16();
+      fits = reader.ok() && count >= 1 && (set <= 1 || set >= 256) && set_size >= 4 && (set_size <= size - 20 || !p.whole);
+      break;
+    }
+    case 10: {
+      reader.skip(12);
+      const uint16_t set = reader.u16(), set_size = reader.u16();
+      fits = count == size && ((set >= 2 && set <= 3) || set >= 256) && (size == 16 || (reader.ok() && set_size >= 4 && set_size <= size - 16));
+      break;
+    }
+    default: break;
+  }
+  if (!fits) return Answer::no;
+  out.attributes.set(Attribute::protocol_version, std::to_string(version));
+  return found(version == 10 ? App::ipfix : App::netflow, out);
+}
+
+Answer sflow(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  const uint32_t version = reader.u32(), family = reader.u32();
+  reader.skip(family == 2 ? 16 : 4);
+  reader.skip(12);
+  const uint32_t samples = reader.u32(), kind = reader.u32();
+  if (!reader.ok() || (version != 5 && version != 4 && version != 2) || family < 1 || family > 2) return Answer::no;
+  if (samples == 0 || samples > 500 || (kind & 0xfff) > 5 || (kind & 0xfff) == 0) return Answer::no;
+  return found(App::sflow, out);
+}
+
+// ---- routing
+
+Answer rip(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  const uint8_t command = reader.u8(), version = reader.u8();
+  const uint16_t zero = reader.u16();
+  if (!reader.ok() || (!p.on_port(520) && !p.on_port(521)) || command < 1 || command > 6 || version < 1 || version > 2) return Answer::no;
+  if (reader.left() % 20 != 0 || reader.empty() || (version == 1 && zero != 0)) return Answer::no;
+  return found(App::rip, out);
+}
+
+Answer bgp(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  for (const uint8_t byte : reader.up_to(16)) {
+    if (byte != 0xff) return Answer::no;
+  }
+  const uint16_t size = reader.u16();
+  const uint8_t type = reader.u8();
+  if (!reader.ok()) return Answer::more;
+  if (size < 19 || size > 4096 || type < 1 || type > 5) return Answer::no;
+  return found(App::bgp, out);
+}
+
+Answer hsrp(const Payload& p, Findings& out) {
+  if (!p.on_port(1985) || p.here.size() < 20) return Answer::no;
+  const bool first = p.here[0] == 0 && p.here[1] <= 3, second = p.here[0] == 1 && p.here[1] >= 40;
+  return first || second ? found(App::hsrp, out) : Answer::no;
+}
+
+Answer bfd(const Payload& p, Findings& out) {
+  const bool port = p.on_port(3784) || p.on_port(3785) || p.on_port(4784);
+  if (!port || p.here.size() < 24 || p.here[0] >> 5 != 1 || p.here[3] < 24 || p.here[3] > p.here.size()) return Answer::no;
+  return found(App::bfd, out);
+}
+
+Answer gtp_control(const Payload& p, Findings& out) {
+  if (!p.on_port(2123)) return Answer::no;
+  Reader reader(p.here);
+  const uint8_t first = reader.u8();
+  reader.skip(1);
+  const uint16_t size = reader.u16();
+  const uint8_t version = first >> 5;
+  const size_t header = version == 2 ? 4 : 8;
+  if (!reader.ok() || version < 1 || version > 2 || p.here.size() < header || (p.whole && size != p.here.size() - header)) return Answer::no;
+  return found(App::gtp, out);
+}
+
+Answer wake_on_lan(const Payload& p, Findings& out) {
+  if (p.here.size() < 102) return Answer::no;
+  for (size_t i = 0; i < 6; ++i) {
+    if (p.here[i] != 0xff) return Answer::no;
+  }
+  for (size_t i = 12; i < 102; ++i) {
+    if (p.here[i] != p.here[6 + i % 6]) return Answer::no;
+  }
+  return found(App::wol, out);
+}
+
+}  // namespace
+
+void add_infrastructure(Registry& registry) {
+  registry.push_back({App::ntp, kUdp, any_byte(), &ntp});
+  registry.push_back({App::dhcp, kUdp, byte_range(1, 2), &dhcp});
+  registry.push_back({App::dhcpv6, kUdp, byte_range(1, 36), &dhcpv6});
+  registry.push_back({App::syslog, kUdp, bytes_of("<"), &syslog});
+  registry.push_back({App::syslog, kTcp, bytes_of("<123456789"), &syslog});
+  registry.push_back({App::netflow, kUdp, byte_range(0, 0), &netflow});
+  registry.push_back({App::sflow, kUdp, byte_range(0, 0), &sflow});
+  registry.push_back({App::rip, kUdp, byte_range(1, 6), &rip});
+  registry.push_back({App::bgp, kTcp, byte_range(0xff, 0xff), &bgp});
+  registry.push_back({App::hsrp, kUdp, byte_range(0, 1), &hsrp});
+  registry.push_back({App::bfd, kUdp, byte_range(0x20, 0x3f), &bfd});
+  registry.push_back({App::gtp, kUdp, byte_range(0x20, 0x5f), &gtp_control});
+  registry.push_back({App::wol, kUdp, byte_range(0xff, 0xff), &wake_on_lan});
+  registry.push_back({App::tftp, kUdp, byte_range(0, 0), &tftp});
+}
+
+}  // namespace meshsieve::app

@@ -1,0 +1,186 @@
+// Private networks and tunnels: WireGuard, OpenVPN, IKE and ESP in UDP, L2TP, PPTP; and outer flows of VXLAN, GENEVE, Teredo
+// and GTP-U where the decoder found nothing inside that it reads.
+//
+// Source  wireguard.com/protocol; draft-openvpn-wire-protocol; RFC 7296, 2408, 3948; 2661; 2637; 7348; 8926; 4380;
+//         3GPP TS 29.281
+#include "app/dissectors.h"
+
+namespace meshsieve::app {
+
+namespace {
+
+Answer found(App app, Findings& out) {
+  out.app = app;
+  out.done = true;
+  return Answer::yes;
+}
+
+Answer wireguard(const Payload& p, Findings& out) {
+  const size_t size = p.here.size();
+  if (size < 32 || p.here[1] != 0 || p.here[2] != 0 || p.here[3] != 0) return Answer::no;
+  out.app = App::wireguard;
+  switch (p.here[0]) {
+    case 1: return size == 148 ? found(App::wireguard, out) : Answer::no;
+    case 2: return size == 92 ? found(App::wireguard, out) : Answer::no;
+    case 3: return size == 64 ? found(App::wireguard, out) : Answer::no;
+    case 4: {  // data: receiver, a counter, multiples of 16 bytes
+      Reader reader(p.here);
+      reader.skip(8);
+      if (size % 16 != 0 || reader.le64() > uint64_t{1} << 40) return Answer::no;
+      return Answer::likely;
+    }
+    default: return Answer::no;
+  }
+}
+
+// ---- OpenVPN
+
+constexpr uint8_t kClientReset1 = 1, kServerReset1 = 2, kControl = 4, kAck = 5, kClientReset2 = 7, kServerReset2 = 8,
+                  kClientReset3 = 10;
+
+bool contains(Bytes bytes, Bytes part) {
+  return std::search(bytes.begin(), bytes.end(), part.begin(), part.end()) != bytes.end();
+}
+
+Answer openvpn_packet(Bytes packet, const Payload& p, Findings& out) {
+  if (packet.size() < 14) return Answer::no;
+  const uint8_t code = packet[0] >> 3, key = packet[0] & 7;
+  const bool client = code == kClientReset1 || code == kClientReset2 || code == kClientReset3;
+  const bool server = code == kServerReset1 || code == kServerReset2;
+  const bool control = code == kControl || code == kAck;
+  if (code == 0 || code > 11 || ((client || server) && key != 0)) return Answer::no;
+  out.app = App::openvpn;
+  // Every control packet of one side names, after it was answered, the other side's session.
+  for (const Datagram& earlier : p.history) {
+    if (earlier.reply == p.reply || earlier.bytes.size() < 9) continue;
+    const uint8_t other = earlier.bytes[0] >> 3;
+    if (other == 0 || other > 11 || other == 6 || other == 9) continue;
+    if ((server || control || client) && contains(packet.subspan(9), Bytes(earlier.bytes).subspan(1, 8))) return found(App::openvpn, out);
+  }
+  // Without tls-auth a reset has no acknowledgements and packet number 0.
+  const bool bare = client && packet.size() == 14 && packet[9] == 0 && packet[10] == 0 && packet[11] == 0 && packet[12] == 0;
+  if (bare && packet[13] == 0) return found(App::openvpn, out);
+  // The server's answer: one acknowledgement, of packet 0, the client's session, its own packet 0.
+  const auto zeros = [&](size_t at) { return (packet[at] | packet[at + 1] | packet[at + 2] | packet[at + 3]) == 0; };
+  if (server && packet.size() == 26 && packet[9] == 1 && zeros(10) && zeros(22)) return found(App::openvpn, out);
+  if (client && packet.size() <= 110 && packet.size() >= 34) return p.on_port(1194) ? found(App::openvpn, out) : Answer::likely;
+  if (control || server || client) return p.on_port(1194) ? Answer::likely : Answer::more;
+  return p.on_port(1194) ? Answer::likely : Answer::no;  // data
+}
+
+Answer openvpn(const Payload& p, Findings& out) {
+  if (p.udp()) return openvpn_packet(p.here, p, out);
+  Reader reader(p.here);
+  const uint16_t size = reader.u16();
+  if (!reader.ok()) return Answer::more;
+  if (size < 14 || size > 2048) return Answer::no;
+  const Bytes packet = reader.bytes(size);
+  if (!reader.ok()) return Answer::more;
+  const uint8_t code = packet[0] >> 3;
+  if (code == kServerReset2 || code == kServerReset1) {
+    Reader other(p.there);
+    const Bytes client = other.bytes(other.u16());
+    if (other.ok() && client.size() >= 9 && contains(packet.subspan(9), client.subspan(1, 8))) return found(App::openvpn, out);
+  }
+  const Answer answer = openvpn_packet(packet, p, out);
+  const bool client = code == kClientReset2 || code == kClientReset1 || code == kClientReset3;
+  return answer == Answer::likely && !client ? Answer::no : answer;
+}
+
+// ---- IPsec
+
+Answer ike(Bytes bytes, Findings& out) {
+  Reader reader(bytes);
+  const uint64_t initiator = reader.u64();
+  reader.skip(8);
+  const uint8_t next = reader.u8(), version = reader.u8(), exchange = reader.u8(), flags = reader.u8();
+  reader.skip(4);
+  const uint32_t size = reader.u32();
+  if (!reader.ok() || initiator == 0 || (version != 0x10 && version != 0x20) || (flags & 0xc0) != 0) return Answer::no;
+  const bool first = version == 0x10 && (exchange <= 6 || (exchange >= 32 && exchange <= 34)) && exchange != 0;
+  const bool second = version == 0x20 && exchange >= 34 && exchange <= 43;
+  if ((!first && !second) || size < 28 || size > 65535 || (next > 21 && next < 33) || next > 55) return Answer::no;
+  out.attributes.set(Attribute::protocol_version, version == 0x10 ? "IKEv1" : "IKEv2");
+  return found(App::ipsec, out);
+}
+
+Answer ipsec(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  if (p.on_port(4500)) {
+    if (p.here.size() == 1 && p.here[0] == 0xff) {
+      out.app = App::ipsec;
+      return Answer::likely;
+    }
+    if (reader.u32() == 0 && reader.ok()) return ike(reader.rest(), out);
+    if (p.here.size() < 20) return Answer::no;
+    out.app = App::ipsec;
+    return Answer::likely;  // ESP
+  }
+  return ike(p.here, out);
+}
+
+// ---- L2TP and PPTP
+
+Answer l2tp(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  const uint16_t flags = reader.u16(), size = reader.u16();
+  if (!reader.ok() || (flags & 0x0f) < 2 || (flags & 0x0f) > 3) return Answer::no;
+  if ((flags & 0xc800) == 0xc800) return size >= 12 && (size == p.here.size() || !p.whole) ? found(App::l2tp, out) : Answer::no;
+  out.app = App::l2tp;
+  return p.on_port(1701) && (flags & 0x30f0) == 0 ? Answer::likely : Answer::no;
+}
+
+Answer pptp(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  const uint16_t size = reader.u16(), type = reader.u16();
+  const uint32_t magic = reader.u32();
+  if (!reader.ok()) return Answer::more;
+  if (size < 16 || size > 220 || type != 1 || magic != 0x1a2b3c4d) return Answer::no;
+  return found(App::pptp, out);
+}
+
+// ---- outer flows
+
+Answer outer(const Payload& p, Findings& out) {
+  Reader reader(p.here);
+  const uint8_t first = reader.u8(), second = reader.u8();
+  if (p.on_port(4789) || p.on_port(8472)) {
+    reader.skip(5);
+    return p.here.size() >= 8 && (first & 0x08) != 0 && p.here[7] == 0 ? found(App::vxlan, out) : Answer::no;
+  }
+  if (p.on_port(6081)) return p.here.size() >= 8 && first >> 6 == 0 && (second & 0x3f) == 0 ? found(App::geneve, out) : Answer::no;
+  if (p.on_port(2152)) {
+    const uint16_t size = reader.u16();
+    const bool known = second == 1 || second == 2 || second == 26 || second == 31 || second == 254 || second == 255;
+    return reader.ok() && (first & 0xf0) == 0x30 && known && size <= p.here.size() - 4 ? found(App::gtp_u, out) : Answer::no;
+  }
+  if (p.on_port(3544)) {  // IPv6, or an indicator before it
+    const bool indicator = first == 0 && second <= 1;
+    return indicator || first >> 4 == 6 ? found(App::teredo, out) : Answer::no;
+  }
+  // Between clients Teredo has no port: IPv6 that fills the datagram, from or to 2001:0::/32.
+  if (first >> 4 != 6 || p.here.size() < 40) return Answer::no;
+  Reader header(p.here);
+  header.skip(4);
+  const uint16_t size = header.u16();
+  header.skip(2);
+  const uint32_t source = header.u32();
+  header.skip(12);
+  const uint32_t destination = header.u32();
+  const bool ours = source == 0x20010000 || destination == 0x20010000;
+  return ours && size + size_t{40} == p.here.size() ? found(App::teredo, out) : Answer::no;
+}
+
+}  // namespace
+
+void add_tunnels(Registry& registry) {
+  registry.push_back({App::wireguard, kUdp, byte_range(1, 4), &wireguard});
+  registry.push_back({App::ipsec, kUdp, any_byte(), &ipsec});
+  registry.push_back({App::l2tp, kUdp, any_byte(), &l2tp});
+  registry.push_back({App::pptp, kTcp, byte_range(0, 0), &pptp});
+  registry.push_back({App::openvpn, kUdp, byte_range(0x08, 0x5f), &openvpn});
+  registry.push_back({App::openvpn, kTcp, byte_range(0, 8), &openvpn});
+  registry.push_back({App::vxlan, kUdp, any_byte(), &outer});
+}
+
+}  // namespace meshsieve::app
