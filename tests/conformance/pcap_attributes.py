@@ -4,8 +4,8 @@ Truth: ``truth`` of a flow in ``expected.json``, lists of what each tool saw in 
 each kind, so ours must be *among* theirs; where ours is absent and theirs is not, the case is undecided.
 
 Left out, with their reasons:
-  JA4 of nDPI at that commit where only the destination or the ALPN differs: it writes "d" without a server name as well,
-  and the first two characters of the protocol; the specification says "i", and the first and the last.
+  JA4 of nDPI at that commit where only the destination or the ALPN differs: it writes "d" without a server name as
+  well, and the first two characters of the protocol; the specification says "i", and the first and the last.
 """
 
 from __future__ import annotations
