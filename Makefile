@@ -13,7 +13,7 @@ export PIP_NO_INPUT := 1
 NATIVE := $(shell find csrc src/meshsieve/_bindings -name '*.cpp' -o -name '*.h' -o -name '*.def') \
           $(wildcard src/meshsieve/_fast*.pyx src/meshsieve/_fast*.pxd) setup.py
 
-.PHONY: demo test bench docs lint build clean
+.PHONY: demo test bench fuzz docs lint build clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/built
@@ -24,6 +24,11 @@ test: $(VENV)/built $(VENV)/dev
 
 bench: $(VENV)/built $(VENV)/dev $(VENV)/bench
 	$(BIN)/python -m benches packets --quick
+
+# FUZZ_SECONDS=600 make fuzz    ten minutes a target
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/built $(VENV)/dev
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/built $(VENV)/dev
 	$(BIN)/ruff check .

@@ -86,7 +86,11 @@ Message read_message(Bytes bytes) {
       out.target = line->substr(4);
       return out;
     }
-    if (!versioned && (!could_be_request(all) || !has_host_line(text))) return out;
+    if (!versioned && (!could_be_request(all) || !has_host_line(text))) {
+      const bool over = all.find("\n\n") != std::string_view::npos || all.find("\n\r\n") != std::string_view::npos;
+      if (could_be_request(all) && !over) out.answer = Answer::more;
+      return out;
+    }
     out.request = true;
     out.method = line->substr(0, space);
     out.target = trimmed(versioned ? line->substr(space + 1, last - space - 1) : word(line->substr(space + 1), " "));

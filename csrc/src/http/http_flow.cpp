@@ -214,7 +214,7 @@ bool HttpFlow::take_head(int direction, int64_t now_ns) {
   d.stream.consume(size);
   d.scanned = 0;
   d.begun_ns = kNoTime;
-  return true;
+  return !again_;  // behind a change of the protocol the client speaks first
 }
 
 void HttpFlow::request_head(Direction& d, Bytes bytes, int64_t now_ns) {

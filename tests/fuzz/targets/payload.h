@@ -1,0 +1,92 @@
+// First payload of a flow through the flow table and the recognition of applications. Oracle: cutting what TCP carries
+// into two segments, in either order, changes neither application nor attributes.
+#pragma once
+
+#include <string>
+
+#include "fuzz.h"
+#include "meshsieve/flow_table.h"
+
+struct Recognised {
+  uint16_t app = 0;
+  std::vector<std::string> attributes;
+  bool operator==(const Recognised&) const = default;
+};
+
+class OneFlow {
+ public:
+  OneFlow(uint8_t proto, uint16_t port) : table_(options()), batch_(1) {
+    packet_.src_ip = {0, 1};
+    packet_.dst_ip = {0, 2};
+    packet_.sport = 40000;
+    packet_.dport = port;
+    packet_.proto = proto;
+    packet_.ip_ver = 4;
+    for (const auto field : {meshsieve::Field::src_ip, meshsieve::Field::dst_ip, meshsieve::Field::sport,
+                             meshsieve::Field::dport, meshsieve::Field::proto, meshsieve::Field::ip_ver}) {
+      packet_.present |= bit_of(field);
+    }
+    if (proto != 6) return;
+    packet_.present |= bit_of(meshsieve::Field::tcp_flags);
+    packet_.tcp_flags = 2;
+    packet_.tcp_seq = kSeq - 1;
+    say({});
+    packet_.tcp_flags = 16;
+  }
+
+  void say(Bytes payload, size_t offset = 0) {
+    meshsieve::Record record;
+    record.data = payload.data();
+    record.captured = record.length = static_cast<uint32_t>(payload.size());
+    record.time_ns = ++time_ns_;
+    if (packet_.tcp_flags != 2) packet_.tcp_seq = kSeq + static_cast<uint32_t>(offset);
+    packet_.payload_length = record.captured;
+    batch_.clear();
+    batch_.append(record, packet_);
+    table_.update(&packet_, &record, 1, batch_, 0);
+  }
+
+  Recognised finish() {
+    table_.finish();
+    const auto flows = table_.take_finished();
+    Recognised out;
+    out.app = flows->app[0];
+    for (const auto& column : flows->attributes) {
+      const int32_t text = column.empty() ? -1 : column[0];
+      out.attributes.push_back(text < 0 ? "" : flows->texts[static_cast<size_t>(text)]);
+    }
+    return out;
+  }
+
+ private:
+  static meshsieve::FlowOptions options() {
+    meshsieve::FlowOptions out;
+    out.apps.enabled = true;
+    return out;
+  }
+  static constexpr uint32_t kSeq = 0xfffffff0;
+  meshsieve::FlowTable table_;
+  meshsieve::PacketBatch batch_;
+  meshsieve::Packet packet_;
+  int64_t time_ns_ = 0;
+};
+
+inline void fuzz_tcp(Bytes bytes, uint16_t port) {
+  OneFlow whole(6, port), in_order(6, port), reversed(6, port);
+  whole.say(bytes);
+  const Recognised expected = whole.finish();
+  const size_t cut = Cuts(bytes).below(bytes.size());
+  in_order.say(bytes.first(cut));
+  in_order.say(bytes.subspan(cut), cut);
+  check(in_order.finish() == expected, "two segments are another application");
+  reversed.say(bytes.subspan(cut), cut);
+  reversed.say(bytes.first(cut));
+  check(reversed.finish() == expected, "two segments in the other order are another application");
+}
+
+inline void fuzz_udp(Bytes bytes, uint16_t port) {
+  OneFlow flow(17, port);
+  flow.say(bytes);
+  flow.say(bytes);
+  flow.finish();
+}
