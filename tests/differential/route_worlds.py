@@ -16,7 +16,7 @@ from meshsieve.request import Request
 SEGMENTS = ["a", "b", "ab", "A", "aB", "c", "c;x=1", "%2F", "a.b", "d.js", "é", ""]
 HOSTS = ["a.x", "b.a.x", "x", "ax", "c-a.x", "a.x:80", "A.X", "a.y", "[::1]", "[::1]:80", "a.", "q"]
 DOMAINS = ["a.x", "*.x", "*.a.x", "*-a.x", "*x", "a.*", "a*", "b.*", "A.Y", "*", "a.x:80", "[::1]", "*:80", "a*x", "q"]
-NAMES = ["x-a", "X-B", "x-c", "content-type", ":method", ":path", ":authority", "host", "cookie"]
+NAMES = ["x-a", "X-B", "x-c", "authorization", "content-type", ":method", ":path", ":authority", "host", "cookie"]
 VALUES = ["", "a", "b", "ab", "A", "a,b", "aba", "5", "+5", "-3", "007", "9223372036854775807", "9223372036854775808"]
 TYPES = ["application/grpc", "application/grpc+proto", "application/grpc-web", "text/plain"]
 PATTERNS = ["a", "a*", ".*", "a|b", "(a|b)+", "[ab]*", "a.?", "(?i)ab", ".", "5|7", "[^a]+", "a{2}b?", "\\+5", "$a", ""]
@@ -75,7 +75,7 @@ class _Maker:
         else:
             out["routes"] = self.many() if self.chance(0.25) else self.routes(self.rng.randint(0, 7))
         if self.chance(0.1):
-            out["require_tls"] = self.rng.choice(["ALL", "EXTERNAL_ONLY"])
+            out["require_tls"] = "ALL" if self.live else self.rng.choice(["ALL", "EXTERNAL_ONLY"])
         return out
 
     def routes(self, n: int) -> list[dict[str, Any]]:
@@ -265,9 +265,10 @@ class _Maker:
     def predicate(self, depth: int) -> dict[str, Any]:
         kind = self.rng.choice(["single", "single", "and", "or", "not"]) if depth else "single"
         if kind == "single":
-            return {
-                "single_predicate": {"input": self.input(), "value_match": self.string(["a", "ab", "/a", "/", "b"])}
-            }
+            text = self.string(["a", "ab", "/a", "/", "b"])
+            if "safe_regex" in text:
+                text["safe_regex"]["google_re2"] = {}
+            return {"single_predicate": {"input": self.input(), "value_match": text}}
         if kind == "not":
             return {"not_matcher": self.predicate(depth - 1)}
         return {f"{kind}_matcher": {"predicate": [self.predicate(depth - 1) for _ in range(2)]}}
@@ -302,7 +303,7 @@ class _Hints:
 
 def _request(rng: random.Random, hints: _Hints, live: bool) -> Request:
     headers: list[tuple[str, str]] = []
-    for name in ("x-a", "x-B", "x-c"):
+    for name in ("x-a", "x-B", "x-c", "authorization"):
         for _ in range(rng.choice([0, 0, 1, 1, 2])):
             headers.append((name, rng.choice([*VALUES, "abab", "c", "cc", "aab"])))
     headers += [rng.choice(hints.headers) for _ in range(rng.choice([0, 1, 2])) if hints.headers]
@@ -314,7 +315,7 @@ def _request(rng: random.Random, hints: _Hints, live: bool) -> Request:
         )
         if rng.random() < 0.2:
             headers.append(("cookie", "k=A"))
-    if rng.random() < 0.05:
+    if not live and rng.random() < 0.05:  # Envoy takes it from nobody outside
         headers.append(("x-envoy-internal", "true"))
     method = rng.choice(METHODS)
     host = rng.choice(hints.hosts) if hints.hosts and rng.random() < 0.7 else rng.choice(HOSTS)

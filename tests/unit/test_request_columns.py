@@ -14,7 +14,7 @@ from meshsieve import _core
 from meshsieve.errors import ColumnError
 from meshsieve.request import Request
 from meshsieve.request_columns import RequestColumns
-from meshsieve.routes.http_options import HttpOptions, Refusal, view
+from meshsieve.routes.http_options import JOINED_HEADERS, HttpOptions, Refusal, RequestView, view
 from meshsieve.text_columns import TextColumn
 
 # Pieces that normalisation, codec and host forms look at.
@@ -39,7 +39,10 @@ OPTIONS = st.builds(
     st.sampled_from([None, 80, 8080]),
     st.booleans(),
 )
-LINES = st.lists(st.tuples(st.sampled_from(["A", "a", "x-É"]), st.sampled_from(["", " v\t", "a b", "ü"])), max_size=3)
+LINES = st.lists(
+    st.tuples(st.sampled_from(["A", "a", "x-É", "Authorization", "Accept"]), st.sampled_from(["", " v\t", "a b", "ü"])),
+    max_size=3,
+)
 REQUESTS = st.builds(
     lambda m, a, s, path, h: Request(m, s, a, path, tuple(h)),
     METHODS,
@@ -70,6 +73,14 @@ def test_a_row_is_read_as_python_reads_the_request(requests: list[Request], opti
         authority, target, path = expected.authority, expected.target, expected.path
         assert refused == "no"
         assert parts == [expected.method, expected.scheme, authority, target, path, expected.headers]
+
+
+@pytest.mark.parametrize("name", sorted(JOINED_HEADERS))
+def test_lines_of_some_headers_are_one(name: bytes) -> None:
+    request = Request(headers=((name.decode(), "a"), ("x", "1"), (name.decode().upper(), " b")))
+    seen = view(request, HttpOptions())
+    assert isinstance(seen, RequestView)
+    assert seen.headers == readings([request])[0][6] == [(name, b"a,b"), (b"x", b"1")]
 
 
 def readings(columns: Any) -> list[Any]:

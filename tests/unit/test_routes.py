@@ -39,6 +39,11 @@ MATCHES = [
      {"headers": [("x", "a"), ("X", "b")]}, True),
     ("a comma does not separate", PREFIX | {"headers": [{"name": "x", "string_match": {"exact": "b"}}]},
      {"headers": [("x", "a,b")]}, False),
+    ("lines of a header that Envoy keeps as one value are one", PREFIX | {"headers": [
+        {"name": "authorization", "string_match": {"exact": "a,b"}}]},
+     {"headers": [("authorization", "a"), ("Authorization", "b")]}, True),
+    ("so two content types are not gRPC", PREFIX | {"grpc": {}},
+     {"headers": [("content-type", "application/grpc"), ("content-type", "application/grpc")]}, False),
     ("an inverted match needs the header", PREFIX | {"headers": [
         {"name": "x", "string_match": {"exact": "b"}, "invert_match": True}]}, {}, False),
     ("unless a missing one counts as empty", PREFIX | {"headers": [

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,9 +28,11 @@ class HeaderNames {
   int32_t find(std::string_view name) const;          // -1: nobody looks at it
   size_t size() const { return names_.size(); }
   const std::vector<std::string>& names() const { return names_; }
+  bool joined(int32_t slot) const { return joined_[static_cast<size_t>(slot)]; }  // lines become one (request_view.cpp)
 
  private:
   std::vector<std::string> names_;
+  std::vector<bool> joined_;
   std::unordered_map<std::string, int32_t> slots_;
 };
 
@@ -65,6 +68,9 @@ struct RequestScratch {
   std::string target;
   std::string authority;
   std::vector<HeaderLine> lines;
+  std::vector<std::unique_ptr<std::string>> joined;  // values of lines that were several
+
+  void add_line(const HeaderNames& names, int32_t slot, std::string_view value);
 };
 
 // The reading of a request whose properties are set as given. `view` comes in with method, scheme, authority
@@ -82,6 +88,7 @@ class BatchReader {
  private:
   const RequestBatch& batch_;
   HttpOptions options_;
+  const HeaderNames& names_;
   std::vector<std::pair<int32_t, const TextColumn*>> columns_;  // slot and values, of header columns with a slot
   std::vector<int32_t> line_slots_;                             // of batch.line_names; -1: left out
   bool any_line_ = false;

@@ -1,5 +1,6 @@
 #include "meshsieve/request_view.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -12,6 +13,17 @@ constexpr std::string_view kMethods[] = {
     "LOCK",     "MERGE",    "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE",    "MSEARCH",     "M-SEARCH", "NOTIFY",
     "OPTIONS",  "PATCH",    "POST",     "PROPFIND",  "PROPPATCH", "PURGE",   "PUT",         "REBIND", "REPORT",
     "SEARCH",   "SOURCE",   "SUBSCRIBE", "TRACE",    "UNBIND", "UNLINK",     "UNLOCK",      "UNSUBSCRIBE"};
+
+// Headers that Envoy keeps as one value, their lines joined with a comma (http_options.py, JOINED_HEADERS).
+constexpr std::string_view kJoinedHeaders[] = {
+    "accept", "accept-encoding", "access-control-request-headers", "access-control-request-method",
+    "access-control-request-private-network", "authorization", "cache-control", "content-encoding", "content-type",
+    "expect", "grpc-accept-encoding", "grpc-timeout", "if-match", "if-modified-since", "if-none-match", "if-range",
+    "if-unmodified-since", "origin", "pragma", "proxy-status", "referer", "user-agent", "via", "x-client-trace-id",
+    "x-envoy-attempt-count", "x-envoy-decorator-operation", "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node", "x-envoy-external-address", "x-envoy-is-timeout-retry",
+    "x-envoy-original-path", "x-envoy-original-host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port",
+    "x-forwarded-proto", "x-request-id"};
 
 bool known_method(std::string_view method) {
   if (method == "GET" || method == "POST") return true;
@@ -267,7 +279,10 @@ Refused normalize(const HttpOptions& options, RequestView& view, RequestScratch&
 
 int32_t HeaderNames::slot(const std::string& name) {
   const auto [found, fresh] = slots_.try_emplace(name, static_cast<int32_t>(names_.size()));
-  if (fresh) names_.push_back(name);
+  if (fresh) {
+    names_.push_back(name);
+    joined_.push_back(std::find(std::begin(kJoinedHeaders), std::end(kJoinedHeaders), name) != std::end(kJoinedHeaders));
+  }
   return found->second;
 }
 
@@ -286,8 +301,20 @@ Refused read_request(const HttpOptions& options, RequestView& view, RequestScrat
   return Refused::no;
 }
 
+void RequestScratch::add_line(const HeaderNames& names, int32_t slot, std::string_view value) {
+  if (names.joined(slot))
+    for (HeaderLine& line : lines) {
+      if (line.slot != slot) continue;
+      joined.push_back(std::make_unique<std::string>(line.value));
+      joined.back()->append(1, ',').append(value);
+      line.value = *joined.back();
+      return;
+    }
+  lines.push_back({slot, value});
+}
+
 BatchReader::BatchReader(const RequestBatch& batch, const HttpOptions& options, const HeaderNames& names)
-    : batch_(batch), options_(options) {
+    : batch_(batch), options_(options), names_(names) {
   for (const RequestBatch::HeaderColumn& column : batch.header_columns)
     if (const int32_t slot = names.find(column.name); slot >= 0) columns_.emplace_back(slot, &column.value);
   for (const std::string& name : batch.line_names) {
@@ -307,13 +334,14 @@ Refused BatchReader::read(size_t row, RequestView& view, RequestScratch& scratch
   view.tls = static_cast<uint8_t>(batch_.number_or(RequestNumber::tls, row, 0));
   view.context = batch_.number_or(RequestNumber::context, row, 0);
   scratch.lines.clear();
+  scratch.joined.clear();
   std::string_view value;
   for (const auto& [slot, column] : columns_)
-    if (column->get(row, value)) scratch.lines.push_back({slot, value});
+    if (column->get(row, value)) scratch.add_line(names_, slot, value);
   if (any_line_) {
     for (int64_t line = batch_.line_begin[row]; line < batch_.line_begin[row + 1]; ++line) {
       const int32_t slot = line_slots_[static_cast<size_t>(batch_.line_name[line])];
-      if (slot >= 0) scratch.lines.push_back({slot, batch_.line_value.value_or(static_cast<size_t>(line), "")});
+      if (slot >= 0) scratch.add_line(names_, slot, batch_.line_value.value_or(static_cast<size_t>(line), ""));
     }
   }
   view.headers = scratch.lines;

@@ -56,14 +56,16 @@ void Table::begin(Lane& lane) const {
   lane.walk.bound = kNone;
   lane.name = lane.view.has_authority ? lane.view.authority : std::string_view();
   if (domains.takes_all()) return;
-  if (vhost_source) {
+  lane.nameless = lane.name.empty();
+  if (vhost_source) {  // empty, it is a name that only * takes (measured)
+    lane.nameless = true;
     lane.name = {};
     predicates.each_text(*vhost_source, lane.view, [&](std::string_view text) {
       lane.name = text;
+      lane.nameless = false;
       return true;
     });
   }
-  lane.nameless = lane.name.empty();
   if (settings.ignore_port) {
     const size_t colon = lane.name.rfind(':');
     if (colon != std::string_view::npos && lane.name.find(']', colon) == std::string_view::npos)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from meshsieve.request import Request
+from meshsieve.request import Headers, Request
 
 EscapedSlashes = Literal["KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"]
 
@@ -89,6 +89,20 @@ class Refusal:
     location: bytes | None = None
 
 
+# Headers that Envoy keeps as one value: it joins their lines with a comma while it reads the request, so matchers see
+# one line. Measured on Envoy 1.40.0; lines of every other header stay apart.
+JOINED_HEADERS = frozenset(
+    (
+        b"accept accept-encoding access-control-request-headers access-control-request-method "
+        b"access-control-request-private-network authorization cache-control content-encoding content-type expect "
+        b"grpc-accept-encoding grpc-timeout if-match if-modified-since if-none-match if-range if-unmodified-since "
+        b"origin pragma proxy-status referer user-agent via x-client-trace-id x-envoy-attempt-count "
+        b"x-envoy-decorator-operation x-envoy-downstream-service-cluster x-envoy-downstream-service-node "
+        b"x-envoy-external-address x-envoy-is-timeout-retry x-envoy-original-path x-envoy-original-host "
+        b"x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id"
+    ).split()
+)
+
 METHODS = frozenset(
     b"ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE MSEARCH M-SEARCH "
     b"NOTIFY OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK "
@@ -104,13 +118,26 @@ def view(request: Request, options: HttpOptions) -> RequestView | Refusal:
         encoded(request.scheme),
         encoded(request.authority) if request.authority else None,
         encoded(request.path),
-        [(encoded(name).lower(), encoded(value).strip(b" \t")) for name, value in request.headers],
+        _header_lines(request.headers),
     )
     if options.codec and (reason := _codec_refuses(seen)):
         return Refusal(400, reason)
     if seen.authority is not None:
         seen.authority = _host(seen.authority, options)
     return _normalize(seen, options) if seen.method != b"CONNECT" else seen
+
+
+def _header_lines(headers: Headers) -> list[tuple[bytes, bytes]]:
+    lines = [(encoded(name).lower(), encoded(value).strip(b" \t")) for name, value in headers]
+    out: list[tuple[bytes, bytes]] = []
+    first: dict[bytes, int] = {}
+    for name, value in lines:
+        if name in JOINED_HEADERS and name in first:
+            out[first[name]] = name, out[first[name]][1] + b"," + value
+        else:
+            first.setdefault(name, len(out))
+            out.append((name, value))
+    return out
 
 
 def encoded(text: str) -> bytes:

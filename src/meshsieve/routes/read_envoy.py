@@ -203,6 +203,10 @@ class _Reader:
             value = message.message("value_match")
             if value is None:
                 raise message.error("custom matchers are extensions that are not known here", "custom_match")
+            # Match trees take the matchers of xds.type, whose regular expressions must name their engine.
+            expression = value.message("safe_regex")
+            if expression is not None and not expression.has("google_re2"):
+                raise expression.error("value is required", "google_re2")
             return Predicate("single", self.header_input(message), string_match(value))
         if kind == "not_matcher":
             return Predicate("not", members=(self.predicate(message),))

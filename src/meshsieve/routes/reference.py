@@ -38,8 +38,9 @@ def choose_virtual_host(config: RouteConfiguration, seen: RequestView) -> Virtua
     hosts = config.virtual_hosts
     if len(hosts) == 1 and hosts[0].domains == (b"*",):
         return hosts[0]
-    text = next(iter(seen.lines(config.vhost_header)), None) if config.vhost_header else seen.authority
-    if not text:
+    # Measured: an empty vhost_header is a name that only * takes, an empty authority is none.
+    text = next(iter(seen.lines(config.vhost_header)), None) if config.vhost_header else seen.authority or None
+    if text is None:
         return None
     if config.ignore_port:
         name, colon, port = text.rpartition(b":")
