@@ -18,7 +18,7 @@ class Request:
 
     headers     (name, value) pairs in order, repeated lines kept; a mapping is accepted, whose lists are several lines
     path        raw target, query included
-    principal   SPIFFE id without ``spiffe://``
+    principal   SPIFFE id; ``spiffe://`` in front of it is left out
     claims      JWT payload
     observed    what a capture or a log says of the answer (status, times, counts); no rule reads it
     """
@@ -48,6 +48,8 @@ class Request:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", _header_lines(self.headers))
+        if isinstance(self.principal, str):
+            object.__setattr__(self, "principal", self.principal.removeprefix("spiffe://"))
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Request:

@@ -39,6 +39,7 @@ from meshsieve.authz.request_authentication import (
     Provider as TokenProvider,
 )
 from meshsieve.authz.selection import Place, ServiceRef, applies
+from meshsieve.authz.service_ports import service_ports
 from meshsieve.authz.settings import PATH_NORMALIZATIONS, MeshSettings, PathNormalization, read_settings
 from meshsieve.authz.tables import ChainTables, own_attributes
 from meshsieve.errors import MeshsieveError, PolicyError, UsageError
@@ -89,6 +90,7 @@ class Authorizer:
         self.legacy = legacy
         self._generator = Generator(settings.trust_domains)
         self._chains: dict[object, Chain] = {}
+        self._tcp_ports: dict[object, frozenset[int]] = {}
         self._rules_of: dict[tuple[int, bool], tuple[Rule, ...]] = {}
         self._in_namespace: dict[str, list[int]] = {}
         for i, policy in enumerate(self.policies):
@@ -114,7 +116,8 @@ class Authorizer:
 
         workload  ``namespace/name`` of a pod or workload among the objects; a mapping with namespace and labels (and
                   name, waypoint, services); None: every policy is taken to be for it, whatever it selects
-        tcp       the port is not read as HTTP: ``request`` stands for a connection
+        tcp       the port is not read as HTTP: ``request`` stands for a connection. Where services say so of the
+                  workload's port (``service_ports``), it need not be said here
         provider  asked (name, rule) for the answer of an external authorizer where a CUSTOM rule matches
         attributes  what conditions may ask beyond the request: {"user": ..., "data": ..., "src": ..., "dst": ...}
 
@@ -142,7 +145,7 @@ class Authorizer:
         place = self.place(workload)
         columns = RequestColumns.of(requests)
         allowed, rule = np.zeros(len(columns), np.bool_), np.full(len(columns), -1, np.int32)
-        if not self.peer_authentications and not self.request_authentications:
+        if not self.peer_authentications and not self.request_authentications and not self.tcp_ports(place):
             self._decide_rows(columns, place, tcp, threads, (allowed, rule), slice(None))
             return allowed, rule
         # What comes before policies looks at tokens and TLS, row by row.
@@ -239,6 +242,18 @@ class Authorizer:
             return MtlsModes()
         root = self.settings.root_namespace
         return mtls_modes((p for p in self.peer_authentications if p.selects(place, root)), root)
+
+    def tcp_ports(self, place: Place | None) -> frozenset[int]:
+        """The workload's ports that its services call TCP."""
+        if place is None or not self.services:
+            return frozenset()
+        found = self._tcp_ports.get(place.key)
+        if found is None:
+            here = (w for w in self.workloads if w.namespace == place.namespace and w.labels == place.labels)
+            named = next((w.ports for w in here), {})
+            ports = service_ports(self.services, place.namespace, place.labels, named) or {}
+            found = self._tcp_ports[place.key] = frozenset(port for port, tcp in ports.items() if tcp)
+        return found
 
     def token_providers(self, place: Place | None) -> list[TokenProvider]:
         """Whose tokens a workload accepts."""
@@ -345,6 +360,7 @@ class Authorizer:
             if mode == "DISABLE" and is_tls(request):
                 # Nobody terminates the TLS here: it passes as opaque bytes, without identity.
                 request, tcp = replace(request, principal=None, tls=None), True
+        tcp = tcp or request.destination_port in self.tcp_ports(place)
         seen = None if tcp else view(request, self.settings.http)
         if isinstance(seen, Refusal):
             return Decision(False, "DENY", "bad-request", seen.status, reason=f"the proxy refuses it: {seen.reason}")

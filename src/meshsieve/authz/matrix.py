@@ -37,6 +37,7 @@ from meshsieve.authz.model import (
 from meshsieve.authz.peer_authentication import Mode, MtlsModes
 from meshsieve.authz.reference import matches
 from meshsieve.authz.selection import Place
+from meshsieve.authz.service_ports import service_ports
 from meshsieve.authz.words import field_text
 from meshsieve.mesh.workloads import Workload
 
@@ -135,11 +136,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Ports:
-    """Ports of one mTLS mode. ``numbers`` None: all but ``without``."""
+    """Ports of one mTLS mode that are read alike. ``numbers`` None: all but ``without``."""
 
     mode: Mode
     numbers: tuple[int, ...] | None
     without: tuple[int, ...] = ()
+    tcp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,10 @@ class Question:
         self.place = place
         self.workload = workload
         self.issuers = [p.issuer for p in authorizer.token_providers(place)]
-        self.groups = _port_groups(authorizer.mtls_modes(place), _service_ports(authorizer, workload))
+        self.groups = _port_groups(
+            authorizer.mtls_modes(place),
+            service_ports(authorizer.services, workload.namespace, workload.labels, workload.ports),
+        )
         self.known: dict[object, Answer] = {}
         self.chains = {tcp: authorizer.chain(place, tcp=tcp) for tcp in (False, True)}
         self.cores = {tcp: list(dict.fromkeys(_cores(chain))) for tcp, chain in self.chains.items()}
@@ -184,8 +189,9 @@ class Question:
         """What the pair, the method and the port's mode decide."""
         if group.mode == "STRICT" and caller.principal is None:
             return _Fixed({}, group, denied=True)
-        tcp = group.mode == "DISABLE" and caller.principal is not None
-        peer = None if caller.principal is None or tcp else f"spiffe://{caller.principal}".encode()
+        bare = group.mode == "DISABLE"  # nobody terminates mTLS here: bytes without identity
+        tcp = group.tcp or (bare and caller.principal is not None)
+        peer = None if caller.principal is None or bare else f"spiffe://{caller.principal}".encode()
         truths: dict[Core, bool] = {}
         for core in self.cores[tcp]:
             field, matchers = core
@@ -454,25 +460,12 @@ def _open_keys(chain: Chain, truths: Mapping[Key, bool]) -> Iterator[Key]:
                     yield key
 
 
-def _service_ports(authorizer: Authorizer, workload: Workload) -> set[int]:
-    """The workload's ports, as far as its services tell; empty where they do not."""
-    out = set()
-    for service in authorizer.services:
-        if service.namespace == workload.namespace and service.selector and workload.selected_by(service.selector):
-            for port in service.ports:
-                target = port.target if port.target is not None else port.number
-                number = workload.ports.get(target) if isinstance(target, str) else target
-                if number is None:
-                    return set()
-                out.add(number)
-    return out
-
-
-def _port_groups(modes: MtlsModes, ports: set[int]) -> list[_Ports]:
+def _port_groups(modes: MtlsModes, ports: Mapping[int, bool] | None) -> list[_Ports]:
+    """The workload's ports by what happens before any policy: their mTLS mode, and whether they are read as HTTP."""
     if ports:
-        by_mode: dict[Mode, list[int]] = {}
-        for port in sorted(ports):
-            by_mode.setdefault(modes.at(port), []).append(port)
-        return [_Ports(mode, tuple(numbers)) for mode, numbers in by_mode.items()]
+        alike: dict[tuple[Mode, bool], list[int]] = {}
+        for port, tcp in sorted(ports.items()):
+            alike.setdefault((modes.at(port), tcp), []).append(port)
+        return [_Ports(mode, tuple(numbers), tcp=tcp) for (mode, tcp), numbers in alike.items()]
     own = [_Ports(mode, (port,)) for port, mode in modes.ports.items()]
     return [_Ports(modes.mode, None, tuple(modes.ports)), *own]

@@ -399,3 +399,39 @@ def test_a_batch_is_the_same_as_one_by_one():
     allowed, rules = az.decide_batch(requests)
     assert allowed.tolist() == [True, True, False]
     assert [az.rules[i] if i >= 0 else None for i in rules] == [az.decide(r).rule for r in requests]
+
+
+MONGO = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "db", "namespace": "foo"},
+    "spec": {
+        "selector": {"app": "web"},
+        "ports": [
+            {"name": "mongo", "port": 27017},
+            {"name": "http-web", "port": 80, "targetPort": 8080},
+            {"name": "x", "port": 90},
+        ],
+    },
+}
+PORTS = [
+    #  what it shows                            port    of DENY paths [/admin]
+    ("a port that its service calls TCP", 27017, False),
+    ("a port that it calls HTTP", 8080, True),
+    ("a port that it says nothing about", 90, True),
+    ("a port that no service has", 70, True),
+]
+
+
+@pytest.mark.parametrize(("says", "port", "allowed"), PORTS, ids=[row[0] for row in PORTS])
+def test_services_say_which_ports_are_tcp(says, port, allowed):
+    az = from_kubernetes([MONGO, policy(deny(to(paths=["/admin"])))])
+    request = replace(REQUEST, destination_port=port)
+    assert az.decide(request, WEB).allowed is allowed
+    assert az.decide_batch([request], WEB)[0].tolist() == [allowed]
+    assert az.explain(request, WEB).decision.allowed is allowed
+
+
+def test_an_identity_may_be_written_with_its_scheme():
+    az = from_kubernetes([policy(deny(by(principals=["td/ns/a/sa/b"])))])
+    assert not az.decide(replace(REQUEST, principal="spiffe://td/ns/a/sa/b")).allowed
