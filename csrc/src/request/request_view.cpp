@@ -305,6 +305,8 @@ void RequestScratch::add_line(const HeaderNames& names, int32_t slot, std::strin
   if (names.joined(slot))
     for (HeaderLine& line : lines) {
       if (line.slot != slot) continue;
+      if (value.empty()) return;
+      if (line.value.empty()) return void(line.value = value);
       joined.push_back(std::make_unique<std::string>(line.value));
       joined.back()->append(1, ',').append(value);
       line.value = *joined.back();

@@ -90,7 +90,7 @@ class Refusal:
 
 
 # Headers that Envoy keeps as one value: it joins their lines with a comma while it reads the request, so matchers see
-# one line. Measured on Envoy 1.40.0; lines of every other header stay apart.
+# one line; an empty line adds nothing. Measured on Envoy 1.40.0; lines of every other header stay apart.
 JOINED_HEADERS = frozenset(
     (
         b"accept accept-encoding access-control-request-headers access-control-request-method "
@@ -133,7 +133,8 @@ def _header_lines(headers: Headers) -> list[tuple[bytes, bytes]]:
     first: dict[bytes, int] = {}
     for name, value in lines:
         if name in JOINED_HEADERS and name in first:
-            out[first[name]] = name, out[first[name]][1] + b"," + value
+            before = out[first[name]][1]
+            out[first[name]] = name, before + b"," + value if before and value else before or value
         else:
             first.setdefault(name, len(out))
             out.append((name, value))
