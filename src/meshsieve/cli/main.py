@@ -30,6 +30,8 @@ VERBS = {
     "connectivity": "who may reach whom, on what, from the rules alone",
     "route": "which route takes a request, and what becomes of it",
     "authz": "whether a request may pass, and which policy says so",
+    "routes": "route tables, in the order in which requests are compared with them",
+    "lint": "rules and routes that never act, conflicts, refused routes",
     "convert": "policies as meshsieve reads them, as one JSON document",
     "balance": "which backend gets a key, and what a change of weights or hosts moves",
     "doctor": "versions, SIMD backend and extras, for a bug report",

@@ -40,13 +40,19 @@ def load_policy(
     raises  PolicyError for what cannot be read, for a file that no importer knows or several claim, and where an
             importer refuses; the message names the file and, as far as known, line, column and object
     """
+    return load_sources([read_source(path) for path in find_files(paths)], options, format=format)
+
+
+def load_sources(
+    files: Iterable[SourceFile], options: ImportOptions | None = None, *, format: str = "auto"
+) -> ImportResult:
+    """``load_policy`` for files that are read already."""
     options = options or ImportOptions()
     if format != "auto" and format not in IMPORTERS:
         raise PolicyError(f"no format is called '{format}'", hint=f"formats: auto, {', '.join(IMPORTERS)}")
     sources: dict[str, list[SourceFile]] = {name: [] for name in IMPORTERS}
     diagnostics: list[Diagnostic] = []
-    for path in find_files(paths):
-        source = read_source(path)
+    for source in files:
         sources[_format_of(source) if format == "auto" else format].append(source)
     if not any(sources.values()):
         raise PolicyError("there is no configuration to read", hint="name at least one file")
