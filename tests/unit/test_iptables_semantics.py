@@ -380,7 +380,7 @@ REFUSED = [
 @pytest.mark.parametrize(("what", "rules", "says"), REFUSED, ids=[c[0] for c in REFUSED])
 def test_what_iptables_would_not_load_is_refused_with_its_place(what, rules, says):
     with pytest.raises(PolicyError, match=says) as error:
-        verdict(rules, tcp())
+        verdict(rules, tcp(), strict=True)
     assert error.value.where.startswith("t:")
 
 

@@ -148,7 +148,7 @@ REFUSED = [
 @pytest.mark.parametrize(("what", "rules", "says"), REFUSED, ids=[c[0] for c in REFUSED])
 def test_what_cannot_be_loaded_is_refused_with_its_place(what, rules, says):
     with pytest.raises(PolicyError, match=says) as error:
-        verdict(rules, tcp())
+        verdict(rules, tcp(), strict=True)
     assert error.value.where.startswith("t")
 
 
@@ -238,7 +238,7 @@ def test_rules_in_json(sentence, expr, expected):
 )
 def test_json_that_cannot_be_read_is_refused(text, says):
     with pytest.raises(PolicyError, match=says):
-        verdict(text, tcp())
+        verdict(text, tcp(), strict=True)
 
 
 NAT = "chain n { type nat hook prerouting priority dstnat; %s }\nchain f { type filter hook forward priority 0; %s }"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -98,9 +98,17 @@ class _DumpReader:
         marks = any(rule.target in MARK_TARGETS for chain in table.chains.values() for rule in chain.rules)
         interfaces = _interface_codes(table)
         return Context(
-            self.family, interfaces, own, broadcast, self.sets, self.options.limits, tracked, tracked and marks,
-            _mark_codes(table),
-        )  # fmt: skip
+            self.family,
+            interfaces,
+            own,
+            broadcast,
+            self.sets,
+            self.options.limits,
+            tracks_marks=tracked,
+            marks_change=tracked and marks,
+            lenient=not self.options.strict,
+            marks=_mark_codes(table),
+        )
 
     # Several tables
 
@@ -256,6 +264,7 @@ class _DumpReader:
             self.diagnostics.append(
                 Diagnostic("unsupported", error.message, error.where, error.obj, error.hint, level="warning")
             )
+        self.diagnostics += _host_bits(reader, chains)
         without = Counter(target for chain, target in reader.without_verdict if chain in chains)
         if without:
             listed = ", ".join(f"{target} {count}" for target, count in sorted(without.items()))
@@ -397,6 +406,24 @@ def _mark_codes(table: Table) -> MarkCodes:
             with suppress(ValueError):
                 tests[mark_and_mask(option.arguments[0])] = None
     return MarkCodes(tuple(tests)[: MarkCodes.MOST])
+
+
+def _host_bits(reader: TableReader, chains: frozenset[str]) -> Iterator[Diagnostic]:
+    """Addresses with bits below their mask, which the kernel does not look at."""
+    for name in sorted(chains & reader.table.chains.keys()):
+        for rule in reader.table.chains[name].rules:
+            for option in rule.options:
+                if option.name not in ("source", "destination") or "/" not in option.arguments[0]:
+                    continue
+                for text in option.arguments[0].split(","):
+                    with suppress(ValueError):
+                        given = ipaddress.ip_interface(text)
+                        if given.ip != given.network.network_address:
+                            yield Diagnostic(
+                                "host-bits",
+                                f"{text} has bits below its mask; it means {given.network}",
+                                f"{reader.file}:{rule.line}:{option.column}",
+                            )
 
 
 def own_addresses(texts: Sequence[str]) -> tuple[ValueSet, ValueSet]:

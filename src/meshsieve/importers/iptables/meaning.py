@@ -56,6 +56,7 @@ class Context:
     sets       ipsets by name
     limits     what -m limit, which needs a clock, is taken for
     tracks_marks  several tables are judged, so that marks that one sets are seen by the next
+    lenient    malformed values make their rule unknown
     marks      codes of the marks that the table tests
     marks_change  the table itself sets marks, so that what its own matches see cannot be told
     """
@@ -68,6 +69,7 @@ class Context:
     limits: Literal["unknown", "always_match", "never_match"] = "unknown"
     tracks_marks: bool = False
     marks_change: bool = False
+    lenient: bool = False
     marks: MarkCodes = field(default_factory=MarkCodes)
 
 

@@ -47,7 +47,7 @@ class TableReader:
     mark_rules        rules that change the mark, by their source; ``marking`` says how they end a walk
     uninterpretable   (chain, error) of each match or target that cannot be known; the rule is in its place, unknown
     without_verdict   (chain, target or "no target") of each rule that decides nothing
-    raises            PolicyError for what is malformed, in whatever chain
+    raises            PolicyError for what is malformed, in whatever chain; if lenient, it is uninterpretable
     """
 
     def __init__(self, file: str, table: Table, context: Context) -> None:
@@ -123,7 +123,11 @@ class TableReader:
                 unread.append(self._error(str(error), line, option.column, obj, error.hint))
                 condition = unknown(option.text)
             except ValueError as error:
-                raise self._error(f"{option.text}: {error}", line, option.column, obj) from None
+                malformed = self._error(f"{option.text}: {error}", line, option.column, obj)
+                if not self.context.lenient:
+                    raise malformed from None
+                unread.append(malformed)
+                condition = unknown(option.text)
             both = conjunction(result, condition)
             assert both is not None  # a rule has few options
             result = both

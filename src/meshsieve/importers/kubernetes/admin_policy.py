@@ -81,10 +81,29 @@ def _selected(node: Node, selection: PodSelection) -> list[int]:
     return selection.in_namespaces(pods.node("namespaceSelector"), pods.node("podSelector"))
 
 
-def tier_rules(policies: list[TierPolicy], direction: str, selection: PodSelection, strict: bool) -> list[Rule]:
-    """The tier as a first-match list; ``skip_to`` of Pass rules is left for the caller, who knows the tier's end."""
-    ordered = sorted(policies, key=lambda p: (p.priority, p.name))
-    return [rule for p in ordered for rule in _policy_rules(p, direction, selection, strict)]
+def tier_rules(
+    policies: list[TierPolicy],
+    direction: str,
+    selection: PodSelection,
+    strict: bool,
+    unread: list[tuple[int, Rule]] | None = None,
+) -> list[Rule]:
+    """The tier as a first-match list; ``skip_to`` of Pass rules is left for the caller, who knows the tier's end.
+
+    unread  (priority, rule) that stands for a policy nobody can read
+    """
+    ordered = [((p.priority, p.name), list(_policy_rules(p, direction, selection, strict))) for p in policies]
+    ordered += [((priority, ""), [rule]) for priority, rule in unread or ()]
+    return [rule for _, rules in sorted(ordered, key=lambda pair: pair[0]) for rule in rules]
+
+
+def place_of(policy: Node) -> tuple[str, int]:
+    """(tier, priority) of a policy that cannot be read: before all others where it does not say."""
+    spec = policy.data.get("spec")
+    fields = spec if isinstance(spec, dict) else {}
+    baseline = policy.data.get("kind") == "BaselineAdminNetworkPolicy" or fields.get("tier") == "Baseline"
+    priority = fields.get("priority")
+    return "Baseline" if baseline else "Admin", priority if type(priority) is int and 0 <= priority <= 1000 else -1
 
 
 def _policy_rules(policy: TierPolicy, direction: str, selection: PodSelection, strict: bool) -> Iterator[Rule]:

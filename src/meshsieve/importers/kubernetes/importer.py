@@ -17,10 +17,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from meshsieve.errors import PolicyError
 from meshsieve.importers.kubernetes import admin_policy, network_policy
 from meshsieve.importers.kubernetes.cluster import Cluster, read_cluster
 from meshsieve.importers.kubernetes.selectors import PodSelection, address_set
 from meshsieve.importers.kubernetes.services import service_points
+from meshsieve.importers.typed import Node
 from meshsieve.model import Action, Rule, RuleSet, Source, ValueSet
 from meshsieve.policy import Diagnostic, ImportOptions, ImportResult, Layer, Point, SourceFile, Verdict
 
@@ -45,20 +47,27 @@ def build(cluster: Cluster, options: ImportOptions) -> ImportResult:
     raises  PolicyError with file:line:column where a policy is invalid or, if ``options.strict``, cannot be expressed
     """
     selection = PodSelection(cluster, options.host_network_pods)
+    unread = {} if options.strict else _unreadable(cluster, options)
+    readable = [p for p in cluster.policies if id(p) not in unread]
     policies = [
-        network_policy.read_policy(p, selection) for p in cluster.policies if p.required_text("kind") == "NetworkPolicy"
+        network_policy.read_policy(p, selection) for p in readable if p.required_text("kind") == "NetworkPolicy"
     ]
-    tiers = [
-        admin_policy.read_policy(p, selection) for p in cluster.policies if p.required_text("kind") != "NetworkPolicy"
-    ]
+    tiers = [admin_policy.read_policy(p, selection) for p in readable if p.required_text("kind") != "NetworkPolicy"]
     admin_policy.check_single_baseline(tiers)
+    of_pods = [_undecided(p, unread[id(p)], cluster) for p in _kept(cluster, unread, network=True)]
+    of_tier: dict[str, list[tuple[int, Rule]]] = {"Admin": [], "Baseline": []}
+    for policy in _kept(cluster, unread, network=False):
+        tier, priority = admin_policy.place_of(policy)
+        of_tier[tier].append((priority, _undecided(policy, unread[id(policy)], cluster)))
 
     def rule_list(direction: str) -> RuleSet:
         admin, baseline = (
-            admin_policy.tier_rules([p for p in tiers if p.tier == tier], direction, selection, options.strict)
+            admin_policy.tier_rules(
+                [p for p in tiers if p.tier == tier], direction, selection, options.strict, of_tier[tier]
+            )
             for tier in ("Admin", "Baseline")
         )
-        pods = network_policy.tier_rules(policies, direction, selection)
+        pods = network_policy.tier_rules(policies, direction, selection, of_pods)
         rules = _always_allowed(cluster, direction, options)
         for tier in (admin, pods, baseline):
             end = len(rules) + len(tier)
@@ -71,7 +80,43 @@ def build(cluster: Cluster, options: ImportOptions) -> ImportResult:
         Point("ingress", rule_list("Ingress"), Verdict.ALLOW, {"direction": IN}, "dst"),
     )
     layer = Layer("kubernetes", points, cluster.inventory())
-    return ImportResult((layer,), (*selection.findings, *_diagnostics(cluster, tiers)))
+    unsupported = [Diagnostic("unsupported", e.message, e.where, e.obj, e.hint) for e in unread.values()]
+    return ImportResult((layer,), (*unsupported, *selection.findings, *_diagnostics(cluster, tiers)))
+
+
+def _unreadable(cluster: Cluster, options: ImportOptions) -> dict[int, PolicyError]:
+    """What a lenient import cannot read, by the policy's id: the first error of each."""
+    out: dict[int, PolicyError] = {}
+    for policy in cluster.policies:
+        selection = PodSelection(cluster, options.host_network_pods)
+        try:
+            for direction in network_policy.DIRECTIONS:
+                if policy.required_text("kind") == "NetworkPolicy":
+                    network_policy.tier_rules([network_policy.read_policy(policy, selection)], direction, selection)
+                else:
+                    read = admin_policy.read_policy(policy, selection)
+                    admin_policy.tier_rules([read], direction, selection, options.strict)
+        except PolicyError as error:
+            out[id(policy)] = error
+    return out
+
+
+def _kept(cluster: Cluster, unread: dict[int, PolicyError], *, network: bool) -> list[Node]:
+    found = [p for p in cluster.policies if id(p) in unread]
+    return [p for p in found if (p.data.get("kind") == "NetworkPolicy") == network]
+
+
+def _undecided(policy: Node, error: PolicyError, cluster: Cluster) -> Rule:
+    """What stands in the place of a policy that cannot be read: it may hold for every pod of its namespace, and one of
+    the cluster for every pod."""
+    metadata = policy.node("metadata")
+    namespace = (metadata.text("namespace") if metadata else None) or "default"
+    everywhere = policy.data.get("kind") != "NetworkPolicy"
+    pods = [i for i, pod in enumerate(cluster.pods) if everywhere or pod.namespace == namespace]
+    source = Source(policy.data.file, policy.data.position[0], policy.obj)
+    return Rule(
+        {"vnic": ValueSet.numbers(*pods)}, Action.UNDECIDED, name=policy.obj, source=source, unknown=(error.message,)
+    )
 
 
 def _always_allowed(cluster: Cluster, direction: str, options: ImportOptions) -> list[Rule]:

@@ -51,8 +51,13 @@ def read_policy(policy: Node, selection: PodSelection) -> NetworkPolicy:
     return NetworkPolicy(f"{namespace}/{metadata.required_text('name')}", namespace, subject, tuple(types), spec)
 
 
-def tier_rules(policies: list[NetworkPolicy], direction: str, selection: PodSelection) -> list[Rule]:
-    """The rules of one direction, to be walked first-match; nothing matches at pods that no policy isolates."""
+def tier_rules(
+    policies: list[NetworkPolicy], direction: str, selection: PodSelection, unread: list[Rule] | None = None
+) -> list[Rule]:
+    """The rules of one direction, to be walked first-match; nothing matches at pods that no policy isolates.
+
+    unread  rules that stand for policies nobody can read: what others allow passes, what is left is theirs to say
+    """
     active = [p for p in policies if direction in p.types]
     allows = [rule for p in active for rule in _allow_rules(p, direction, selection)]
     denials = [
@@ -60,7 +65,7 @@ def tier_rules(policies: list[NetworkPolicy], direction: str, selection: PodSele
         for p in active
         if p.subject
     ]
-    return allows + denials
+    return [*allows, *(unread or ()), *denials]
 
 
 def _allow_rules(policy: NetworkPolicy, direction: str, selection: PodSelection) -> Iterator[Rule]:

@@ -118,7 +118,8 @@ class _RulesetReader:
     ) -> Layer:
         if id(table) not in readers:
             local, _ = own_addresses(self.options.local_addresses)
-            known = Known(_interface_codes(table), local if self.options.local_addresses else None, self.options.limits)
+            own = local if self.options.local_addresses else None
+            known = Known(_interface_codes(table), own, self.options.limits, not self.options.strict)
             readers[id(table)] = TableReader(self.file, table, known)
             check_calls(readers[id(table)].program, self.file)
         reader = readers[id(table)]

@@ -55,11 +55,12 @@ _KEYLESS = frozenset(["mark", "skuid", "skgid", "pkttype", "cpu", "iiftype", "oi
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the rules of a ruleset are read with."""
+    """What the rules of a ruleset are read with. lenient: a rule that is malformed is undecided in its place."""
 
     codes: NameCodes
     local: ValueSet | None
     limits: str
+    lenient: bool = False
 
     def own(self, family: int) -> list[int]:
         """The host's addresses of one family, without loopback, as far as they are given."""
@@ -84,8 +85,12 @@ class TableReader:
             reader = _RuleReader(words, self, obj)
             try:
                 verdicts = reader.read()
-            except ValueError as error:
-                raise reader.error(str(error)) from None
+            except (ValueError, PolicyError) as error:
+                malformed = error if isinstance(error, PolicyError) else reader.error(str(error))
+                if not self.known.lenient:
+                    raise malformed from None
+                verdicts = [(unknown(malformed.message), Action.UNDECIDED)]
+                reader.unread = [malformed]
             if verdicts:
                 self.uninterpretable += [(chain.name, error) for error in reader.unread]
             source = Source(self.file, words[0].line, obj)
