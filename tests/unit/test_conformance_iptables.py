@@ -82,7 +82,7 @@ def test_a_planted_error_is_found(tmp_path, what, change):
 
 
 def test_a_dump_that_does_not_load_is_wrong(tmp_path):
-    (tmp_path / "bad.rules").write_text("*filter\n-A FORWARD -j -p\nCOMMIT\n")
+    (tmp_path / "bad.rules").write_text("*filter\n-A FORWARD -j\nCOMMIT\n")
     assert iptables.run(tmp_path).counts["wrong"] == 1
 
 
