@@ -159,10 +159,20 @@ class _Fixed:
         return frozenset(self.truths.items()), self.ports, self.denied, self.tcp, self.addresses
 
 
+def never_allows(authorizer: Authorizer, workload: Workload, chain: Chain) -> bool:
+    """Whether no request at all passes a chain at a workload. False where that is not certain."""
+    place = authorizer.place(workload)
+    assert place is not None
+    question = Question(authorizer, place, workload, {False: chain})
+    return question.searched(_Fixed({}, _Ports("PERMISSIVE", None))).state == "denied"
+
+
 class Question:
     """One callee: its chains, and the variables that its rules look at."""
 
-    def __init__(self, authorizer: Authorizer, place: Place, workload: Workload) -> None:
+    def __init__(
+        self, authorizer: Authorizer, place: Place, workload: Workload, chains: Mapping[bool, Chain] | None = None
+    ) -> None:
         self.authorizer = authorizer
         self.place = place
         self.workload = workload
@@ -172,7 +182,7 @@ class Question:
             service_ports(authorizer.services, workload.namespace, workload.labels, workload.ports),
         )
         self.known: dict[object, Answer] = {}
-        self.chains = {tcp: authorizer.chain(place, tcp=tcp) for tcp in (False, True)}
+        self.chains = chains or {tcp: authorizer.chain(place, tcp=tcp) for tcp in (False, True)}
         self.cores = {tcp: list(dict.fromkeys(_cores(chain))) for tcp, chain in self.chains.items()}
 
     def decide(self, caller: Caller, method: str) -> Answer:
@@ -208,10 +218,10 @@ class Question:
     def _decide(self, fixed: _Fixed) -> Answer:
         found = self.known.get(fixed.key)
         if found is None:
-            found = self.known[fixed.key] = self._searched(fixed)
+            found = self.known[fixed.key] = self.searched(fixed)
         return found
 
-    def _searched(self, fixed: _Fixed) -> Answer:
+    def searched(self, fixed: _Fixed) -> Answer:
         if fixed.denied:
             return Answer("denied")
         truths: dict[Key, bool] = {}
