@@ -218,11 +218,12 @@ def filter_state_holds(match: FilterStateMatch, seen: RequestView) -> bool:
 def _tree_route(config: RouteConfiguration, tree: Tree, seen: RequestView) -> Route | None:
     """The route of the first action that the tree reaches. Its own match is tested too; if that fails there is no
     further search."""
-    routes = _tree_action(tree, seen)
+    routes = tree_routes(tree, seen)
     return next((r for r in routes or () if route_holds(config, r.match, seen)), None)
 
 
-def _tree_action(tree: Tree, seen: RequestView) -> tuple[Route, ...] | None:
+def tree_routes(tree: Tree, seen: RequestView) -> tuple[Route, ...] | None:
+    """The routes that the tree leads to, None where it leads nowhere."""
     for hit in _hits(tree, seen):
         found = _follow(hit, seen)
         if found is not None and not hit.keep:
@@ -231,7 +232,7 @@ def _tree_action(tree: Tree, seen: RequestView) -> tuple[Route, ...] | None:
 
 
 def _follow(on_match: OnMatch, seen: RequestView) -> tuple[Route, ...] | None:
-    return on_match.routes if on_match.nested is None else _tree_action(on_match.nested, seen)
+    return on_match.routes if on_match.nested is None else tree_routes(on_match.nested, seen)
 
 
 def _hits(tree: Tree, seen: RequestView) -> Iterable[OnMatch]:

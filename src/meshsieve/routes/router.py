@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from meshsieve.routes.http_options import HttpOptions, Refusal, RequestView, vie
 from meshsieve.routes.model import NOWHERE, Route, RouteConfiguration, VirtualHost, host_routes
 from meshsieve.routes.outcome import Outcome, outcome
 from meshsieve.routes.read_envoy import read_route_configuration
+
+if TYPE_CHECKING:
+    from meshsieve.explanation import Explanation
 
 # Answers of find, below 0 (csrc/include/meshsieve/route_table.h).
 NO_ROUTE, NO_VIRTUAL_HOST, REFUSED, HTTPS_REDIRECT = -1, -2, -3, -4
@@ -162,6 +165,13 @@ class Router(RouteLookup):
         return _miss(
             seen, host.name, "the request has no scheme" if no_scheme else "no route of the virtual host matches"
         )
+
+    def explain(self, request: Request) -> Explanation:
+        """Why the request takes its route: each route of the virtual host in order, and the conditions that fail.
+        ``str()`` is a tree, ``to_dict()`` plain values."""
+        from meshsieve.routes import explanation
+
+        return explanation.explain(self.config, view(request, self.options), request, self.match(request))
 
     def match_batch(self, requests: Any) -> npt.NDArray[np.int32]:
         """int32 (n,): position in ``routes`` of what takes each request, -1 for none.
