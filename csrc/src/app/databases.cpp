@@ -72,7 +72,13 @@ Answer mysql(const Payload& p, Findings& out) {
   const size_t greeting = mysql_greeting(p.here, out.attributes);
   const size_t greeting_there = greeting == 0 ? mysql_greeting(p.there, out.attributes) : 0;
   const MysqlLogin login = mysql_login(greeting != 0 ? p.there : p.here);
-  if (!known && greeting == 0 && !login.fits) return Answer::no;
+  if (!known && greeting == 0 && !login.fits) {
+    Reader reader(p.here);
+    const uint32_t size = reader.le24();
+    const uint8_t sequence = reader.u8(), version = reader.u8();
+    const bool could = size >= 8 && size <= 1024 && ((sequence == 0 && (version == 10 || version == 9)) || (sequence == 1 && size >= 32));
+    return could && p.here.size() < std::min<size_t>(size + 4u, 100) ? Answer::more : Answer::no;
+  }
   out.app = App::mysql;
   if (login.tls_at != 0) {
     const size_t server_at = std::max(greeting, greeting_there);
@@ -146,6 +152,11 @@ Answer postgresql(const Payload& p, Findings& out) {
   if (!here_starts) start = pg_start(p.there, out.attributes);
   const bool answer = is_pg_answer(p.here);
   if (!known && start == PgStart::none) {
+    Reader reader(p.here);
+    const uint32_t size = reader.u32();
+    const bool startup = p.here[0] == 0 && size >= 9 && size <= 10000 && reader.u16() == 3 && reader.u16() <= 2;
+    const bool message = p.here[0] != 0 && p.here.size() < 12;
+    if ((startup && p.here.size() < size) || (message && !answer)) return Answer::more;
     if (!answer && !is_pg_query(p.here)) return Answer::no;
     out.app = App::postgresql;
     return answer && p.here[0] == 'R' ? Answer::yes : Answer::likely;
@@ -181,7 +192,8 @@ std::optional<Tds> read_tds(Bytes bytes) {
     reader.skip(2);
     const uint8_t number = reader.u8(), window = reader.u8();
     const bool known = (type >= 1 && type <= 4) || type == 6 || type == 7 || type == 8 || (type >= 14 && type <= 18);
-    if (!known || status > 0x1f || size < 8 || window != 0 || number > 64) break;
+    // A packet that is not the last of its message fills the packet size, which is 512 at least.
+    if (!known || status > 0x1f || size < 8 || window != 0 || number > 64 || ((status & 1) == 0 && size < 512)) break;
     const Bytes body = reader.up_to(size - 8u);
     if (out.first == 0) {
       out.first = type;
@@ -276,7 +288,8 @@ Answer sql_browser(const Payload& p, Findings& out) {
 std::string_view tns_value(std::string_view text, std::string_view key) {
   const auto at = std::search(text.begin(), text.end(), key.begin(), key.end(), [](char a, char b) { return lower(a) == lower(b); });
   if (at == text.end()) return {};
-  return trimmed(word(text.substr(static_cast<size_t>(at - text.begin()) + key.size()), ")"));
+  const std::string_view rest = text.substr(static_cast<size_t>(at - text.begin()) + key.size());
+  return rest.find(')') == std::string_view::npos ? ""sv : trimmed(word(rest, ")"));
 }
 
 Answer oracle(const Payload& p, Findings& out) {
@@ -309,7 +322,7 @@ Answer oracle(const Payload& p, Findings& out) {
     case kData: fits = size >= 10; break;
     default: break;
   }
-  if (!fits) return known ? Answer::yes : Answer::no;
+  if (!fits) return known ? Answer::yes : !reader.ok() && p.here.size() < size ? Answer::more : Answer::no;
   out.app = App::oracle;
   for (const std::string_view text : {text_of(p.here), text_of(p.there)}) {
     if (const std::string_view name = tns_value(text, "(SERVICE_NAME="); !name.empty()) out.attributes.set(Attribute::service, name);

@@ -50,7 +50,7 @@ Answer kerberos_message(Bytes message, Attributes& out) {
       for (Element part; (part = read_element(parts)).ok;) {
         Reader name(part.body);
         const Element realm = read_element(name);
-        if (part.tag == 0xa2 && realm.ok && realm.tag == 0x1b) out.set(Attribute::service, text_of(realm.body));
+        if (part.tag == 0xa2 && realm.whole && realm.ok && realm.tag == 0x1b) out.set(Attribute::service, text_of(realm.body));
       }
     } else if (!request) {
       const Element realm = read_element(inner);
@@ -77,7 +77,10 @@ Answer kerberos(const Payload& p, Findings& out) {
   const uint32_t size = reader.u32();
   if (!reader.ok() || reader.left() < 16) return p.here[0] == 0 ? Answer::more : Answer::no;
   if (size < 16 || size > 1 << 20) return Answer::no;
-  return kerberos_message(reader.up_to(size), out.attributes);
+  const Bytes message = reader.up_to(size);
+  const Answer answer = kerberos_message(message, out.attributes);
+  out.done = message.size() == size;
+  return answer == Answer::no && message.size() < std::min<size_t>(size, 256) ? Answer::more : answer;
 }
 
 // ---- LDAP
@@ -91,7 +94,8 @@ Answer ldap(const Payload& p, Findings& out) {
   const Element number = read_element(fields);
   const Element operation = read_element(fields);
   if (!number.ok || !operation.ok) return message.body.size() < message.length && p.tcp() && p.here.size() < 32 ? Answer::more : Answer::no;
-  if (!small_integer(number)) return Answer::no;
+  const Answer otherwise = p.tcp() && !message.whole && p.here.size() < 256 ? Answer::more : Answer::no;
+  if (!small_integer(number)) return otherwise;
   Reader body(operation.body);
   bool sure = false;
   switch (operation.tag) {
@@ -121,7 +125,7 @@ Answer ldap(const Payload& p, Findings& out) {
     case 0x50: sure = operation.length != 0; break;
     default: break;
   }
-  if (!sure) return Answer::no;
+  if (!sure) return otherwise;
   out.app = App::ldap;
   // TLS begins behind the extended request and its answer.
   const auto behind = [](Bytes bytes) {

@@ -95,9 +95,13 @@ Answer tftp(const Payload& p, Findings& out) {
   const std::string_view text = text_of(reader.rest());
   if (code == 1 || code == 2) {
     const size_t name_end = text.find('\0');
-    if (name_end == std::string_view::npos || name_end == 0 || !is_plain_text(text.substr(0, name_end))) return Answer::no;
+    // Requests that are not what they should be, on the port where nothing else is.
+    if (p.on_port(69) && text.find("octet") != std::string_view::npos) out.app = App::tftp;
+    if (name_end == std::string_view::npos || name_end == 0 || !is_plain_text(text.substr(0, name_end))) {
+      return out.app == App::tftp ? Answer::likely : Answer::no;
+    }
     const std::string_view mode = word(text.substr(name_end + 1), std::string_view("\0", 1));
-    if (!equals_nocase(mode, "octet") && !equals_nocase(mode, "netascii") && !equals_nocase(mode, "mail")) return Answer::no;
+    if (!equals_nocase(mode, "octet") && !equals_nocase(mode, "netascii") && !equals_nocase(mode, "mail")) return out.app == App::tftp ? Answer::likely : Answer::no;
     out.attributes.set(Attribute::service, text.substr(0, name_end));
     // The answer comes from another port of the server.
     out.expectations.push_back({{}, false, p.here_port, 17, App::tftp});

@@ -91,6 +91,7 @@ Answer mqtt(const Payload& p, Findings& out) {
       reader.skip(3);
       const Bytes client = reader.vector16();
       if (name != "MQTT" && name != "MQIsdp") return p.here.size() < 10 ? Answer::more : Answer::no;
+      if (!reader.ok() && *size < 1024) return Answer::more;
       out.attributes.set(Attribute::protocol_version, level == 3 ? "3.1" : level == 4 ? "3.1.1" : level == 5 ? "5.0" : "");
       if (level < 5) out.attributes.set(Attribute::client_software, client.data(), client.size());
       out.done = true;
@@ -182,11 +183,11 @@ Answer stomp(const Payload& p, Findings& out) {
   std::string_view text = text_of(p.here);
   const std::string_view all = text;
   const auto line = next_line(text);
-  if (!line) return could_begin(p.here, "CONNECTED") || could_begin(p.here, "STOMP") ? Answer::more : Answer::no;
+  if (!line) return could_begin(p.here, "CONNECTED\r") || could_begin(p.here, "STOMP\r") || all == "CONNECT\r" ? Answer::more : Answer::no;
   if (*line != "CONNECT" && *line != "STOMP" && *line != "CONNECTED") return Answer::no;
   const bool headers = all.find("version:") != std::string_view::npos || all.find("login:") != std::string_view::npos ||
                        all.find("session:") != std::string_view::npos || all.find("host:") != std::string_view::npos;
-  if (!headers) return Answer::no;
+  if (!headers) return all.size() < 512 && all.find("\n\n") == std::string_view::npos ? Answer::more : Answer::no;
   out.app = App::stomp;
   out.done = true;
   return Answer::yes;

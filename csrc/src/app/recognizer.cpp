@@ -34,7 +34,8 @@ struct Recognizer::State {
   App hint;
   Open open = kBoth;
   int dissector = kNone;
-  int likely = kNone;  // a dissector that said so
+  int likely = kNone;  // a dissector that said so, and of which direction
+  bool likely_reply = false;
   bool in_queue = false;
   bool follow = false;
   uint8_t n_payloads[2] = {};
@@ -211,10 +212,15 @@ Recognizer::Open Recognizer::dispatch(State& state, FlowRow& row, const Payload&
       if (answer == Answer::yes) return take(i, std::move(findings), AppHow::parsed), state.open;
       if (answer == Answer::likely) {
         const bool agrees = findings.app == state.hint || all[i].app == state.hint;
-        if (agrees || state.likely == static_cast<int>(i)) {
+        // Again: in another datagram, or in what the other side says.
+        const bool again = state.likely == static_cast<int>(i) && (!payload.tcp() || state.likely_reply != payload.reply);
+        if (agrees || again) {
           return take(i, std::move(findings), AppHow::pattern), state.open;
         }
-        if (state.likely == kNone) state.likely = static_cast<int>(i);
+        if (state.likely == kNone) {
+          state.likely = static_cast<int>(i);
+          state.likely_reply = payload.reply;
+        }
       }
       if (answer == Answer::no && payload.whole) state.rejected[payload.reply].set(i);
       wanted = wanted || answer != Answer::no;

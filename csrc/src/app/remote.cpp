@@ -47,10 +47,10 @@ Answer telnet(const Payload& p, Findings& out) {
       const size_t end = rest.find(std::string_view("\xff\xf0", 2));
       if (end == std::string_view::npos) break;
       reader.skip(end + 2);
-    } else if (command >= kWill) {
+    } else if (command >= kWill && command != kIac) {
       const uint8_t option = reader.u8();
-      if (option > 49 && option < 138 && option != 138) return Answer::no;
-    } else if (command < kSubnegotiationEnd) {
+      if (option > 49 && option < 138) return Answer::no;
+    } else if (command < kSubnegotiationEnd || command == kIac) {
       return Answer::no;
     }
     ++n;
@@ -106,7 +106,6 @@ Answer teamviewer(const Payload& p, Findings& out) {
 
 Answer socks(const Payload& p, Findings& out) {
   const uint8_t version = p.here[0];
-  if (p.here.size() < 3 && version == 5) return Answer::more;
   const auto greeting = [](Bytes bytes) {  // version 5, methods
     if (bytes.size() < 3 || bytes[0] != 5 || bytes[1] == 0 || bytes.size() < 2u + bytes[1]) return false;
     return std::all_of(bytes.begin() + 2, bytes.begin() + 2 + bytes[1], [](uint8_t m) { return m <= 9 || m >= 0x80; });
@@ -115,7 +114,7 @@ Answer socks(const Payload& p, Findings& out) {
   if (version == 5) {
     if (!greeting(p.here)) {
       const bool answer = p.here.size() == 2 && greeting(p.there);
-      return answer ? found(App::socks, out) : Answer::no;
+      return answer ? found(App::socks, out) : p.here.size() < 3 || p.here.size() < 2u + p.here[1] ? Answer::more : Answer::no;
     }
     if (p.there.size() >= 2 && p.there[0] == 5) return found(App::socks, out);
     return p.here.size() == 2u + p.here[1] ? Answer::likely : Answer::no;
@@ -177,6 +176,7 @@ Answer tpkt(const Payload& p, Findings& out) {
   }
   const auto here = read_cotp(p.here);
   if (!here) return Answer::no;
+  if (here->size > p.here.size()) return Answer::more;
   const bool rdp = out.app == App::rdp;
   const std::string_view text = text_of(here->parameters);
   if (rdp || text.find("Cookie: ") != std::string_view::npos || is_rdp_negotiation(here->parameters, 1) ||

@@ -72,6 +72,8 @@ Answer onc_rpc(const Payload& p, Findings& out) {
     if (size < 24 || size > 4 << 20) return Answer::no;
     message = reader.up_to(size);
     if (message.size() < 28 && message.size() < size) return Answer::more;
+    const Answer answer = rpc_message(message, out, call);
+    if (answer == Answer::no && message.size() < std::min<size_t>(size, 512)) return Answer::more;
   } else if (p.here.size() < 24) {
     return Answer::no;
   }
@@ -114,7 +116,7 @@ Answer dce_rpc(const Payload& p, Findings& out) {
     reader.skip(8 + 4 + 2 + 2);  // fragment sizes and group, contexts, context id, transfer syntaxes
     const Bytes interface = reader.bytes(16);
     if (reader.ok()) out.attributes.set(Attribute::service, uuid_text(interface, little));
-    out.done = true;
+    out.done = reader.ok();
   }
   return Answer::yes;
 }
@@ -174,7 +176,11 @@ Answer thrift(const Payload& p, Findings& out) {
     const uint32_t size = framed.u32();
     if (size >= 12 && size <= 16 << 20) method = thrift_method(framed.rest());
   }
-  if (method.empty()) return Answer::no;
+  if (method.empty()) {
+    const auto starts = [](Bytes bytes) { return begins(bytes, "\x80\x01") || (bytes.size() > 1 && bytes[0] == 0x82 && (bytes[1] & 31) == 1); };
+    const bool could = p.here.size() < 160 && (starts(p.here) || starts(p.here.subspan(4)));
+    return p.tcp() && could ? Answer::more : Answer::no;
+  }
   out.app = App::thrift;
   out.attributes.set(Attribute::service, text_of(method));
   out.done = true;

@@ -23,12 +23,14 @@ Answer mongodb(const Payload& p, Findings& out) {
   const bool known = code == kReply || code == 1000 || (code >= 2001 && code <= 2007) || (code >= 2010 && code <= 2013);
   if (!known) return Answer::no;
   const uint32_t flags = reader.le32();
+  if (!reader.ok()) return Answer::more;
   if (code == kReply && (size < 36 || flags > 15)) return Answer::no;
   if (code == kMessage && (size < 21 || (flags & 0xfff8) != 0)) return Answer::no;
   if (code == kQuery && ((answers != 0 && answers != 0xffffffff) || flags > 255)) return Answer::no;
   if (code == kQuery || (code >= 2001 && code <= 2006)) {
     const std::string_view text = text_of(reader.rest());
     const size_t end = text.find('\0');
+    if (code == kQuery && end == std::string_view::npos && text.size() < 256 && p.here.size() < size) return Answer::more;
     if (code == kQuery && end != std::string_view::npos) out.attributes.set(Attribute::service, word(text.substr(0, end), "."));
     if (code == kQuery && (end == std::string_view::npos || end > 256 || !is_plain_text(text.substr(0, end)))) return Answer::no;
   }
@@ -125,7 +127,7 @@ Answer memcached_text(std::string_view text, Findings& out) {
 
 Answer memcached(const Payload& p, Findings& out) {
   Reader reader(p.here);
-  if (p.here[0] == 0x80 || p.here[0] == 0x81) {
+  if (p.tcp() && (p.here[0] == 0x80 || p.here[0] == 0x81)) {
     const uint8_t magic = reader.u8(), code = reader.u8();
     const uint16_t key = reader.u16();
     const uint8_t extras = reader.u8(), type = reader.u8();

@@ -1,0 +1,292 @@
+"""Application recognition: each protocol's first bytes, cut and split everywhere, in any order and batch size."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshsieve import apps, capture, flows
+from tests.capture.app_payloads import OTHERS, TALKS, TCP, UDP, Talk, client_hello, record
+from tests.capture.builder import Frame, eth, pcap
+
+IDS = [f"{i}-{talk.app}" for i, talk in enumerate(TALKS)]
+
+
+def frames_of(talk: Talk, client_port: int, messages: Iterable[tuple[bool, bytes]] | None = None) -> list[Frame]:
+    """The packets of a conversation; TCP with its handshake."""
+    ends = {
+        True: ("10.0.0.1", "10.0.0.2", client_port, talk.port),
+        False: ("10.0.0.2", "10.0.0.1", talk.port, client_port),
+    }
+    out = []
+    seq = {True: 1000, False: 9000}
+    if talk.transport == TCP:
+        for side, flags in ((True, "S"), (False, "SA")):
+            src, dst, sport, dport = ends[side]
+            out.append(eth().ipv4(src, dst).tcp(sport, dport, flags, seq=seq[side]))
+            seq[side] += 1
+    for side, data in talk.messages if messages is None else messages:
+        src, dst, sport, dport = ends[side]
+        ip = eth().ipv4(src, dst)
+        if talk.transport == TCP:
+            out.append(ip.tcp(sport, dport, "PA", seq=seq[side]).payload(data))
+            seq[side] += len(data)
+        elif talk.transport == UDP:
+            out.append(ip.udp(sport, dport).payload(data))
+        else:
+            out.append(ip.raw(struct.pack(">HHII", sport, dport, 1, 0), "sctp").payload(data))
+    return out
+
+
+def recognise(path: Path, frames: list[Frame], **options: Any) -> flows.FlowColumns:
+    path.write_bytes(pcap(frames))
+    return flows.read(path, options=flows.FlowOptions(**options))
+
+
+def seen(columns: flows.FlowColumns, i: int, talk: Talk) -> tuple[str, dict[str, str]]:
+    known = columns.attributes(i)
+    return columns.apps[i], {name: known.get(name, "") for name in talk.attributes}
+
+
+@pytest.mark.parametrize("talk", TALKS, ids=IDS)
+def test_an_application_is_recognised(talk: Talk, tmp_path: Path) -> None:
+    columns = recognise(tmp_path / "a.pcap", frames_of(talk, 50000))
+    assert seen(columns, 0, talk) == (talk.app, talk.attributes)
+    assert apps.HOWS[columns.extra["app_how"][0]] in ("parsed", "pattern")
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [t for t in TALKS if t.transport == TCP],
+    ids=[i for i, t in zip(IDS, TALKS, strict=True) if t.transport == TCP],
+)
+def test_segments_make_no_difference(talk: Talk, tmp_path: Path) -> None:
+    """The first message cut in two at every byte, and the second half first."""
+    side, data = talk.messages[0]
+    frames, ports = [], []
+    for at in range(1, len(data)):
+        halves = [(side, data[:at]), (side, data[at:]), *talk.messages[1:]]
+        one = frames_of(talk, 2000 + at, halves)
+        swapped = frames_of(talk, 20000 + at, halves)
+        swapped[2], swapped[3] = swapped[3], swapped[2]
+        frames += one + swapped
+        ports += [2000 + at, 20000 + at]
+    columns = recognise(tmp_path / "a.pcap", frames)
+    wrong = {
+        int(columns["sport"][i]) for i in range(len(columns)) if seen(columns, i, talk) != (talk.app, talk.attributes)
+    }
+    assert not wrong
+    assert len(columns) == len(ports)
+
+
+@pytest.mark.parametrize("talk", TALKS, ids=IDS)
+def test_a_message_cut_off_is_never_taken_for_something_else(talk: Talk, tmp_path: Path) -> None:
+    side, data = talk.messages[0]
+    frames = [f for n in range(1, len(data)) for f in frames_of(talk, 2000 + n, [(side, data[:n])])]
+    columns = recognise(tmp_path / "a.pcap", frames)
+    related = {"http2": {"http2"}, "s7comm": {"tpkt"}, "rdp": {"tpkt"}, "dtls": {"dtls"}}.get(talk.app, set())
+    assert set(columns.apps) <= {"", talk.app, "sctp", *related} | (
+        {"http", "elasticsearch", "websocket"} if b"HTTP/" in data else set()
+    ) | ({"rpc"} if talk.app == "nfs" else set())
+    for name in ("sni", "ja3", "ja4"):
+        assert set(columns.attribute(name)) <= {None}, "a hello that is not whole has no names"
+
+
+@pytest.mark.parametrize("talk", [t for _, t in OTHERS], ids=[name for name, _ in OTHERS])
+def test_what_is_no_application_stays_unknown(talk: Talk, tmp_path: Path) -> None:
+    columns = recognise(tmp_path / "a.pcap", frames_of(talk, 50000))
+    assert columns.apps == [""]
+    assert apps.HOWS[columns.extra["app_how"][0]] == "none"
+
+
+def all_talks() -> list[Frame]:
+    return [f for i, talk in enumerate(TALKS) for f in frames_of(talk, 30000 + i)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 65536])
+def test_batches_make_no_difference(batch_size: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap(all_talks()))
+    table = flows.FlowTable()
+    for _ in capture.read(path, flows=table, batch_size=batch_size):
+        pass
+    columns, whole = table.finish(), flows.read(path)
+    assert columns.apps == whole.apps
+    assert [columns.attributes(i) for i in range(len(columns))] == [whole.attributes(i) for i in range(len(whole))]
+
+
+def test_flipped_bytes_never_stop_it(tmp_path: Path) -> None:
+    """Nothing to compare with: the reader survives, and every text is text."""
+    random.seed(1)
+    frames = []
+    for n in range(3000):
+        talk = TALKS[n % len(TALKS)]
+        messages = []
+        for side, data in talk.messages:
+            changed = bytearray(data)
+            for _ in range(random.randrange(1, 6)):
+                changed[random.randrange(len(changed))] = random.randrange(256)
+            messages.append((side, bytes(changed[: random.randrange(1, len(changed) + 1)])))
+        frames += frames_of(talk, 1024 + n, messages)
+    columns = recognise(tmp_path / "a.pcap", frames)
+    assert len(columns) >= 2900
+    for i in range(len(columns)):
+        columns.attributes(i)
+
+
+# ---- particular promises
+
+
+def test_ja3_and_ja4_are_what_their_definitions_say(tmp_path: Path) -> None:
+    """Worked out by hand from the hello: GREASE left out, ciphers and extensions sorted for JA4."""
+    hello = client_hello()
+    columns = recognise(tmp_path / "a.pcap", frames_of(Talk("tls", ((True, record(hello)),)), 50000))
+    ja3 = "771,4865-4866-49199,0-10-11-16-13-43,29-23,0"
+    assert columns.attribute("ja3") == [hashlib.md5(ja3.encode()).hexdigest()]
+    ciphers = hashlib.sha256(b"1301,1302,c02f").hexdigest()[:12]
+    extensions = hashlib.sha256(b"000a,000b,000d,002b_0403,0804").hexdigest()[:12]
+    assert columns.attribute("ja4") == [f"t13d0306h2_{ciphers}_{extensions}"]
+
+
+def test_a_hello_of_many_segments_and_records(tmp_path: Path) -> None:
+    """A post-quantum key share: 6 KiB in records of 1,000 bytes, segments of 700, the last first."""
+    hello = client_hello(padding=6000)
+    data = b"".join(record(hello[i : i + 1000]) for i in range(0, len(hello), 1000))
+    talk = Talk(
+        "tls",
+        tuple((True, data[i : i + 1000]) for i in range(0, len(data), 1000)),
+        attributes={"sni": "www.example.org"},
+    )
+    frames = frames_of(talk, 50000)
+    frames[2:] = frames[:1:-1]
+    columns = recognise(tmp_path / "a.pcap", frames)
+    assert seen(columns, 0, talk) == ("tls", {"sni": "www.example.org"})
+
+
+def test_a_hello_with_a_hole_has_no_name(tmp_path: Path) -> None:
+    data = record(client_hello())
+    frames = frames_of(Talk("tls", ((True, data[:60]), (True, data[60:90]), (True, data[90:]))), 50000)
+    del frames[3]
+    columns = recognise(tmp_path / "a.pcap", frames)
+    assert columns.apps == ["tls"]
+    assert columns.attribute("sni") == [None]
+
+
+def test_of_two_copies_that_differ_the_first_counts(tmp_path: Path) -> None:
+    first, second = record(client_hello(name="first.example.org")), record(client_hello(name="other.example.org"))
+    frames = frames_of(Talk("tls", ((True, first[:-1]),)), 50000)
+    src = eth().ipv4("10.0.0.1", "10.0.0.2")
+    frames += [
+        src.tcp(50000, 40000, "PA", seq=1001).payload(second),
+        src.tcp(50000, 40000, "PA", seq=1001).payload(first),
+    ]
+    columns = recognise(tmp_path / "a.pcap", frames)
+    assert columns.attribute("sni") == ["first.example.org"]
+
+
+FTP_DATA = [
+    ("PORT", (True, b"PORT 10,0,0,1,200,10\r\n"), ("10.0.0.2", 20, "10.0.0.1", 51210)),
+    ("EPRT", (True, b"EPRT |1|10.0.0.1|51211|\r\n"), ("10.0.0.2", 20, "10.0.0.1", 51211)),
+    ("PASV", (False, b"227 Entering Passive Mode (10,0,0,2,200,12).\r\n"), ("10.0.0.1", 5555, "10.0.0.2", 51212)),
+    ("EPSV", (False, b"229 Entering Extended Passive Mode (|||51213|)\r\n"), ("10.0.0.1", 5556, "10.0.0.2", 51213)),
+]
+
+
+@pytest.mark.parametrize(("line", "data"), [c[1:] for c in FTP_DATA], ids=[c[0] for c in FTP_DATA])
+def test_a_control_channel_announces_the_data_channel(
+    line: tuple[bool, bytes], data: tuple[str, int, str, int], tmp_path: Path
+) -> None:
+    """However late in the dialogue; what the data looks like does not matter."""
+    noop = ((True, b"NOOP\r\n"), (False, b"200 ok\r\n")) * 12
+    talk = Talk("ftp", ((False, b"220 FTP\r\n"), (True, b"USER a\r\n"), *noop, line))
+    src, sport, dst, dport = data
+    frames = frames_of(talk, 50000)
+    frames += [
+        eth().ipv4(src, dst).tcp(sport, dport, "S", seq=1),
+        eth().ipv4(src, dst).tcp(sport, dport, "PA", seq=2).payload(b"GET / HTTP/1.1\r\n\r\n"),
+        eth().ipv4(src, dst).tcp(sport + 1, dport, "S", seq=1),
+    ]
+    columns = recognise(tmp_path / "a.pcap", frames)
+    assert columns.apps == ["ftp", "ftp-data", ""], "announced for one connection"
+    assert apps.HOWS[columns.extra["app_how"][1]] == "related"
+
+
+def test_a_fragmented_datagram_is_read_whole(tmp_path: Path) -> None:
+    from tests.capture.app_payloads import dns_question, u16
+
+    name = "a-long-label-of-a-name." * 4 + "example.org"
+    payload = dns_question(name)
+    datagram = u16(50000, 53, 8 + len(payload), 0) + payload
+    cut = 40
+    frames = [
+        eth().ipv4(proto=17, ident=5, more=True).raw(datagram[:cut]),
+        eth().ipv4(proto=17, ident=5, offset=cut).raw(datagram[cut:]),
+    ]
+    columns = recognise(tmp_path / "a.pcap", frames)
+    assert columns.apps == ["dns"]
+    assert columns.attribute("dns_name") == [name]
+
+
+def test_ports_are_only_a_guess(tmp_path: Path) -> None:
+    columns = recognise(
+        tmp_path / "a.pcap", frames_of(Talk("", ((True, b"hello there, nobody's protocol\r\n"),), port=443), 50000)
+    )
+    assert columns.apps == [""]
+    assert apps.NAMES[columns.extra["app_by_port"][0]] == "tls"
+
+
+SIGNATURES = """
+applications:
+  - name: acme
+    signatures:
+      - {transport: tcp, ports: ["40000-40010"], starts_with: "ACME/"}
+      - {transport: udp, starts_with_hex: "ac ?? 01"}
+  - name: portal
+    signatures:
+      - {hosts: [".example.org", "exact.test"]}
+"""
+SIGNED = [
+    #  what is sent                         transport  port    payload                                    application
+    ("first bytes and port",                TCP,       40000,  b"ACME/1.0 hello",                          "acme"),
+    ("first bytes on another port",         TCP,       40011,  b"ACME/1.0 hello",                          ""),
+    ("any byte under ??",                   UDP,       9,      b"\xac\x77\x01rest",                        "acme"),
+    ("a byte that differs",                 UDP,       9,      b"\xac\x77\x02rest",                        ""),
+    ("shorter than the pattern",            UDP,       9,      b"\xac\x77",                                ""),
+    ("a host below a suffix",               TCP,       443,    record(client_hello(name="a.EXAMPLE.org")), "portal"),
+    ("the suffix itself",                   TCP,       443,    record(client_hello(name="example.org")),   "portal"),
+    ("a name that only ends alike",         TCP,       443,    record(client_hello(name="evilexample.org")), "tls"),
+    ("an exact host",                       TCP,       443,    record(client_hello(name="exact.test")),    "portal"),
+    ("below an exact host",                 TCP,       443,    record(client_hello(name="a.exact.test")),  "tls"),
+    ("an HTTP host with a port",            TCP,       80,     b"GET / HTTP/1.1\nHost: exact.test:80\n\n", "portal"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("transport", "port", "payload", "app"), [c[1:] for c in SIGNED], ids=[c[0] for c in SIGNED])
+def test_signatures_of_ones_own(transport: str, port: int, payload: bytes, app: str, tmp_path: Path) -> None:
+    signatures = apps.parse_signatures(SIGNATURES)
+    talk = Talk(app, ((True, payload),), transport, port)
+    columns = recognise(tmp_path / "a.pcap", frames_of(talk, 50000), signatures=signatures)
+    assert columns.apps == [app]
+
+
+def test_payload_that_waits_is_bounded_and_counted(tmp_path: Path) -> None:
+    """Beyond the budget the oldest flows are given up; younger ones are still read."""
+    waiting = Talk("", ((True, record(client_hello(padding=1000))[:900]),))
+    frames = [f for n in range(100) for f in frames_of(waiting, 2000 + n)]
+    frames += frames_of(Talk("tls", ((True, record(client_hello())),)), 50000)
+    columns = recognise(tmp_path / "a.pcap", frames, apps_waiting_bytes=20_000)
+    assert columns.stats is not None
+    assert 70 <= columns.stats["apps_given_up"] <= 90
+    assert columns.attribute("sni")[-1] == "www.example.org"
+
+
+def test_switched_off_nothing_is_recognised(tmp_path: Path) -> None:
+    columns = recognise(tmp_path / "a.pcap", frames_of(TALKS[0], 50000), apps=False)
+    assert columns.apps == [""]
+    assert columns.attributes(0) == {}
