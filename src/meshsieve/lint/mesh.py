@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from meshsieve.authz.lint import lint_authorization
 from meshsieve.errors import MeshsieveError
 from meshsieve.lint.routes import lint_tables
 from meshsieve.mesh.gateway_api import GatewayApi
@@ -22,7 +23,8 @@ ISTIO_UNREACHABLE = "VirtualServiceUnreachableRule"
 
 
 def lint_objects(store: ObjectStore) -> list[Diagnostic]:
-    """Findings by Istio's analyzers, then by the readers and tables. Objects that cannot be read are findings too."""
+    """Findings by Istio's analyzers, then by the readers and tables, then about authorization. Objects that cannot be
+    read are findings too."""
     out = analyze(store)
     try:
         mesh = MeshRouter(store, MeshOptions(strict=False))
@@ -34,6 +36,10 @@ def lint_objects(store: ObjectStore) -> list[Diagnostic]:
         where, obj = getattr(error, "where", ""), getattr(error, "obj", "")
         message = f"{getattr(error, 'message', error)}: the routes of these objects were not looked at"
         out.append(Diagnostic("refused-object", message, where, obj, getattr(error, "hint", ""), "error"))
+    # Istio's analyzers look for these two as well.
+    told = {(f.code, f.obj) for f in out}
+    same = {"no-match-selector": "NoMatchingWorkloadsFound", "unknown-namespace": "ReferencedResourceNotFound"}
+    out += [f for f in lint_authorization(store) if (same.get(f.code), f.obj.split(" spec")[0]) not in told]
     return out
 
 
