@@ -51,6 +51,15 @@ class Request:
         if isinstance(self.principal, str):
             object.__setattr__(self, "principal", self.principal.removeprefix("spiffe://"))
 
+    def with_peer(self, principal: str) -> Request:
+        """The same request over mutual TLS with this identity. ``replace`` would read the headers once more."""
+        out = object.__new__(Request)
+        for name in _FIELDS:
+            object.__setattr__(out, name, getattr(self, name))
+        object.__setattr__(out, "principal", principal)
+        object.__setattr__(out, "tls", {"presented": True, "validated": True})
+        return out
+
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Request:
         """A request from JSON; ``host``, ``src_ip``, ``dst_ip`` and ``dst_port`` are read as aliases.
@@ -89,6 +98,9 @@ def _check_type(name: str, value: Any) -> None:
     largest = _NUMBERS.get(name)
     if largest is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest):
         raise ModelError(f"{name} must be a whole number in 0..{largest}, not {value!r}"[:200])
+
+
+_FIELDS = tuple(f.name for f in fields(Request))
 
 
 def _header_lines(headers: Any) -> Headers:

@@ -143,9 +143,15 @@ class Authorizer:
         raises   UsageError, ColumnError for columns that do not fit
         """
         place = self.place(workload)
+        given = requests if isinstance(requests, list) else None
         columns = RequestColumns.of(requests)
         allowed, rule = np.zeros(len(columns), np.bool_), np.full(len(columns), -1, np.int32)
-        if not self.peer_authentications and not self.request_authentications and not self.tcp_ports(place):
+        before_policies = self.request_authentications or self.tcp_ports(place)
+        if given is not None and not before_policies and (at := self._open(given, place)) is not None:
+            rest = columns if len(at) == len(given) else RequestColumns.of([given[i] for i in at])
+            self._decide_rows(rest, place, tcp, threads, (allowed, rule), at)
+            return allowed, rule
+        if not self.peer_authentications and not before_policies:
             self._decide_rows(columns, place, tcp, threads, (allowed, rule), slice(None))
             return allowed, rule
         # What comes before policies looks at tokens and TLS, row by row.
@@ -158,6 +164,18 @@ class Authorizer:
             at = np.array([row for row, _ in rows])
             self._decide_rows(RequestColumns.of([r for _, r in rows]), place, as_tcp, threads, (allowed, rule), at)
         return allowed, rule
+
+    def _open(self, requests: Sequence[Request], place: Place | None) -> npt.NDArray[np.intp] | None:
+        """Rows that the workload's mTLS modes let through; None where one of them hides a request from HTTP policy."""
+        modes = self.mtls_modes(place)
+        rows = []
+        for row, request in enumerate(requests):
+            mode = modes.at(request.destination_port)
+            if mode == "DISABLE" and is_tls(request):
+                return None
+            if mode != "STRICT" or is_mtls(request):
+                rows.append(row)
+        return np.array(rows, np.intp)
 
     def _decide_rows(
         self,

@@ -33,7 +33,6 @@ from meshsieve.walk.request_walk import (
     endpoint_verdict,
     first_packets,
     point_verdict,
-    seen_by_client,
     with_identity,
     with_only_server,
 )
@@ -206,8 +205,7 @@ class BatchWalk:
         found: list[Any] = [None] * len(batch)
         for group, rows in groups.items():
             end, gateway = ends[rows[0]], bool(at_gateway[rows[0]])
-            seen = [seen_by_client(batch[i], end, gateway) for i in rows]
-            for key, members in self._same_route(seen, end, gateway).items():
+            for key, members in self._same_route([batch[i] for i in rows], end, gateway).items():
                 first = rows[members[0]]
                 match, verdict, candidates = self._walk.route(batch[first], end, gateway)
                 code = routes.code((key, group), verdict)
@@ -219,15 +217,16 @@ class BatchWalk:
                     route[i], endpoint[i], found[i] = code, at, candidates
         return route, endpoint, found
 
-    def _same_route(self, seen: Sequence[Request], end: Ends, gateway: bool) -> dict[Hashable, list[int]]:
-        """Positions in ``seen`` by the route that takes them; requests without one by what they are."""
-        table = self._walk.table(seen[0], end, gateway)
+    def _same_route(self, group: Sequence[Request], end: Ends, gateway: bool) -> dict[Hashable, list[int]]:
+        """Positions in ``group`` by the route that takes them; requests without one by what they are. Tables do not
+        look at the connection, which ``seen_by_client`` would change."""
+        table = self._walk.table(group[0], end, gateway)
         out: dict[Hashable, list[int]] = defaultdict(list)
         if table is None:
-            return {"no table": list(range(len(seen)))}
-        indices = table.match_batch(seen)
+            return {"no table": list(range(len(group)))}
+        indices = table.match_batch(group)
         for position, index in enumerate(indices.tolist()):
-            request = seen[position]
+            request = group[position]
             if index < 0 or request.claims is not None:
                 out[id(table), request.method, request.authority, request.path, request.headers].append(position)
             else:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -254,7 +255,7 @@ def with_identity(request: Request, ends: Ends) -> Request:
         or server.proxy is None
     ):
         return request
-    return replace(request, principal=client.identity, tls={"presented": True, "validated": True})
+    return request.with_peer(client.identity)
 
 
 Connection = tuple[str, int | None, str, int]
@@ -303,6 +304,7 @@ def first_packets(connections: Sequence[Connection]) -> PacketColumns:
     return packets
 
 
+@lru_cache(65_536)
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
         return ipaddress.ip_address(text)
