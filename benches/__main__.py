@@ -11,7 +11,7 @@ import sys
 
 from benches import options, report
 
-SUBJECTS = ["balance", "captures", "packets"]
+SUBJECTS = ["authz", "balance", "captures", "packets"]
 
 
 def main() -> int:

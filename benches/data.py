@@ -28,7 +28,18 @@ from meshsieve.columns import PacketColumns
 from meshsieve.model import RuleSet
 
 HERE = Path(__file__).resolve().parent
-GENERATORS = ("boxes", "families", "classbench", "traces", "hard_sets", "groups", "data", "prefixes", "traffic")
+GENERATORS = (
+    "boxes",
+    "families",
+    "classbench",
+    "traces",
+    "hard_sets",
+    "groups",
+    "data",
+    "prefixes",
+    "traffic",
+    "authz_policies",
+)
 SEED = 1
 
 Verdicts = npt.NDArray[np.int32]

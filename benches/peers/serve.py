@@ -48,9 +48,9 @@ def timed_passes(look_up: Callable[[], object], passes: int, headers: int) -> di
     return {"ns": ns}
 
 
-def headers_a_pass(look_up: Callable[[int], object], total: int) -> int:
-    """How many headers a pass of at most LONGEST_PASS_SECONDS can look up."""
-    probe = min(total, 256)
+def headers_a_pass(look_up: Callable[[int], object], total: int, probe: int = 256) -> int:
+    """How many headers a pass of at most LONGEST_PASS_SECONDS can look up, judged by ``probe`` of them."""
+    probe = min(total, probe)
     start = time.thread_time_ns()
     look_up(probe)
     affordable = int(LONGEST_PASS_SECONDS / ((time.thread_time_ns() - start) / 1e9 / probe + 1e-12)) + 1

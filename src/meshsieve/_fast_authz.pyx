@@ -125,7 +125,7 @@ cdef extern from "meshsieve/authz_table.h" namespace "meshsieve::authz" nogil:
         size_t steps(uint32_t chain)
         cbool is_tcp(uint32_t chain)
         size_t chains()
-        void prepare(Context& context)
+        void prepare(Context& context, AuthzScratch& scratch)
         const HeaderNames& header_names()
         void add_pseudo_headers(RequestView& view, RequestScratch& scratch)
         Statistics statistics()
@@ -425,7 +425,7 @@ cdef class Table:
             context.values.clear()
             for slot, value in pairs:
                 context.values.push_back(pair[uint32_t, string](<uint32_t>slot, <string>value))
-            self.table.get().prepare(context)
+            self.table.get().prepare(context, self.scratch)
             out.contexts.push_back(context)
         return out
 
@@ -477,7 +477,7 @@ cdef class Table:
         self.connection(facts, memory, request.principal, request.source_ip, request.remote_ip, request.destination_ip,
                         request.destination_port, request.sni, keep)
         if self.context_fields:
-            self.take_context(facts, context, request)
+            self.take_context(facts, context, request, keep)
         by_step.resize(self.table.get().steps(chain) if found is not None else 0)
         # Nothing of Python's from here to the verdict, so that no other thread comes between.
         for i in range(known.size()):
@@ -503,7 +503,7 @@ cdef class Table:
                 return False, -1
         self.connection(facts, memory, principal, source_ip, None, None, destination_port, None, keep)
         if request is not None and self.context_fields:
-            self.take_context(facts, context, request)
+            self.take_context(facts, context, request, keep)
         verdict = self.table.get().decide(chain, facts, self.scratch, NULL)
         if verdict.asked >= 0 or verdict.pending >= 0:
             return None
@@ -558,16 +558,36 @@ cdef class Table:
             facts.destination_port = destination_port
         return 0
 
-    cdef int take_context(self, Facts& facts, Context& context, object request) except -1:
-        if not request.claims and not request.dynamic_metadata:
+    cdef int take_context(self, Facts& facts, Context& context, object request, list keep) except -1:
+        claims, metadata = request.claims, request.dynamic_metadata
+        if not claims and not metadata:
             return 0
-        context.values.clear()
         for slot, field in self.context_fields.items():
-            for value in context_values(request, field):
-                context.values.push_back(pair[uint32_t, string](<uint32_t>slot, <string>value))
-        self.table.get().prepare(context)
+            # The common case without a call: a text, or a list of them, at the top of a token.
+            kind = field.kind
+            if kind == "claim" and len(field.key) == 1 and type(claims) is dict:
+                value = claims.get(field.key[0])
+                if type(value) is str:
+                    put_value(context, slot, value, keep)
+                elif type(value) is list:
+                    for item in value:
+                        if isinstance(item, str):
+                            put_value(context, slot, item, keep)
+                elif value is not None:
+                    for raw in context_values(request, field):
+                        context.values.push_back(pair[uint32_t, string](<uint32_t>slot, <string>raw))
+            else:
+                for raw in context_values(request, field):
+                    context.values.push_back(pair[uint32_t, string](<uint32_t>slot, <string>raw))
+        self.table.get().prepare(context, self.scratch)
         facts.context = &context
         return 0
+
+
+cdef int put_value(Context& context, uint32_t slot, object text, list keep) except -1:
+    cdef string_view view = view_of(text, keep)
+    context.values.push_back(pair[uint32_t, string](slot, string(view.data(), view.size())))
+    return 0
 
 
 cdef Address address(object text, str name) except *:

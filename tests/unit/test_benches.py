@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from benches import (
+    authz,
+    authz_policies,
     boxes,
     captures,
     chart,
@@ -34,6 +36,8 @@ from benches import packets as bench_packets
 from benches.families import FAMILIES
 from benches.process import Peer, Running, Unavailable, compiled
 from meshsieve import capture, packets
+from meshsieve.authz.compiled import CompiledChains
+from meshsieve.routes.http_options import HttpOptions
 
 NEEDS_GCC = pytest.mark.skipif(shutil.which("gcc") is None, reason="the judge is a C program; gcc is not installed")
 
@@ -395,3 +399,27 @@ def test_columns_have_the_dtypes_that_captures_deliver():
         "dport": "uint16",
         "proto": "uint8",
     }
+
+
+# --- authorization ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", authz_policies.FAMILIES)
+def test_made_up_policies_are_the_same_every_time_and_decide_as_their_plain_loop_says(family):
+    policies = authz_policies.policies(family, 300)
+    assert policies == authz_policies.policies(family, 300)
+    calls = authz_policies.calls(policies, 200)
+    table = CompiledChains([authz_policies.chain(policies)], HttpOptions(normalize_path=True))
+    got = table.batch(authz_policies.columns(calls)).allowed.tolist()
+    assert got == [authz_policies.allowed(policies, call) for call in calls]
+    assert 0.1 < np.mean(got) < 0.95
+
+
+def test_engines_of_authorization_run_in_their_own_processes(tmp_path):
+    case = data.Case("small_authz", "spread", {"family": "spread", "rules": 20, "calls": 40, "seed": 1},
+                     lambda: authz._material({"family": "spread", "rules": 20, "calls": 40, "seed": 1}))  # fmt: skip
+    folder = data.materialise(case, tmp_path)
+    for way in authz.WAYS:
+        peers = [Peer(name, module=authz.MODULE, arguments=(name, way)) for name in ("ours", "plain_loop")]
+        entries = duel.run(peers, folder, cache=tmp_path, rounds=1, patience=60)
+        assert [entry["wrong"] for entry in entries.values()] == [0, 0]

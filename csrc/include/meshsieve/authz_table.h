@@ -104,7 +104,7 @@ class AuthzTable {
   bool is_tcp(uint32_t chain) const;
   size_t chains() const;
   // Finds the tests that the values pass.
-  void prepare(Context& context) const;
+  void prepare(Context& context, AuthzScratch& scratch) const;
   const HeaderNames& header_names() const;
   // Once a request has been read: pseudo headers that rules look at become lines, and `host` means :authority.
   void add_pseudo_headers(RequestView& view, RequestScratch& scratch) const;

@@ -145,7 +145,9 @@ bool AuthzTable::State::runs(uint32_t first, const Facts& facts, bool tcp, Authz
 size_t AuthzTable::steps(uint32_t chain) const { return state_->chains[chain].steps.size(); }
 bool AuthzTable::is_tcp(uint32_t chain) const { return state_->chains[chain].tcp; }
 size_t AuthzTable::chains() const { return state_->chains.size(); }
-void AuthzTable::prepare(Context& context) const { state_->tests.prepare(context); }
+void AuthzTable::prepare(Context& context, AuthzScratch& scratch) const {
+  state_->tests.prepare(context, scratch.state());
+}
 const HeaderNames& AuthzTable::header_names() const { return state_->tests.header_names(); }
 AuthzTable::Statistics AuthzTable::statistics() const { return state_->statistics; }
 

@@ -387,13 +387,14 @@ void Tests::finish(const Facts& facts, bool tcp, AuthzScratch::State& state) con
   }
 }
 
-void Tests::prepare(Context& context) const {
-  AuthzScratch scratch;
+void Tests::prepare(Context& context, AuthzScratch::State& state) const {
+  state.passed.clear();
+  state.covers.clear();
   for (const auto& [slot, value] : context.values)
-    for (const uint32_t key : context_keys_[slot]) probe_keyed(key, value, scratch.state());
-  look_up(scratch.state());
-  compare(scratch.state());
-  context.passed = scratch.state().passed.all();
+    for (const uint32_t key : context_keys_[slot]) probe_keyed(key, value, state);
+  look_up(state);
+  compare(state);
+  context.passed = state.passed.all();
 }
 
 template <class Each>

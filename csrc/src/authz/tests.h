@@ -52,7 +52,7 @@ class Tests {
   void start(const Facts& facts, bool tcp, AuthzScratch::State& state) const;
   void look_up(AuthzScratch::State& state) const;
   void finish(const Facts& facts, bool tcp, AuthzScratch::State& state) const;
-  void prepare(Context& context) const;
+  void prepare(Context& context, AuthzScratch::State& state) const;
   // A lazy test.
   bool holds(uint32_t test, const Facts& facts, bool tcp, AuthzScratch::State& state) const;
 
