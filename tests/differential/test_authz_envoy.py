@@ -11,7 +11,7 @@ import pytest
 
 from meshsieve.authz import from_kubernetes
 from meshsieve.request import Request
-from tests.differential import authz
+from tests.differential import authz, authz_trees
 from tests.differential.envoy import Client, free_ports, listener, running
 
 DECISIONS = 20_000
@@ -23,6 +23,18 @@ def test_random_policies_are_decided_as_envoy_decides_them():
     assert not wrong, wrong[0]
     assert sum(tally.values()) >= DECISIONS
     assert min(tally[by] for by in ("ALLOW", "DENY", "default", "no-allow-policy-matched")) > DECISIONS / 20
+
+
+def test_random_trees_of_permissions_and_principals():
+    asked, allowed, wrong = authz_trees.compare_http(7, 250, 20)
+    assert not wrong, wrong[0]
+    assert asked / 4 < allowed < asked * 3 / 4
+
+
+def test_random_trees_of_a_network_filter():
+    asked, allowed, wrong = authz_trees.compare_network(7, 60)
+    assert not wrong, wrong[0]
+    assert asked / 4 < allowed < asked * 3 / 4
 
 
 NOW = int(time.time())

@@ -221,11 +221,10 @@ def is_known_key(key: str) -> bool:
 
 
 def any_of(alternatives: Conjunctions, negated: bool) -> Clause:
-    """One Test where all alternatives are tests of one field."""
-    fields = {c[0].field for c in alternatives if len(c) == 1 and isinstance(c[0], Test)}
-    if len(fields) == 1 and all(len(c) == 1 for c in alternatives):
-        matchers = (m for c in alternatives if isinstance(c[0], Test) for m in c[0].matchers)
-        return Test(fields.pop(), tuple(dict.fromkeys(matchers)), negated)
+    """One Test where all alternatives are plain tests of one field."""
+    tests = [c[0] for c in alternatives if len(c) == 1 and isinstance(c[0], Test) and not c[0].negated]
+    if len(tests) == len(alternatives) and len({test.field for test in tests}) == 1:
+        return Test(tests[0].field, tuple(dict.fromkeys(m for test in tests for m in test.matchers)), negated)
     return Group(tuple(alternatives), negated)
 
 

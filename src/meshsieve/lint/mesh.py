@@ -37,9 +37,9 @@ def lint_objects(store: ObjectStore) -> list[Diagnostic]:
         message = f"{getattr(error, 'message', error)}: the routes of these objects were not looked at"
         out.append(Diagnostic("refused-object", message, where, obj, getattr(error, "hint", ""), "error"))
     # Istio's analyzers look for these two as well.
-    told = {(f.code, f.obj) for f in out}
+    by_istio = {(f.code, f.obj) for f in out}
     same = {"no-match-selector": "NoMatchingWorkloadsFound", "unknown-namespace": "ReferencedResourceNotFound"}
-    out += [f for f in lint_authorization(store) if (same.get(f.code), f.obj.split(" spec")[0]) not in told]
+    out += [f for f in lint_authorization(store) if (same.get(f.code), f.obj.split(" spec")[0]) not in by_istio]
     return out
 
 
