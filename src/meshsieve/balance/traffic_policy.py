@@ -96,11 +96,11 @@ def read_destination_rule(node: Node, namespace: str, name: str) -> DestinationR
         node.data.where(),
     )
     for policy in (rule.policy, *(p for _, p in subsets.values())):
-        _check(policy)
+        check_policy(policy)
     return rule
 
 
-def _check(policy: Node | None) -> None:
+def check_policy(policy: Node | None) -> None:
     """Read every group once, so that a mistake shows when loading and not when somebody asks."""
     if policy is None:
         return

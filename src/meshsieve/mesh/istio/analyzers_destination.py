@@ -14,6 +14,7 @@ from meshsieve.mesh.istio.world import (
     labels_at,
     mapping,
     mappings,
+    scalar,
     scopes,
     selector_text,
     spec_of,
@@ -37,7 +38,7 @@ def ca_certificates(world: World) -> Iterator[Finding]:
             yield Finding.at("NoServerCertificateVerificationDestinationLevel", rule, text, policy.get("tls"))
         for entry in mappings(policy, "portLevelSettings"):
             if _unchecked(entry.get("tls"), selected):
-                port = at(entry, "port", "number")
+                port = scalar(entry, "port", "number")
                 text = f"TLS to {spec.get('host')}:{port} without caCertificates: the certificate is not verified"
                 yield Finding.at("NoServerCertificateVerificationPortLevel", rule, text, entry)
 
@@ -101,7 +102,7 @@ def entry_protocols(world: World) -> Iterator[Finding]:
             for host in texts(spec, "hosts"):
                 for port in mappings(spec, "ports"):
                     protocol = str(port.get("protocol") or "").upper()
-                    index.setdefault((scope, host, port.get("number")), []).append((protocol, entry))
+                    index.setdefault((scope, host, scalar(port, "number")), []).append((protocol, entry))
     reported: set[int] = set()
     for (scope, host, number), entries in index.items():
         seen = entries + (index.get(("*", host, number), []) if scope != "*" else [])

@@ -16,6 +16,7 @@ from meshsieve.mesh.istio.world import (
     labels_at,
     mapping,
     mappings,
+    scalar,
     selector_text,
     spec_of,
     texts,
@@ -58,9 +59,9 @@ def ports(world: World) -> Iterator[Finding]:
                     entries = mappings(spec_of(service), "ports")
                     tcp = [p for p in entries if p.get("protocol", "TCP") == "TCP"]
                     # A Gateway names the Service's port or what it leads to: both are what the gateway listens on.
-                    offered |= {number for p in tcp for number in (p.get("port"), p.get("targetPort"))}
+                    offered |= {number for p in tcp for number in (scalar(p, "port"), scalar(p, "targetPort"))}
         for server in mappings(spec_of(gateway), "servers"):
-            port = at(server, "port", "number")
+            port = scalar(server, "port", "number")
             if port is not None and port not in offered:
                 text = f"no Service in front of {selector_text(_selector(gateway))} offers port {port}"
                 yield Finding.at("GatewayPortNotDefinedOnService", gateway, text, server)
@@ -146,7 +147,7 @@ def conflicting_gateways(world: World) -> Iterator[Finding]:
             others = [o for o in all_gateways if o is not gateway and _conflict(world, gateway, server, o)]
             if others:
                 names = ", ".join(f"{o.namespace}/{o.name}" for o in others)
-                port, hosts = at(server, "port", "number"), ", ".join(texts(server, "hosts"))
+                port, hosts = scalar(server, "port", "number"), ", ".join(texts(server, "hosts"))
                 text = f"conflicts with {names}: the same workloads, port {port} and hosts {hosts}"
                 yield Finding.at("ConflictingGateways", gateway, text, server)
 
@@ -157,7 +158,7 @@ def _conflict(world: World, gateway: MeshObject, server: Mapping[str, Any], othe
     if not nested and not any(p.selected_by(dict(own)) and p.selected_by(dict(others)) for p in world.pods):
         return False
     return any(
-        at(server, "port", "number") == at(second, "port", "number")
+        scalar(server, "port", "number") == scalar(second, "port", "number")
         and (server.get("bind") or "") == (second.get("bind") or "")
         and not set(texts(server, "hosts")).isdisjoint(texts(second, "hosts"))
         for second in mappings(spec_of(other), "servers")

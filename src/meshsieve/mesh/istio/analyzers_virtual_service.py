@@ -12,10 +12,10 @@ from meshsieve.mesh.istio.world import (
     ROOT_NAMESPACE,
     Finding,
     World,
-    at,
     labels_at,
     mapping,
     mappings,
+    scalar,
     scopes,
     service_name,
     spec_of,
@@ -115,7 +115,7 @@ def destination_hosts(world: World) -> Iterator[Finding]:
             if not isinstance(host, str):
                 continue
             ports = ports_of(known, host, found.namespace, texts(spec, "exportTo"))
-            port = at(to, "port", "number")
+            port = scalar(to, "port", "number")
             if ports is None:
                 yield Finding.at("ReferencedResourceNotFound", found, f"referenced {what} not found: {host}", to)
             elif port is None and len(ports) > 1:
@@ -173,10 +173,10 @@ def destination_subsets(world: World) -> Iterator[Finding]:
         host = spec_of(rule).get("host")
         for entry in mappings(spec_of(rule), "subsets"):
             if isinstance(host, str):
-                known.add((service_name(full_name(host, rule.namespace), rule.namespace), entry.get("name")))
+                known.add((service_name(full_name(host, rule.namespace), rule.namespace), scalar(entry, "name")))
     for found in world.istio("VirtualService"):
         for what, to in destinations(spec_of(found)):
-            host, subset = to.get("host"), to.get("subset")
+            host, subset = scalar(to, "host"), scalar(to, "subset")
             if isinstance(host, str) and subset and (service_name(host, found.namespace), subset) not in known:
                 kind = what.removesuffix("host").strip() or "host"
                 text = f"referenced {kind}+subset in DestinationRule not found: {host}+{subset}"

@@ -18,6 +18,7 @@ from meshsieve.mesh.istio.world import (
     labels_at,
     mapping,
     mappings,
+    scalar,
     selector_text,
     selects,
     spec_of,
@@ -150,7 +151,7 @@ def port_names(world: World) -> Iterator[Finding]:
         spec = spec_of(service)
         external = spec.get("type") == "ExternalName"
         for port in mappings(spec, "ports"):
-            name, number = str(port.get("name") or ""), port.get("port")
+            name, number = str(port.get("name") or ""), scalar(port, "port")
             app = port.get("appProtocol")
             protocol = protocol_of(
                 name,
@@ -183,7 +184,7 @@ def service_ports(world: World) -> Iterator[Finding]:
             if service.namespace != found.namespace or not selector or not selector.items() <= labels.items():
                 continue
             for port in mappings(spec_of(service), "ports"):
-                number, protocol = port.get("port"), str(port.get("protocol") or "TCP")
+                number, protocol = scalar(port, "port"), str(port.get("protocol") or "TCP")
                 protocols.setdefault(number, {}).setdefault(protocol, []).append(service.name)
                 targets.setdefault(str(port.get("targetPort") or number), {})[number] = service.name
         for number, names in protocols.items():

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from meshsieve.balance.hash_policy import HashPolicy
-from meshsieve.balance.traffic_policy import read_policy
+from meshsieve.balance.traffic_policy import check_policy, read_policy
 from meshsieve.importers.typed import Node
 from meshsieve.mesh.istio.model import Destination
 from meshsieve.mesh.istio.read_virtual_service import export_to
@@ -111,12 +111,14 @@ def read_destination_rule(found: MeshObject, domain: str) -> DestinationRule:
     """raises  PolicyError with file:line:column for what Istio refuses"""
     spec = found.spec.only("host", "trafficPolicy", "subsets", "exportTo", "workloadSelector")
     selector = spec.node("workloadSelector")
+    check_policy(spec.node("trafficPolicy"))
     subsets: dict[str, Subset] = {}
     for entry in spec.nodes("subsets") or []:
         entry.only("name", "labels", "trafficPolicy")
         name = entry.required_text("name")
         if name in subsets:
             raise entry.error(f"subset {name} is defined twice", "name")
+        check_policy(entry.node("trafficPolicy"))
         subsets[name] = Subset(entry.text_map("labels"), entry.node("trafficPolicy"))
     return DestinationRule(
         found.namespace,

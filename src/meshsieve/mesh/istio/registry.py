@@ -149,7 +149,7 @@ def _kubernetes(store: ObjectStore, domain: str) -> Iterable[HostService]:
             service.host,
             service.namespace,
             service.ports,
-            tuple(canonical(a) for a in service.addresses),
+            tuple(_address(service.object.node, a) for a in service.addresses),
             "alias" if service.external_name else resolution,
             True,
             False,
@@ -166,7 +166,7 @@ def _slice_endpoints(node: Node) -> Iterable[Endpoint]:
     ports = {p.text("name") or "": p.integer("port", 1, 65535) or 0 for p in node.nodes("ports") or []}
     for entry in node.nodes("endpoints") or []:
         for address in entry.texts("addresses") or []:
-            yield Endpoint(canonical(address), ports, {})
+            yield Endpoint(_address_or_name(address), ports, {})
 
 
 def _with_aliases(services: list[HostService]) -> Iterable[HostService]:
@@ -264,8 +264,12 @@ def _endpoint(node: Node) -> Endpoint:
     address = node.text("address") or ""
     own = node.node("ports")
     ports = {name: own.integer(name, 1, 65535) or 0 for name in own.data} if own else {}
+    return Endpoint(_address_or_name(address), ports, node.text_map("labels"))
+
+
+def _address_or_name(text: str) -> str:
+    """Endpoints may be names, for DNS to resolve."""
     try:
-        address = canonical(address)
+        return canonical(text)
     except ValueError:
-        address = address.lower()  # a name, as DNS resolution has it
-    return Endpoint(address, ports, node.text_map("labels"))
+        return text.lower()

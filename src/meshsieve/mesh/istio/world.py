@@ -146,6 +146,12 @@ def at(value: Any, *path: str) -> Any:
     return value
 
 
+def scalar(value: Any, *path: str) -> str | int | float | None:
+    """The text or number at a path of mappings, None for anything else there."""
+    found = at(value, *path)
+    return found if isinstance(found, str | int | float) else None
+
+
 def mappings(value: Any, key: str) -> list[Mapping[str, Any]]:
     items = at(value, key)
     return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
