@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from meshsieve.authz.compiled import CompiledChains
 from meshsieve.authz.decision import Decision
 from meshsieve.authz.explain import Explanation, answer, trace
 from meshsieve.authz.facts import Facts
@@ -22,6 +23,8 @@ class ChainAuthorizer:
     """One proxy's filters. ``rules``: the names of all their rules in force, in byte order.
 
     Threads: any number may ask at once.
+
+    raises  CompileError beyond the limits of compiled tables (docs/authorization.md)
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class ChainAuthorizer:
         names = {rule.name for step in chain.filters for rule in step.rules or ()}
         self.rules: tuple[str, ...] = tuple(sorted(names, key=lambda n: n.encode("utf-8", "surrogateescape")))
         self._index = {name: i for i, name in enumerate(self.rules)}
+        self._table = CompiledChains([chain], options, trusted_proxies)
 
     def decide(
         self, request: Request, *, attributes: Mapping[str, Any] | None = None, provider: Provider | None = None
@@ -49,14 +53,29 @@ class ChainAuthorizer:
         raises      ModelError for an address that is none
         """
         met = self._meet(request, attributes)
-        return met if isinstance(met, Decision) else answer(self.chain, met, provider)
+        if isinstance(met, Decision):
+            return met
+        outcome = self._table.walk(request, provider, facts=met)
+        assert not isinstance(outcome, Refusal)
+        return answer(self.chain, met, provider, outcome)
 
-    def decide_batch(self, requests: Iterable[Request]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
-        """allowed: bool, shape (n,); rule: int32, shape (n,), index into ``self.rules``, -1 where none decided."""
-        decisions = [self.decide(request) for request in requests]
-        allowed = np.fromiter((d.allowed for d in decisions), np.bool_, len(decisions))
-        rules = (-1 if d.rule is None else self._index[d.rule] for d in decisions)
-        return allowed, np.fromiter(rules, np.int32, len(decisions))
+    def decide_batch(
+        self, requests: Iterable[Request] | Mapping[str, Any] | Any, *, threads: int = 1
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+        """``decide`` for many.
+
+        requests  ``Request`` objects, or columns as ``RequestColumns.of`` takes them
+        returns   allowed: bool, shape (n,); rule: int32, shape (n,), index into ``self.rules``, -1 where none decided
+        raises    ColumnError for columns that do not fit
+        """
+        batch = self._table.batch(requests, threads=threads)
+        numbers = np.array([*(self._index.get(rule.name, -1) for rule in batch.rules), -1], np.int32)
+        return batch.allowed, numbers[batch.rule]
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Sizes of the compiled table, and what bounds the cost of a decision; see ``CompiledChains.stats``."""
+        return self._table.stats
 
     def explain(self, request: Request, *, attributes: Mapping[str, Any] | None = None) -> Explanation:
         """``decide`` with every rule that the request meets."""
