@@ -199,6 +199,27 @@ class CaptureProblem:
     @property
     def offset(self) -> int: ...
 
+class CaptureShard:
+    """See meshsieve.capture.Shard."""
+
+    def __init__(
+        self, begin: int, end: int, file_size: int, packets_before: int, time_ns: int, prologue: bytes
+    ) -> None: ...
+    @property
+    def begin(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def file_size(self) -> int: ...
+    @property
+    def packets_before(self) -> int: ...
+    @property
+    def time_ns(self) -> int: ...
+    @property
+    def prologue(self) -> bytes: ...
+
+def scan_shards(path: bytes, n: int) -> Sequence[CaptureShard]: ...
+
 class CaptureReader:
     """See meshsieve.capture.read."""
 
@@ -206,6 +227,7 @@ class CaptureReader:
         self,
         paths: Sequence[bytes],
         names: Sequence[str],
+        shards: Sequence[CaptureShard],
         merge: bool,
         filter: str,
         count: int | None,

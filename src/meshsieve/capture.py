@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -111,8 +112,47 @@ class CaptureReader(Iterator[PacketColumns]):
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of a capture file that ``read`` takes in the place of a path; made by ``scan_shards``. Can be pickled.
+
+    begin, end      bytes of the file that hold its records; ``end`` 0 = the whole file
+    packets_before  packets of the file before it
+    """
+
+    path: Path
+    begin: int = 0
+    end: int = 0
+    file_size: int = 0
+    packets_before: int = 0
+    time_ns: int = 0
+    prologue: bytes = field(default=b"", repr=False)
+
+
+Source = Path | Shard
+
+
+def scan_shards(path: Path, n: int) -> list[Shard]:
+    """Split points for parallel work: at most ``n`` shards of about equal size, which hold every packet once.
+
+    Exact is what is about one packet: ``read(shard)`` gives the packets of ``read(path)``, number and all, each decoded
+    alike, so counts and verdicts by packet add up. A flow that goes on in the next shard is a flow in each of them: its
+    packets and bytes add up too, but who started it, its state and its retransmissions are known only to a table that
+    saw its shards in order (``read`` of all of them with ``merge=False`` is ``read(path)``). Compressed files and pipes
+    cannot be split: one shard.
+
+    raises  CaptureError as ``read``, and when a shard is read if the file has changed its size since
+    """
+    raw = os.fsencode(path)
+    try:
+        parts = _core.scan_shards(raw, n)
+    except CaptureError as error:
+        raise CaptureError(f"{raw.decode('utf-8', 'backslashreplace')}: {error}") from None
+    return [Shard(path, p.begin, p.end, p.file_size, p.packets_before, p.time_ns, p.prologue) for p in parts]
+
+
 def read(
-    path: Path | Sequence[Path],
+    path: Source | Sequence[Source],
     *,
     batch_size: int = DEFAULT_BATCH_SIZE,
     filter: str | None = None,
@@ -125,7 +165,8 @@ def read(
 ) -> CaptureReader:
     """Open one capture or several and return an iterator of batches.
 
-    path        pcap or pcapng, plain or compressed by gzip, Zstandard or LZ4, told by content; "-" = standard input
+    path        one or several, also shards: pcap or pcapng, plain or compressed by gzip, Zstandard or LZ4, told apart
+                by content; "-" = standard input
     batch_size  rows of a batch, 1..65536; the last one is shorter
     filter      tcpdump filter expression (pcap-filter(7)), applied to the raw records
     count       deliver at most so many packets
@@ -142,8 +183,10 @@ def read(
         raise ValueError(f"batch_size is {batch_size}; it must lie in 1..{_core.MAX_BATCH}")
     if count is not None and count < 0:
         raise ValueError(f"count is {count}; it cannot be negative")
-    paths = [path] if isinstance(path, str | bytes | os.PathLike) else list(path)
-    raw = [os.fsencode(p) for p in paths]
+    asked = [path] if isinstance(path, str | bytes | os.PathLike | Shard) else list(path)
+    shards = [p if isinstance(p, Shard) else Shard(p) for p in asked]
+    raw = [os.fsencode(shard.path) for shard in shards]
     names = [name.decode("utf-8", "backslashreplace") for name in raw]
-    native = _core.CaptureReader(raw, names, merge, filter or "", count, start_ns, end_ns)
+    parts = [_core.CaptureShard(s.begin, s.end, s.file_size, s.packets_before, s.time_ns, s.prologue) for s in shards]
+    native = _core.CaptureReader(raw, names, parts, merge, filter or "", count, start_ns, end_ns)
     return CaptureReader(native, batch_size=batch_size, strict=strict, flows=flows)

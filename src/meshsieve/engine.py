@@ -183,6 +183,8 @@ class Engine:
         assume_mtls: bool = False,
         filter: str | None = None,
         count: int | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
         strict: bool = False,
         progress: Callable[[Any], None] | None = None,
     ) -> RequestClassification:
@@ -196,7 +198,7 @@ class Engine:
         from meshsieve.walk.captured import RequestClassification
 
         paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-        how = {"filter": filter, "count": count, "strict": strict}
+        how = {"filter": filter, "count": count, "start_ns": start_ns, "end_ns": end_ns, "strict": strict}
         return RequestClassification(self.request_walk, paths, assume_mtls=assume_mtls, progress=progress, **how)
 
     def explain(

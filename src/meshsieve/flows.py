@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from meshsieve import _core, apps, capture, tables
 from meshsieve.app_signatures import Signatures
-from meshsieve.capture import STATUSES, TUNNELS, CaptureReader, Path
+from meshsieve.capture import STATUSES, TUNNELS, CaptureReader, Source
 from meshsieve.columns import Array, PacketColumns
 from meshsieve.errors import ColumnError
 from meshsieve.labels import TextTable
@@ -300,7 +300,7 @@ class FlowTable:
 
 
 def stream(
-    path: Path | Sequence[Path] | CaptureReader, *, options: FlowOptions | None = None, **how: Any
+    path: Source | Sequence[Source] | CaptureReader, *, options: FlowOptions | None = None, **how: Any
 ) -> Iterator[FlowColumns]:
     """Flows in batches as they end, in bounded memory. Arguments as for ``read``; a CaptureReader is read on."""
     table = FlowTable(options)
@@ -312,7 +312,7 @@ def stream(
         yield last
 
 
-def read(path: Path | Sequence[Path], *, options: FlowOptions | None = None, **how: Any) -> FlowColumns:
+def read(path: Source | Sequence[Source], *, options: FlowOptions | None = None, **how: Any) -> FlowColumns:
     """All flows of one capture or several, by flow_id.
 
     options   default: timeouts of ``FlowOptions``

@@ -297,7 +297,7 @@ class CapturedRequests(Iterator[RequestBatch]):
 
 
 def read(
-    path: capture.Path | Sequence[capture.Path],
+    path: capture.Source | Sequence[capture.Source],
     *,
     options: RequestOptions | None = None,
     flow_options: flows.FlowOptions | None = None,

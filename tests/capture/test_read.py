@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -322,6 +323,81 @@ def test_a_bomb_is_stopped_by_its_ratio(tmp_path: Path) -> None:
     for _ in reader:
         pass
     assert "1,000-fold" in (reader.problem or "")
+
+
+# Shards
+
+_TWO_SECTIONS = (
+    section() + interface(resolution=9) + interface(101, resolution=6)
+    + b"".join(enhanced(FRAMES[i % 3].bytes(), 10**18 + i, number=0) for i in range(300))
+    + block(5, b"statistics") + simple(FRAMES[0].bytes()) * 40
+    + section(order=">") + interface(order=">", resolution=9)
+    + b"".join(enhanced(FRAMES[i % 3].bytes(), 10**18 + i, order=">") for i in range(300))
+)  # fmt: skip
+SPLIT = {
+    "pcap": MANY,
+    "pcap, big-endian": pcap(FRAMES * 200, order=">", nano=False),
+    "pcap, modified": pcap(FRAMES * 200, modified=True),
+    "pcapng": pcapng(FRAMES * 200),
+    "pcapng of two sections": _TWO_SECTIONS,
+    "broken": MANY[:-1],
+}
+
+
+def everything(reader: capture.CaptureReader) -> tuple[list[tuple], str | None]:
+    rows: list[tuple] = []
+    for batch in reader:
+        names = ("number", "time_ns", "length", "status")
+        columns = [batch.extra[name].tolist() for name in names] + [batch[name].tolist() for name in ("dport", "vlan")]
+        rows += zip(*columns, strict=True)
+    return rows, reader.problem
+
+
+@pytest.mark.parametrize("data", SPLIT.values(), ids=SPLIT.keys())
+def test_shards_hold_every_packet_once_as_the_file_does(data: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path, data)
+    expected = everything(capture.read(path))
+    for n in (1, 2, 3, 7, 1000):
+        shards = capture.scan_shards(path, n)
+        assert len(shards) <= n
+        assert len(shards) > 1 or n == 1
+        parts = [everything(capture.read(pickle.loads(pickle.dumps(shard)))) for shard in shards]
+        assert [row for rows, _ in parts for row in rows] == expected[0]
+        assert [problem is None for _, problem in parts[:-1]] == [True] * (len(parts) - 1)
+        last = parts[-1][1]
+        assert (last or "").split(" at byte ")[1:] == (expected[1] or "").split(" at byte ")[1:]
+        together = capture.read(shards, merge=False)
+        assert everything(together)[0] == expected[0]
+    sizes = [shard.end - shard.begin for shard in capture.scan_shards(path, 4)]
+    assert max(sizes) - min(sizes) < len(data) / 4
+
+
+def test_flows_over_shards_in_order_are_those_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, MANY)
+    whole, parts = flows.read(path), flows.read(capture.scan_shards(path, 5), merge=False)
+    for name in ("flow_id", "packets", "bytes", "packets_reply", "first_ns", "last_ns", "retransmissions"):
+        assert whole.extra[name].tolist() == parts.extra[name].tolist()
+    alone = [flows.read(shard) for shard in capture.scan_shards(path, 5)]
+    assert sum(int(part.extra["packets"].sum() + part.extra["packets_reply"].sum()) for part in alone) == 600
+
+
+def test_what_cannot_be_split_is_one_shard(tmp_path: Path) -> None:
+    for data in (gzip.compress(MANY), pcap([]), pcap(FRAMES[:1])):
+        (shard,) = capture.scan_shards(write(tmp_path, data), 8)
+        assert everything(capture.read(shard)) == everything(capture.read(shard.path))
+    assert len(capture.scan_shards("-", 8)) == 1
+    with pytest.raises(CaptureError, match="the file cannot be opened"):
+        capture.read(capture.scan_shards(tmp_path / "missing", 2))
+    with pytest.raises(CaptureError, match="1 to 4096 shards"):
+        capture.scan_shards(write(tmp_path, MANY), 0)
+
+
+def test_a_shard_of_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, MANY)
+    shards = capture.scan_shards(path, 2)
+    write(tmp_path, MANY + b"x")
+    with pytest.raises(CaptureError, match="has changed since it was scanned"):
+        capture.read(shards[1])
 
 
 # Choosing packets

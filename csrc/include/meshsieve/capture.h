@@ -25,9 +25,24 @@ class Filter;
 class FlowTable;
 class RecordReader;
 
+// A part of a capture file that can be read by itself: whole records, and what must be known before them.
+struct CaptureShard {
+  uint64_t begin = 0, end = 0;    // bytes of the file; end 0 = all of it, also of a compressed file or a pipe
+  uint64_t file_size = 0;         // when it was scanned: another size is refused
+  uint64_t packets_before = 0;
+  int64_t time_ns = 0;            // of the packet before, which a pcapng packet without time takes
+  std::string prologue;           // the file's header, or the section's header and interfaces
+};
+
+// At most `n` shards of about equal size, in order, which together hold every record of the file once. One shard for what
+// cannot be split: compressed files, pipes, files without two records. Reads the file once (record headers only are
+// looked at). A file that breaks off ends in its last shard as it would end alone. Throws CaptureError as CaptureReader.
+std::vector<CaptureShard> scan_shards(const std::string& path, size_t n, const std::function<void()>& interrupted);
+
 struct CaptureOptions {
   std::vector<std::string> paths;  // "-" = standard input; any bytes
   std::vector<std::string> names;  // the same for messages, in UTF-8
+  std::vector<CaptureShard> shards;  // one a path, or none: whole files
   bool merge = true;               // by time; otherwise one after another
   std::string filter;              // empty = everything
   uint64_t count = std::numeric_limits<uint64_t>::max();      // packets that pass the filter

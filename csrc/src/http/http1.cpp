@@ -241,7 +241,7 @@ Http1Head parse_request_head(Bytes bytes, const HttpLimits& limits) {
   const bool odd_target = std::any_of(target.begin(), target.end(), [](char c) {
     return static_cast<uint8_t>(c) <= 32 || c == 127;
   });
-  if (!is_token(method) || target.empty() || odd_target || !is_version(version) || version[5] != '1') return head;
+  if (!is_token(method) || method.size() > kLongestMethod || target.empty() || odd_target || !is_version(version) || version[5] != '1') return head;
   head.ok = true;
   head.method = method;
   head.target = target;

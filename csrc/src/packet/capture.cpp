@@ -54,10 +54,18 @@ CaptureReader::CaptureReader(CaptureOptions options)
     file->name = options_.names.at(i);
     file->index = static_cast<uint16_t>(i);
     try {
-      OpenedSource opened = open_source(options_.paths[i], options_.interrupted, use_threads);
-      file->reader = make_record_reader(std::move(opened.source), block);
-      file_bytes_ += opened.file_size;
-      sizes_known = sizes_known && opened.file_size != 0;
+      const CaptureShard* shard = options_.shards.empty() ? nullptr : &options_.shards.at(i);
+      if (shard != nullptr && shard->end != 0) {
+        file->reader = make_record_reader(
+            open_range(options_.paths[i], shard->prologue, shard->begin, shard->end, shard->file_size), block);
+        file->reader->resume(shard->packets_before, shard->time_ns, shard->begin - shard->prologue.size());
+        file_bytes_ += shard->end - shard->begin;
+      } else {
+        OpenedSource opened = open_source(options_.paths[i], options_.interrupted, use_threads);
+        file->reader = make_record_reader(std::move(opened.source), block);
+        file_bytes_ += opened.file_size;
+        sizes_known = sizes_known && opened.file_size != 0;
+      }
     } catch (const CaptureError& error) {
       throw CaptureError(file->name + ": " + error.what());
     }

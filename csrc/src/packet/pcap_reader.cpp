@@ -38,6 +38,7 @@ class PcapReader final : public RecordReader {
     }
     minor_ = minor;
     link_type_ = word(20) & 0x03ffffff;  // above: length of the frame check sequence
+    prologue_.assign(reinterpret_cast<const char*>(buffer_->data()), kFileHeader);
     buffer_->skip(kFileHeader);
   }
 

@@ -86,6 +86,10 @@ class PcapngReader final : public RecordReader {
       case kSimplePacket: step = simple(body, record); break;
       default: break;
     }
+    if (keeps_prologue_ && step == Step::skipped && (section || word(0) == kInterface)) {
+      if (section) prologue_.clear();
+      if (can_be_split()) prologue_.append(reinterpret_cast<const char*>(buffer_->data()), total);
+    }
     if (step != Step::end) buffer_->skip(total);
     return step;
   }
@@ -192,7 +196,6 @@ class PcapngReader final : public RecordReader {
 
   bool swapped_ = false;
   std::vector<Interface> interfaces_;
-  int64_t last_time_ns_ = 0;
 };
 
 }  // namespace

@@ -39,7 +39,8 @@ size_t RecordReader::next_run(Record* out) {
   while (n < kMaxRun && !ended_) {
     switch (take(out[n])) {
       case Step::record:
-        out[n].number = ++packets_read_;
+        out[n].number = packets_before_ + ++packets_read_;
+        last_time_ns_ = out[n].time_ns;
         ++n;
         break;
       case Step::skipped: break;

@@ -58,6 +58,18 @@ class RecordReader {
   virtual ~RecordReader() = default;
   // Up to kMaxRun records, fewer at the end of the buffer; 0 only at the end of the file. Fills every member but file.
   size_t next_run(Record* out);
+  // What a reader of the records from here on must be given: see CaptureShard. Only if asked for before the first run.
+  void keep_prologue() { keeps_prologue_ = true; }
+  const std::string& prologue() const { return prologue_; }
+  bool can_be_split() const { return prologue_.size() <= kMaxBlockBytes; }
+  uint64_t offset() const { return buffer_->offset(); }
+  int64_t last_time_ns() const { return last_time_ns_; }
+  // Goes on where another reader was: numbers and offsets count on from there.
+  void resume(uint64_t packets_before, int64_t time_ns, uint64_t offset) {
+    packets_before_ = packets_before;
+    last_time_ns_ = time_ns;
+    moved_ = offset;
+  }
   const std::string& problem() const { return problem_; }
   uint64_t problem_offset() const { return problem_offset_; }
   uint64_t packets_read() const { return packets_read_; }
@@ -71,7 +83,7 @@ class RecordReader {
   virtual Step take(Record& record) = 0;
   Step fail(std::string problem) {
     problem_ = std::move(problem);
-    problem_offset_ = buffer_->offset();
+    problem_offset_ = buffer_->offset() + moved_;
     return Step::end;
   }
   Step want(size_t bytes, const char* what) {
@@ -81,8 +93,13 @@ class RecordReader {
   }
 
   std::unique_ptr<BlockBuffer> buffer_;
+  int64_t last_time_ns_ = 0;
+  bool keeps_prologue_ = false;
+  std::string prologue_;
 
  private:
+  uint64_t packets_before_ = 0;
+  uint64_t moved_ = 0;  // modulo 2^64: what the prologue takes is less than where the shard begins
   size_t wanted_ = 0;
   const char* wanted_what_ = "";
   bool ended_ = false;

@@ -236,6 +236,43 @@ class Lz4Source : public InflatingSource {
 
 }  // namespace
 
+namespace {
+
+class RangeSource : public Source {
+ public:
+  RangeSource(std::unique_ptr<Source> file, uint64_t size) : file_(std::move(file)), left_(size) {}
+
+  size_t read(uint8_t* to, size_t size) override {
+    size = static_cast<size_t>(std::min<uint64_t>(size, left_));
+    const size_t got = size == 0 ? 0 : file_->read(to, size);
+    left_ -= got;
+    return got;
+  }
+  uint64_t file_bytes_read() const override { return file_->file_bytes_read(); }
+
+ private:
+  std::unique_ptr<Source> file_;
+  uint64_t left_;
+};
+
+}  // namespace
+
+std::unique_ptr<Source> open_range(const std::string& path, std::string prologue, uint64_t begin, uint64_t end,
+                                   uint64_t file_size) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) throw CaptureError(std::string("the file cannot be opened: ") + std::strerror(errno));
+  auto file = std::make_unique<FileSource>(descriptor, true, std::function<void()>());
+  struct stat status;
+  if (::fstat(descriptor, &status) != 0 || static_cast<uint64_t>(status.st_size) != file_size) {
+    throw CaptureError("the file has changed since it was scanned; scan its shards again");
+  }
+  if (begin > end || ::lseek(descriptor, static_cast<off_t>(begin), SEEK_SET) < 0) {
+    throw CaptureError("the shard does not lie in the file");
+  }
+  auto range = std::make_unique<RangeSource>(std::move(file), end - begin);
+  return std::make_unique<PrefixedSource>(std::move(range), std::vector<uint8_t>(prologue.begin(), prologue.end()));
+}
+
 OpenedSource open_source(const std::string& path, std::function<void()> interrupted, bool may_use_thread) {
   OpenedSource opened;
   const bool standard_input = path == "-";
@@ -264,12 +301,13 @@ OpenedSource open_source(const std::string& path, std::function<void()> interrup
   const bool gzip = begins_with({0x1f, 0x8b});
   const bool lz4 = begins_with({0x04, 0x22, 0x4d, 0x18});
   const bool zstd = begins_with({0x28, 0xb5, 0x2f, 0xfd});
+  opened.compressed = gzip || zstd || lz4;
   opened.source = std::make_unique<PrefixedSource>(std::move(file), std::move(magic));
   if (gzip) opened.source = std::make_unique<GzipSource>(std::move(opened.source));
   if (zstd) opened.source = std::make_unique<ZstdSource>(std::move(opened.source));
   if (lz4) opened.source = std::make_unique<Lz4Source>(std::move(opened.source));
   // Never on a pipe: nobody could wake the thread from a read that blocks.
-  if ((gzip || zstd || lz4) && may_use_thread && opened.file_size >= kLeastBytesForThread) {
+  if (opened.compressed && may_use_thread && opened.file_size >= kLeastBytesForThread) {
     opened.source = std::make_unique<BackgroundSource>(std::move(opened.source), std::move(interrupted));
   }
   return opened;

@@ -34,7 +34,12 @@ class Source {
 struct OpenedSource {
   std::unique_ptr<Source> source;
   uint64_t file_size = 0;  // 0 where it cannot be known (pipes)
+  bool compressed = false;
 };
+
+// Bytes begin..end of a regular file behind `prologue`. Throws CaptureError, also if the file has not `file_size` bytes.
+std::unique_ptr<Source> open_range(const std::string& path, std::string prologue, uint64_t begin, uint64_t end,
+                                   uint64_t file_size);
 
 // `interrupted` is called when a signal arrives during a blocking read; it may throw to end the read.
 // `may_use_thread`: decompression may run on a second thread.

@@ -78,12 +78,15 @@ void check_signals() {
 // A reader with its spare batches. A batch is used again when no array of Python points into it any more.
 class ReaderHandle {
  public:
-  ReaderHandle(std::vector<std::string> paths, std::vector<std::string> names, bool merge, std::string filter, std::optional<uint64_t> count,
-               std::optional<int64_t> start_ns, std::optional<int64_t> end_ns) {
+  ReaderHandle(std::vector<std::string> paths, std::vector<std::string> names, std::vector<CaptureShard> shards,
+               bool merge, std::string filter, std::optional<uint64_t> count, std::optional<int64_t> start_ns,
+               std::optional<int64_t> end_ns) {
     CaptureOptions options;
     if (names.size() != paths.size()) throw CaptureError("every path needs a name");
     options.paths = std::move(paths);
     options.names = std::move(names);
+    if (!shards.empty() && shards.size() != options.paths.size()) throw CaptureError("every path needs a shard");
+    options.shards = std::move(shards);
     options.merge = merge;
     options.filter = std::move(filter);
     if (count) options.count = *count;
@@ -177,6 +180,30 @@ void bind_capture(py::module_& module) {
       .def("__len__", &PacketBatch::size)
       .def("arrays", &batch_arrays);
 
+  py::class_<CaptureShard>(module, "CaptureShard")
+      .def(py::init([](uint64_t begin, uint64_t end, uint64_t file_size, uint64_t packets_before, int64_t time_ns,
+                       const py::bytes& prologue) {
+             return CaptureShard{begin, end, file_size, packets_before, time_ns, std::string(prologue)};
+           }),
+           py::arg("begin"), py::arg("end"), py::arg("file_size"), py::arg("packets_before"), py::arg("time_ns"),
+           py::arg("prologue"))
+      .def_readonly("begin", &CaptureShard::begin)
+      .def_readonly("end", &CaptureShard::end)
+      .def_readonly("file_size", &CaptureShard::file_size)
+      .def_readonly("packets_before", &CaptureShard::packets_before)
+      .def_readonly("time_ns", &CaptureShard::time_ns)
+      .def_property_readonly("prologue", [](const CaptureShard& shard) { return py::bytes(shard.prologue); });
+  module.def(
+      "scan_shards",
+      [](const std::string& path, size_t n) {
+        const py::gil_scoped_release release;
+        return scan_shards(path, n, [] {
+          const py::gil_scoped_acquire acquire;
+          check_signals();
+        });
+      },
+      py::arg("path"), py::arg("n"));
+
   py::class_<CaptureReader::Problem>(module, "CaptureProblem")
       .def_readonly("name", &CaptureReader::Problem::name)
       .def_readonly("text", &CaptureReader::Problem::text)
@@ -184,9 +211,9 @@ void bind_capture(py::module_& module) {
       .def_readonly("offset", &CaptureReader::Problem::offset);
 
   py::class_<ReaderHandle>(module, "CaptureReader")
-      .def(py::init<std::vector<std::string>, std::vector<std::string>, bool, std::string, std::optional<uint64_t>,
+      .def(py::init<std::vector<std::string>, std::vector<std::string>, std::vector<CaptureShard>, bool, std::string, std::optional<uint64_t>,
                     std::optional<int64_t>, std::optional<int64_t>>(),
-           py::arg("paths"), py::arg("names"), py::arg("merge"), py::arg("filter"), py::arg("count"), py::arg("start_ns"),
+           py::arg("paths"), py::arg("names"), py::arg("shards"), py::arg("merge"), py::arg("filter"), py::arg("count"), py::arg("start_ns"),
            py::arg("end_ns"))
       .def("next_batch", &ReaderHandle::next_batch, py::arg("batch_size"), py::arg("flows"), py::arg("http"))
       .def("close", &ReaderHandle::close)

@@ -109,9 +109,7 @@ def _classify_requests(engine: Engine, options: argparse.Namespace, expression: 
         result = engine.classify_requests(
             options.captures,
             assume_mtls=options.assume_mtls,
-            filter=expression or None,
-            count=options.count,
-            strict=options.strict_capture,
+            **capture_choice(options, expression),
             progress=progress,
         )
         if options.format == "table":

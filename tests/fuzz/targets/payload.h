@@ -1,5 +1,6 @@
-// First payload of a flow through the flow table and the recognition of applications. Oracle: cutting what TCP carries
-// into two segments, in either order, changes neither application nor attributes.
+// First payload of a flow through the flow table and the recognition of applications. Oracle: what is recognised in one
+// segment is recognised, with the same attributes, in two, in either order. (The first of two may prove what the rest
+// then contradicts: not the other way round.)
 #pragma once
 
 #include <string>
@@ -75,6 +76,7 @@ inline void fuzz_tcp(Bytes bytes, uint16_t port) {
   OneFlow whole(6, port), in_order(6, port), reversed(6, port);
   whole.say(bytes);
   const Recognised expected = whole.finish();
+  if (expected.app == 0) return;
   const size_t cut = Cuts(bytes).below(bytes.size());
   in_order.say(bytes.first(cut));
   in_order.say(bytes.subspan(cut), cut);
