@@ -286,3 +286,75 @@ def test_gateways_nat_and_profiles_are_those_of_the_api() -> None:
     (firewall,) = points["t down firewall"].rules
     assert (firewall.name, firewall.action.name) == ("g", "REJECT")
     assert {*firewall.match, *firewall.alternatives[0]} == {"app", "tls_version"}
+
+
+def plan(source_groups: Any, after_unknown: Json, references: list[str]) -> Json:
+    rule = {"display_name": "r", "action": "DROP", "destination_groups": ["10.0.0.2"], "ip_version": "IPV4_IPV6"}
+    if source_groups is not None:
+        rule["source_groups"] = source_groups
+    resources = [
+        {
+            "address": "nsxt_policy_group.cats",
+            "mode": "managed",
+            "type": "nsxt_policy_group",
+            "name": "cats",
+            "values": {
+                "display_name": "cats",
+                "criteria": [{"ipaddress_expression": [{"ip_addresses": ["10.0.0.1"]}]}],
+            },
+        },
+        {
+            "address": "nsxt_policy_security_policy.p",
+            "mode": "managed",
+            "type": "nsxt_policy_security_policy",
+            "name": "p",
+            "values": {"display_name": "p", "category": "Application", "rule": [rule]},
+        },
+    ]
+    expressions = {"rule": [{"source_groups": {"references": references}}]}
+    return {
+        "terraform_version": "1.9.0",
+        "planned_values": {"root_module": {"resources": resources}},
+        "resource_changes": [
+            {
+                "address": "nsxt_policy_security_policy.p",
+                "type": "nsxt_policy_security_policy",
+                "change": {"after_unknown": {"path": True, "rule": [after_unknown]}},
+            }
+        ],
+        "configuration": {
+            "root_module": {
+                "resources": [
+                    {
+                        "address": "nsxt_policy_security_policy.p",
+                        "type": "nsxt_policy_security_policy",
+                        "name": "p",
+                        "expressions": expressions,
+                    }
+                ]
+            }
+        },
+    }
+
+
+CATS = ["nsxt_policy_group.cats.path", "nsxt_policy_group.cats"]
+
+
+@pytest.mark.parametrize(
+    ("given", "unknown", "references"),
+    [
+        (None, {"source_groups": True, "rule_id": True}, CATS),
+        ([None], {"source_groups": [True]}, CATS),
+        ([None, "10.0.0.9"], {"source_groups": [True, False]}, CATS),
+    ],
+)
+def test_a_plan_knows_what_its_configuration_refers_to(given: Any, unknown: Json, references: list[str]) -> None:
+    rules = load(plan(given, unknown, references)).layers[0].points[0].rules
+    assert rules[0].match["src_ip"].contains(0x0A000001)
+    assert not rules[0].match["src_ip"].contains(0x0A000003)
+
+
+@pytest.mark.parametrize("references", [[], ["var.groups"], ["nsxt_policy_group.dogs.path", "nsxt_policy_group.dogs"]])
+def test_a_plan_that_leaves_a_source_open_is_refused(references: list[str]) -> None:
+    with pytest.raises(PolicyError, match="does not know 'source_groups' yet"):
+        load(plan(None, {"source_groups": True}, references))

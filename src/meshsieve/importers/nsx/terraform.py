@@ -2,8 +2,9 @@
 
 Read    ``terraform show -json`` (of a state or a plan) and state files of version 4. Attributes are renamed and blocks
         unfolded; attributes that are not known here go on unchanged, so that reading the object refuses them.
-Limits  A plan says nothing about values that are known only after it is applied; a plan that leaves such a value in an
-        object of the firewall is refused, for an unknown list of sources would read as "any".
+Plans   What is known only after it is applied is filled in where the configuration says which resource it refers to;
+        a plan that leaves anything else open in an object of the firewall is refused, for an unknown list of sources
+        would read as "any".
 Source  Names of resources and attributes: documentation of vmware/terraform-provider-nsxt.
 """
 
@@ -45,7 +46,8 @@ def api_objects(document: Object) -> Iterator[tuple[str, Object]]:
 
     raises  PolicyError for a plan that leaves values open, and for a document that holds no resources
     """
-    _refuse_open_values(document)
+    if isinstance(document.get("resource_changes"), list):
+        _close_values(document)
     for resource, attributes in _resources(document):
         kind = str(resource.get("type"))
         if kind in _CONVERT:
@@ -87,32 +89,101 @@ def _objects(obj: Object, key: str) -> list[Object]:
     return [element for element in found if isinstance(element, Object)] if isinstance(found, list) else []
 
 
-def _refuse_open_values(document: Object) -> None:
+def _close_values(document: Object) -> None:
+    """Fill in what a plan will only know when it is applied, as far as its configuration says what it refers to.
+
+    A resource without a path yet gets its address as one; a list of ``other.path`` references gets those.
+    raises  PolicyError for a value of the firewall that stays open
+    """
+    planned = {str(r.get("address")): (r, values) for r, values in _resources(document)}
+    for address, (_, values) in planned.items():
+        if not isinstance(values.get("path"), str):
+            values["path"] = address
+    configuration = document.get("configuration")
+    expressions = (
+        dict(_expressions_of(configuration.get("root_module"), "")) if isinstance(configuration, Object) else {}
+    )
     for change in _objects(document, "resource_changes"):
         inner = change.get("change")
         unknown = inner.get("after_unknown") if isinstance(inner, Object) else None
-        if str(change.get("type")) in _CONVERT and isinstance(unknown, Object):
-            name = _open_value(unknown)
-            if name:
-                raise PolicyError(
-                    f"the plan does not know '{name}' yet",
-                    where=change.where(),
-                    obj=str(change.get("address", "")),
-                    hint="apply it, and give the output of: terraform show -json",
-                )
-
-
-def _open_value(unknown: Any) -> str:
-    """The first attribute that is known after apply only; "" if there is none that matters."""
-    for key, value in unknown.items() if isinstance(unknown, Object) else ():
-        if key in _ASSIGNED:
+        address = str(change.get("address"))
+        if str(change.get("type")) not in _CONVERT or not isinstance(unknown, Object):
             continue
-        if value is True or (isinstance(value, list) and True in value):
+        values = planned[address][1] if address in planned else Object()
+        module = address.rpartition("nsxt_")[0]
+        name = _close(values, unknown, expressions.get(address.partition("[")[0], {}), module, planned)
+        if name:
+            raise PolicyError(
+                f"the plan does not know '{name}' yet",
+                where=change.where(),
+                obj=address,
+                hint="apply it, and give the output of: terraform show -json",
+            )
+
+
+def _expressions_of(module: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """(address, expressions) of every resource that the configuration declares."""
+    if not isinstance(module, Object):
+        return
+    for resource in _objects(module, "resources"):
+        yield prefix + str(resource.get("address")), resource.get("expressions") or {}
+    calls = module.get("module_calls")
+    for name, call in calls.items() if isinstance(calls, Object) else ():
+        yield from _expressions_of(call.get("module") if isinstance(call, Object) else None, f"{prefix}module.{name}.")
+
+
+Planned = Mapping[str, tuple[Object, Object]]
+
+
+def _close(values: Object, unknown: Any, expressions: Any, module: str, planned: Planned) -> str:
+    """Fill the unknown attributes of one object; the first one that stays open and matters, "" if there is none."""
+    for key, open_ in unknown.items() if isinstance(unknown, Object) else ():
+        if key in _ASSIGNED or not open_:
+            continue
+        expression = expressions.get(key) if isinstance(expressions, dict) else None
+        if isinstance(open_, list) and any(isinstance(part, Object) for part in open_):
+            blocks = _objects(values, key)
+            parts = expression if isinstance(expression, list) else []
+            for i, part in enumerate(open_):
+                block = blocks[i] if i < len(blocks) else Object()
+                if name := _close(block, part, parts[i] if i < len(parts) else {}, module, planned):
+                    return name
+            continue
+        if not _is_open(open_):
+            continue
+        paths = _referred(expression, module, planned)
+        known = values.get(key) if isinstance(values.get(key), list) else []
+        places = [i for i, part in enumerate(open_) if part is True] if isinstance(open_, list) else []
+        if open_ is True and paths is not None:
+            values[key] = paths if key.endswith("s") or key == "scope" else paths[0]
+        elif paths is not None and isinstance(known, list) and len(places) == len(paths) and len(known) == len(open_):
+            for place, path in zip(places, paths, strict=True):
+                known[place] = path
+        else:
             return str(key)
-        for element in value if isinstance(value, list) else [value]:
-            if inner := _open_value(element):
-                return inner
     return ""
+
+
+def _is_open(unknown: Any) -> bool:
+    if isinstance(unknown, list | Object):
+        return any(map(_is_open, unknown.values() if isinstance(unknown, Object) else unknown))
+    return unknown is True
+
+
+def _referred(expression: Any, module: str, planned: Planned) -> list[str] | None:
+    """The paths of the resources that an expression refers to; None where it refers to something else."""
+    references = expression.get("references") if isinstance(expression, Object) else None
+    paths: list[str] = []
+    for reference in references if isinstance(references, list) else []:
+        address, dot, attribute = str(reference).rpartition(".")
+        if not dot or address.count(".") < 1:
+            continue
+        if module + str(reference) in planned:
+            continue  # the resource itself, named again behind its attribute
+        if attribute not in ("path", "id") or module + address not in planned:
+            return None
+        paths.append(str(planned[module + address][1]["path"]))
+    return paths or None
 
 
 # Rewriting. A rewritten object stands where the Terraform object stands.
