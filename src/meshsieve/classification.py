@@ -266,6 +266,10 @@ class FlowVerdicts:
         self._interfaces = interfaces
         # By slot, in the order of Decisions.arrays(); grows with the flow table, which is bounded.
         self._kept: list[Array] = tables.decide(_empty_packets()).arrays()
+        points = [table.point for table in tables.points]
+        self._stateless = [np.array(sorted(point.stateless), np.int32) for point in points]
+        # Where a reply comes to, whose flow was judged at each point: the state of its first packet is there.
+        self._opposite = [_opposite(tables, number) for number in range(len(points))]
 
     def of_packets(self, batch: PacketColumns) -> Decisions:
         """Each packet's verdict: its flow's, made by the flow's first packet; its own if it has no flow."""
@@ -285,7 +289,32 @@ class FlowVerdicts:
             column = kept[slots]
             column[alone] = answer[len(new_flow) :]
             out.append(column)
-        return Decisions.of_arrays(out)
+        decisions = Decisions.of_arrays(out)
+        self._judge_stateless(batch, decisions)
+        return decisions
+
+    def _judge_stateless(self, batch: PacketColumns, decisions: Decisions) -> None:
+        """Packets of flows that a stateless rule decided have no state there: each is judged by itself, as it was sent.
+        Where the rule of the flow's first packet keeps state, its later packets and replies pass."""
+        if not any(len(rules) for rules in self._stateless):
+            return
+        without = [np.isin(p.rule, rules) for p, rules in zip(decisions.points, self._stateless, strict=True)]
+        rows = np.flatnonzero(np.logical_or.reduce(without) & ~batch.extra["new_flow"].astype(np.bool_))
+        if not len(rows):
+            return
+        packets = batch.take(rows).with_fields({"ct_state": [NEW]})
+        own = self._tables.decide(packets, self._interfaces)
+        reply = packets.extra["reply"].astype(np.bool_)
+        for number, answer in enumerate(own.points):
+            for at, these in ((number, ~reply), (self._opposite[number], reply)):
+                first = decisions.points[at]
+                state = these & ~without[at][rows] & (first.verdict[rows] == Verdict.ALLOW)
+                answer.rule[state], answer.verdict[state] = first.rule[rows][state], first.verdict[rows][state]
+        action, point, rule = self._tables.combined(own.points, len(rows))
+        decisions.action[rows], decisions.point[rows], decisions.rule[rows] = action, point, rule
+        decisions.missing[rows] = own.missing
+        for kept, answer in zip(decisions.points, own.points, strict=True):
+            kept.rule[rows], kept.verdict[rows] = answer.rule, answer.verdict
 
     def _grow(self, size: int) -> None:
         """Room for ``size`` slots and at least one."""
@@ -293,6 +322,20 @@ class FlowVerdicts:
         if size > have or not have:
             more = max(size, 2 * have, 1024) - have
             self._kept = [np.concatenate([kept, np.zeros(more, kept.dtype)]) for kept in self._kept]
+
+
+def _opposite(tables: DecisionTables, number: int) -> int:
+    """The point at the other end of the layer, for points at interfaces; else the point itself."""
+    mine = tables.points[number]
+    for other, table in enumerate(tables.points):
+        ends = {mine.point.vnic_of, table.point.vnic_of}
+        if (
+            table.layer is mine.layer
+            and ends == {"src", "dst"}
+            and len(table.point.stateless) == len(mine.point.stateless)
+        ):
+            return other
+    return number
 
 
 def _empty_packets() -> PacketColumns:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meshsieve import _core, packets
+from meshsieve.apps import HOWS
 from meshsieve.bounds import resolve_unknown
 from meshsieve.columns import PacketColumns
 from meshsieve.inventory import NO_VNIC
@@ -47,6 +48,7 @@ _WEIGHT[Verdict.PENDING] = 4
 _WEIGHT[Verdict.UNDECIDED] = 5
 _WEIGHT[[Verdict.DROP, Verdict.REJECT]] = 6
 _ALLOW_BY_DEFAULT = 1
+RELATED = 3  # ct_state
 # What recognition of the application tells, some packets into the flow.
 APP_FIELDS = ("app", "fqdn", "tls_version", "tls_cipher", "smb_version")
 _APP_BITS = sum(1 << FIELD_INDEX[name] for name in APP_FIELDS)
@@ -176,6 +178,11 @@ class PointTable:
             elif name in ("src_mac", "dst_mac"):
                 macs = listed_macs(self.layer.inventory, headers, name, self.point.vnic_of)
                 fields[name], where[name] = known_texts(macs, codes)
+        if self.point.tracks_algs and "app_how" in headers.extra:
+            announced = headers.extra["app_how"] == HOWS.index("related")
+            if announced.any() and "ct_state" in headers:
+                fields["ct_state"] = np.where(announced, np.uint8(RELATED), headers["ct_state"])
+                where["ct_state"] = headers.has("ct_state") | announced
         if self.point.rules.marks is not None and "mark" in headers:
             fields["mark"] = mark_codes(headers["mark"], self.point.rules.marks)
             where["mark"] = headers.has("mark")
@@ -291,24 +298,12 @@ class DecisionTables:
 
     def _decide(self, headers: PacketColumns, interfaces: Mapping[str, str] | None, choice: int) -> Decisions:
         n = len(headers)
-        action = np.full(n, NOT_JUDGED, np.uint8)
-        decider = np.full(n, -1, np.int16)
-        rule = np.full(n, NOT_HERE, np.int32)
-        weight = np.zeros(n, np.uint8)
         answers: list[PointDecisions] = []
         seen: list[PacketColumns] = []
-        for number, (table, came, answer) in enumerate(self.walk(headers, interfaces, choice)):
+        for _, came, answer in self.walk(headers, interfaces, choice):
             answers.append(answer)
             seen.append(came)
-            own = _WEIGHT[answer.verdict]
-            own[(answer.verdict == Verdict.ALLOW) & (answer.rule < 0)] = _ALLOW_BY_DEFAULT
-            if table.point.role != "filter":  # a translation may still refuse, or not be known
-                own[(own < _WEIGHT[Verdict.UNDECIDED]) | (table.point.role == "advise")] = 0
-            stronger = own > weight
-            action[stronger] = answer.verdict[stronger]
-            decider[stronger] = number
-            rule[stronger] = answer.rule[stronger]
-            weight[stronger] = own[stronger]
+        action, decider, rule = self.combined(answers, n)
         # A packet whose IP version could not be read might be anything: fail closed.
         if "ip_ver" in headers:
             action[~headers.has("ip_ver") & (decider < 0)] = Verdict.UNDECIDED
@@ -320,6 +315,26 @@ class DecisionTables:
             number = int(pair) >> 32
             missing[these] = self.points[number].missing_fields(seen[number].take(these), int(pair) & 0xFFFFFFFF)
         return Decisions(action, decider, rule, missing, tuple(answers))
+
+    def combined(
+        self, answers: Sequence[PointDecisions], n: int
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16], npt.NDArray[np.int32]]:
+        """(action, point, rule) of n packets, as in ``Decisions``, from the answers of all points."""
+        action = np.full(n, NOT_JUDGED, np.uint8)
+        decider = np.full(n, -1, np.int16)
+        rule = np.full(n, NOT_HERE, np.int32)
+        weight = np.zeros(n, np.uint8)
+        for number, (table, answer) in enumerate(zip(self.points, answers, strict=True)):
+            own = _WEIGHT[answer.verdict]
+            own[(answer.verdict == Verdict.ALLOW) & (answer.rule < 0)] = _ALLOW_BY_DEFAULT
+            if table.point.role != "filter":  # a translation may still refuse, or not be known
+                own[(own < _WEIGHT[Verdict.UNDECIDED]) | (table.point.role == "advise")] = 0
+            stronger = own > weight
+            action[stronger] = answer.verdict[stronger]
+            decider[stronger] = number
+            rule[stronger] = answer.rule[stronger]
+            weight[stronger] = own[stronger]
+        return action, decider, rule
 
 
 def ip_versions_in(headers: PacketColumns, families: Iterable[int]) -> npt.NDArray[np.bool_]:

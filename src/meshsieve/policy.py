@@ -107,6 +107,8 @@ class Point:
     role       "filter": its verdict counts. "translate": it decides nothing, but its rules may rewrite the packet for
                the points behind (NAT, marks). "advise": its answer is shown and decides nothing (redirection)
     rewrites   by rule index
+    stateless  rules that keep no state: packets of their flows are judged one by one, replies included
+    tracks_algs  flows that another one announced (FTP data, TFTP) come with connection state RELATED
     once       translations of points with one such name happen once a packet: who has been rewritten by one of them
                does not come to the others
     """
@@ -121,6 +123,8 @@ class Point:
     role: Literal["filter", "translate", "advise"] = "filter"
     rewrites: Mapping[int, Rewrite] = field(default_factory=dict)
     once: str = ""
+    stateless: frozenset[int] = frozenset()
+    tracks_algs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

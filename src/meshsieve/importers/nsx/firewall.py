@@ -59,11 +59,13 @@ class Firewall:
                 target = first_l3 if place.policy.category == "Ethernet" else first_application
                 rules[i] = replace(rule, skip_to=target)
         excluded = self._excluded()
+        default = self.options.default_action
+        stateless = frozenset(i for i, place in enumerate(places) if not place.policy.stateful)
         table = rule_set(rules, self.translator.names)
         self._lint(places, rules, first_l3)
         return (
-            Point("out", table, self.options.default_action, {"direction": OUT}, "src", excluded),
-            Point("in", table, self.options.default_action, {"direction": IN}, "dst", excluded),
+            Point("out", table, default, {"direction": OUT}, "src", excluded, stateless=stateless, tracks_algs=True),
+            Point("in", table, default, {"direction": IN}, "dst", excluded, stateless=stateless, tracks_algs=True),
         )
 
     def _rules(self, place: Placed) -> list[ModelRule]:
@@ -148,11 +150,11 @@ class Firewall:
                 self.translator.note(
                     Diagnostic(
                         "stateless-policy",
-                        "packets of a stateless policy are judged one by one, replies included; the verdict of a flow "
-                        "here is that of its first packet",
+                        "packets of a stateless policy are judged one by one, replies included; a row by flow shows "
+                        "the verdict of its first packet",
                         where=policy.obj.where(),
                         obj=policy.label,
-                        hint="ask about the replies with explain",
+                        hint="classify --by packet judges every packet",
                         level="note",
                     )
                 )

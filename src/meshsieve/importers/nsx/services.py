@@ -23,6 +23,9 @@ _ALG = {
     **dict.fromkeys(("FTP", "ORACLE_TNS", "SUN_RPC_TCP", "MS_RPC_TCP"), TCP),
     **dict.fromkeys(("TFTP", "SUN_RPC_UDP", "MS_RPC_UDP", "NBNS_BROADCAST", "NBDG_BROADCAST"), UDP),
 }
+# Data channels that recognition follows; their flows come as RELATED (decision.py).
+_TRACKED = ("FTP", "TFTP")
+_RELATED = ValueSet.numbers(3)
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 
 
@@ -131,6 +134,9 @@ class Services:
         alg = f.choice("alg", tuple(_ALG))
         if alg is None:
             f.fail("ALGTypeServiceEntry.alg is missing")
+        control: Match = {"proto": _ALG[alg or "FTP"], **_ports_of(f)}
+        if alg in _TRACKED:
+            return control, {"proto": _ALG[alg], "ct_state": _RELATED}
         self.diagnostics.append(
             Diagnostic(
                 "alg-data-channel-not-tracked",
@@ -140,7 +146,7 @@ class Services:
                 level="note",
             )
         )
-        return ({"proto": _ALG[alg or "FTP"], **_ports_of(f)},)
+        return (control,)
 
     def _nested(self, f: Fields) -> tuple[Match, ...]:
         path = f.text("nested_service_path")
