@@ -74,6 +74,7 @@ struct Dissector {
   uint8_t transports;
   FirstBytes first;  // what a direction may begin with
   Answer (*dissect)(const Payload&, Findings&);
+  bool rereads = false;  // wants `history` also when it has said yes
 };
 
 inline FirstBytes any_byte() { return FirstBytes().set(); }

@@ -9,8 +9,6 @@
 //         which only JA4 (BSD-3-Clause) is made here
 #include "app/handshake.h"
 
-#include <cstdio>
-
 #include "app/digest.h"
 #include "app/x509.h"
 
@@ -43,9 +41,8 @@ std::string joined_decimal(const Values& values) {
 }
 
 std::string hex4(uint16_t value) {
-  char text[5];
-  std::snprintf(text, sizeof text, "%04x", value);
-  return text;
+  constexpr char kDigits[] = "0123456789abcdef";
+  return {kDigits[value >> 12], kDigits[value >> 8 & 15], kDigits[value >> 4 & 15], kDigits[value & 15]};
 }
 
 std::string joined_hex(const Values& values) {

@@ -6,6 +6,7 @@
 // Cost     about 12 us an Initial (measured in design work); only while the hellos are not whole.
 // Source   RFC 9000, 9001, 9369; draft-ietf-quic-tls-23 to -34 (salts); QUIC crypto of Google's Q043 to Q050
 #include <array>
+#include <cstdio>
 #include <map>
 
 #include "app/digest.h"
@@ -320,7 +321,7 @@ Answer quic(const Payload& p, Findings& out) {
 }  // namespace
 
 void add_quic(Registry& registry) {
-  registry.push_back({App::quic, kUdp, byte_range(0x80, 0xff) + byte_range(0x08, 0x3f), &quic});
+  registry.push_back({App::quic, kUdp, byte_range(0x80, 0xff) + byte_range(0x08, 0x3f), &quic, true});
 }
 
 }  // namespace meshsieve::app

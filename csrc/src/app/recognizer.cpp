@@ -76,7 +76,6 @@ size_t Recognizer::bytes() const {
 
 Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
   if (slot >= slots_.size()) slots_.resize(std::max<size_t>(slot + 1, slots_.size() * 2));
-  slots_[slot] = Slot{};
   if (transport_index(row.proto) == kNone || (row.present & bit_of(Field::sport)) == 0) return 0;
   if (!expected_.empty()) {
     for (const auto& [address, port] : {std::pair(row.dst_ip, row.dport), std::pair(row.src_ip, row.sport)}) {
@@ -152,7 +151,8 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
       for (TcpStream& s : state.stream) s.close();
       closing = 0;
     }
-    if (!tcp && closing == 0 && !later_fragment) {
+    const bool wanted = state.dissector == kNone || dissectors()[static_cast<size_t>(state.dissector)].rereads;
+    if (!tcp && closing == 0 && !later_fragment && wanted) {
       state.history.push_back({reply, {segment.begin(), segment.end()}});
       state.history_bytes += segment.size();
     }
@@ -367,7 +367,8 @@ const Attributes& Recognizer::look(uint32_t number, FlowRow& row) {
 void Recognizer::end(uint32_t number) {
   Slot& slot = slots_[number];
   if (slot.state) waiting_bytes_ -= slot.state->accounted;
-  slot = Slot{};
+  slot.state.reset();
+  slot.attributes = Attributes();
 }
 
 }  // namespace meshsieve::app

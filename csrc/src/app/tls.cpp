@@ -78,9 +78,8 @@ Answer tls(const Payload& p, Findings& out) {
     return read_v2_hello(p.here, out.attributes);
   }
   const TlsProgress here = read_tls_stream(p.here, out.attributes);
-  const TlsProgress there = p.there.empty() ? TlsProgress{} : read_tls_stream(p.there, out.attributes);
-  out.done = (here.client_hello || there.client_hello) && (here.server_hello || there.server_hello) &&
-             (here.server_hello ? here : there).past_clear;
+  // The other direction was read when it grew.
+  out.done = out.attributes.has(Attribute::ja4) && out.attributes.has(Attribute::tls_cipher) && here.past_clear;
   return here.answer;
 }
 
@@ -196,7 +195,7 @@ TlsProgress read_tls_stream(Bytes bytes, Attributes& out) {
 
 void add_tls(Registry& registry) {
   registry.push_back({App::tls, kTcp, byte_range(kChangeCipherSpec, kHeartbeat) | byte_range(0x80, 0xff), &tls});
-  registry.push_back({App::dtls, kUdp, byte_range(kChangeCipherSpec, 26) | byte_range(0x20, 0x3f), &dtls});
+  registry.push_back({App::dtls, kUdp, byte_range(kChangeCipherSpec, 26) | byte_range(0x20, 0x3f), &dtls, true});
 }
 
 }  // namespace meshsieve::app

@@ -42,6 +42,16 @@ bool contains(Bytes bytes, Bytes part) {
   return std::search(bytes.begin(), bytes.end(), part.begin(), part.end()) != bytes.end();
 }
 
+// With tls-auth or tls-crypt: a packet number from 1 on and the time, before or behind a digest.
+bool has_replay_id(Bytes packet) {
+  for (const size_t at : {9, 25, 29, 33, 41, 57, 73}) {
+    Reader reader(packet.subspan(std::min<size_t>(at, packet.size())));
+    const uint32_t number = reader.u32(), time = reader.u32();
+    if (reader.ok() && number >= 1 && number <= 16 && time > 0x38000000 && time < 0x80000000) return true;
+  }
+  return false;
+}
+
 Answer openvpn_packet(Bytes packet, const Payload& p, Findings& out) {
   if (packet.size() < 14) return Answer::no;
   const uint8_t code = packet[0] >> 3, key = packet[0] & 7;
@@ -63,6 +73,7 @@ Answer openvpn_packet(Bytes packet, const Payload& p, Findings& out) {
   // The server's answer: one acknowledgement, of packet 0, the client's session, its own packet 0.
   const auto zeros = [&](size_t at) { return (packet[at] | packet[at + 1] | packet[at + 2] | packet[at + 3]) == 0; };
   if (server && packet.size() == 26 && packet[9] == 1 && zeros(10) && zeros(22)) return found(App::openvpn, out);
+  if ((client || server) && has_replay_id(packet)) return found(App::openvpn, out);
   if (client && packet.size() <= 110 && packet.size() >= 34) return p.on_port(1194) ? found(App::openvpn, out) : Answer::likely;
   if (control || server || client) return p.on_port(1194) ? Answer::likely : Answer::more;
   return p.on_port(1194) ? Answer::likely : Answer::no;  // data

@@ -277,7 +277,7 @@ Answer rtmp(const Payload& p, Findings& out) {
 void add_voice(Registry& registry) {
   registry.push_back({App::sip, kTcp | kUdp, letters() + bytes_of(std::string_view("\r\n\0", 3)), &sip});
   registry.push_back({App::rtsp, kTcp, letters(), &rtsp});
-  registry.push_back({App::stun, kTcp | kUdp, byte_range(0, 3) + byte_range(0x40, 0x7f), &stun});
+  registry.push_back({App::stun, kTcp | kUdp, byte_range(0, 3) + byte_range(0x40, 0x7f), &stun, true});
   registry.push_back({App::discord, kUdp, byte_range(0, 0), &discord});
   registry.push_back({App::rtcp, kUdp, byte_range(0x80, 0xbf), &rtcp});
   registry.push_back({App::megaco, kTcp | kUdp, bytes_of("M!"), &megaco});
