@@ -1,24 +1,29 @@
 """Show whether a request may pass, which policy says so, and what would have to differ.
 
 CONFIG holds the objects of a mesh: AuthorizationPolicy, PeerAuthentication, RequestAuthentication, with their pods,
-services and mesh configuration if there are any. The request is written as METHOD URL, or many stand in a file, one
-JSON object a line (docs/authorization.md); a line may name its "workload".
+services and mesh configuration if there are any; or it is the RBAC filter of an Envoy. The request is written as METHOD
+URL, or many stand in a file, one JSON object a line (docs/authorization.md); a line may name its "workload".
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from meshsieve.authz import Authorizer, from_kubernetes
-from meshsieve.authz.settings import PATH_NORMALIZATIONS
+from meshsieve.authz import Authorizer, from_envoy, from_kubernetes
+from meshsieve.authz.explain import Explanation
+from meshsieve.authz.matrix import METHODS, Cell, matrix
+from meshsieve.authz.settings import HTTP_OPTIONS, PATH_NORMALIZATIONS
 from meshsieve.cli.options import take_trailing_words
+from meshsieve.cli.stderr import warn
 from meshsieve.errors import MeshsieveError, UsageError
 from meshsieve.importers.sources import find_files, read_source
+from meshsieve.policy import Diagnostic, SourceFile
 from meshsieve.reports.escape import printable
 from meshsieve.request import Request
 from meshsieve.request_text import parse_request
@@ -30,6 +35,9 @@ examples:
   meshsieve authz -p mesh/ --matrix
   meshsieve authz -p mesh/ --requests requests.ndjson --to shop/reviews | jq -c '[.allowed, .rule, .reason]'
 """
+
+_OBJECT = re.compile(r"\bapiVersion[\"']?\s*:")
+_RBAC = re.compile(r"rbac\.v3\.RBAC|[\"']?permissions[\"']?\s*:")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +80,10 @@ def run(options: argparse.Namespace) -> int:
     words = take_trailing_words(options, ("config",), "request")
     if sum(map(bool, (words, options.requests, options.matrix))) != 1:
         raise UsageError("which request? write it last, such as 'GET http://host/path', or give --requests or --matrix")
-    authorizer = _authorizer(options)
+    objects, filters = _sources(options.config)
+    if not objects:
+        return _ask_filters(filters, options, words)
+    authorizer = _authorizer(objects, options)
     if options.matrix:
         _print_matrix(authorizer, options.json)
         return 0
@@ -81,13 +92,52 @@ def run(options: argparse.Namespace) -> int:
             decision = authorizer.decide(request, workload or _workload(options), tcp=options.tcp)
             print(json.dumps(decision.to_dict()))
         return 0
-    request = _request(words, options, authorizer)
-    explanation = authorizer.explain(request, _workload(options), tcp=options.tcp)
+    principal, address = authorizer.caller(options.source) if options.source is not None else (None, None)
+    request = _request(words, options, principal, address)
+    _print_explanation(authorizer.explain(request, _workload(options), tcp=options.tcp), options)
+    return 0
+
+
+def _ask_filters(filters: Sequence[SourceFile], options: argparse.Namespace, words: str) -> int:
+    """Envoy's own filters: there is one proxy, so nobody is named."""
+    if len(filters) != 1:
+        raise UsageError("-p names neither objects of a mesh nor one file with an RBAC filter of Envoy")
+    if options.matrix or options.to or options.labels:
+        raise UsageError("--matrix, --to and --labels are for objects of a mesh; this is the filter of one proxy")
+    http = HTTP_OPTIONS[options.path_normalization or "BASE"]
+    authorizer = from_envoy(filters[0].text, http, file=filters[0].name, trusted_proxies=options.trusted_proxies or 0)
+    _show(authorizer.diagnostics)
+    if options.requests:
+        for request, _ in _requests(options.requests):
+            print(json.dumps(authorizer.decide(request).to_dict()))
+        return 0
+    _print_explanation(authorizer.explain(_request(words, options, options.source, None)), options)
+    return 0
+
+
+def _sources(paths: Sequence[str]) -> tuple[list[SourceFile], list[SourceFile]]:
+    """Files with objects of a cluster, and files with RBAC filters; others are named and left alone."""
+    objects, filters = [], []
+    for path in find_files(paths):
+        source = read_source(path)
+        if _OBJECT.search(source.text):
+            objects.append(source)
+        elif _RBAC.search(source.text):
+            filters.append(source)
+        else:
+            warn(f"{source.name} holds no authorization policy: not looked at")
+    if objects and filters:
+        raise UsageError(
+            f"{filters[0].name} is the filter of one proxy, the others are objects of a mesh: ask them apart"
+        )
+    return objects, filters
+
+
+def _print_explanation(explanation: Explanation, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps((explanation if options.explain else explanation.decision).to_dict(), indent=1))
     else:
         print(printable(str(explanation if options.explain else explanation.decision), keep_newlines=True))
-    return 0
 
 
 # Cells of the matrix's table.
@@ -95,27 +145,43 @@ _STATES = {"allowed": "yes", "denied": "-", "conditional": "if", "unknown": "?"}
 
 
 def _print_matrix(authorizer: Authorizer, as_json: bool) -> None:
-    from meshsieve.authz.matrix import METHODS, matrix
-
     cells = list(matrix(authorizer))
     if as_json:
         print(json.dumps([cell.to_dict() for cell in cells], indent=1))
         return
-    rows: dict[tuple[str, str], list[Any]] = {}
-    for cell in cells:
-        rows.setdefault((cell.source, cell.destination), []).append(cell)
     lines = [["FROM", "TO", *METHODS, "DEPENDS ON"]]
-    for (source, destination), found in rows.items():
+    denied = 0
+    for (source, destination), found in _pairs(cells).items():
+        if all(cell.state == "denied" for cell in found):
+            denied += 1
+            continue
         depends = dict.fromkeys(name for cell in found for name in cell.depends_on)
         states = [_STATES[cell.state] + ("" if cell.exact else "~") for cell in found]
         lines.append([source, destination, *states, ", ".join(depends)])
     widths = [max(len(printable(line[i])) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         print("  ".join(printable(text).ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    if denied:
+        print(f"{denied} more pairs are denied with every method (--json shows all)")
 
 
-def _authorizer(options: argparse.Namespace) -> Authorizer:
-    sources = [read_source(path) for path in find_files(options.config)]
+def _pairs(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    """Cells by caller and callee; the workloads of a service are one row where they answer alike."""
+    rows: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        rows.setdefault((cell.source, cell.destination), []).append(cell)
+    alike: dict[tuple[str, str], set[tuple[Any, ...]]] = {}
+    for (source, destination), found in rows.items():
+        answers = tuple((c.state, c.depends_on, c.exact) for c in found)
+        alike.setdefault((source, destination.split(" (")[0]), set()).add(answers)
+    out: dict[tuple[str, str], list[Cell]] = {}
+    for (source, destination), found in rows.items():
+        service = destination.split(" (")[0]
+        out.setdefault((source, service if len(alike[source, service]) == 1 else destination), found)
+    return out
+
+
+def _authorizer(sources: Sequence[SourceFile], options: argparse.Namespace) -> Authorizer:
     authorizer = from_kubernetes(
         sources,
         root_namespace=options.root_namespace,
@@ -127,9 +193,13 @@ def _authorizer(options: argparse.Namespace) -> Authorizer:
         trust_tokens=options.trust_tokens,
         strict=not options.lenient,
     )
-    for finding in authorizer.diagnostics:
-        print(printable(str(finding)), file=sys.stderr)
+    _show(authorizer.diagnostics)
     return authorizer
+
+
+def _show(findings: Sequence[Diagnostic]) -> None:
+    for finding in findings:
+        print(printable(str(finding)), file=sys.stderr)
 
 
 def _workload(options: argparse.Namespace) -> Any:
@@ -148,15 +218,11 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _request(words: str, options: argparse.Namespace, authorizer: Authorizer) -> Request:
+def _request(words: str, options: argparse.Namespace, principal: str | None, address: str | None) -> Request:
     request = parse_request(words, options.headers)
-    principal, source_ip = None, options.source_ip
-    if options.source is not None:
-        principal, address = authorizer.caller(options.source)
-        source_ip = source_ip or address
     return replace(
         request,
-        source_ip=source_ip,
+        source_ip=options.source_ip or address,
         remote_ip=options.remote_ip,
         destination_ip=options.destination_ip,
         destination_port=options.port or _url_port(request),

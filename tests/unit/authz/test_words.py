@@ -121,3 +121,23 @@ def test_wrong_usage_is_said_without_showing_claims(capsys, tmp_path):
     status, shown = run(capsys, tmp_path, "GET http://web/a", "--to", "shop/nobody")
     assert status == 2
     assert "no pod or workload is called shop/nobody" in shown.err
+
+
+def test_a_filter_of_envoy_is_asked_by_itself(capsys, tmp_path):
+    file = tmp_path / "rbac.yaml"
+    file.write_text(
+        "action: DENY\npolicies:\n  p:\n    permissions: [{any: true}]\n    principals: [{authenticated: {}}]\n"
+    )
+    assert main(["authz", "-p", str(file), "GET http://h/", "--from", "td/ns/a/sa/b"]) == 0
+    assert capsys.readouterr().out == "DENY: p denies it\n"
+    assert main(["authz", "-p", str(file), "GET http://h/", "--to", "a/b"]) == 2
+
+
+def test_files_of_other_kinds_are_named_and_broken_ones_refused(capsys, tmp_path):
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    (tmp_path / "rules.v4").write_text("*filter\n")
+    assert main(["authz", "-p", str(tmp_path), "GET http://web/", "--to", "shop/web"]) == 0
+    assert "rules.v4 holds no authorization policy" in capsys.readouterr().err
+    (tmp_path / "bad.yaml").write_text("apiVersion: security.istio.io/v1\nkind: [\n")
+    assert main(["authz", "-p", str(tmp_path), "GET http://web/", "--to", "shop/web"]) == 2
+    assert "bad.yaml" in capsys.readouterr().err
