@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,38 @@ def test_example(script: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
+
+
+def test_the_notebook_runs_and_shows_what_the_tutorial_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    nbformat = pytest.importorskip("nbformat", reason="pip install nbformat nbclient ipykernel")
+    client = pytest.importorskip("nbclient", reason="pip install nbformat nbclient ipykernel")
+    folder = ROOT / "examples" / "bookinfo"
+    notebook = nbformat.read(folder / "bookinfo.ipynb", as_version=4)
+    client.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    shown = "\n".join(str(output) for cell in notebook.cells for output in cell.get("outputs", ()))
+    assert "everything-else" in shown
+    assert "ns[bookinfo]-policy[ratings-for-reviews]-rule[0]" in shown
+    assert "would be allowed by" in shown
+    assert "kind='hole'" in shown
+
+
+def tutorial_commands() -> list[str]:
+    """Commands of the tutorial, one a line, continued lines joined."""
+    text = (ROOT / "docs" / "tutorial.md").read_text().replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.startswith("    meshsieve ")]
+
+
+@pytest.mark.parametrize("command", tutorial_commands())
+def test_every_command_of_the_tutorial_runs(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command.replace("report.html", str(tmp_path / "report.html")))
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT / "examples" / "bookinfo",
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
