@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import meshsieve
 from meshsieve import _core
 from meshsieve.errors import ModelError, OutputError
 from meshsieve.labels import TextTable
@@ -243,3 +244,11 @@ def test_bytes_have_three_digits(count: int, shown: str) -> None:
 def test_wide_characters_take_two_columns() -> None:
     assert width("東京") == 4
     assert fit("東京都", 5) == "東京…"
+
+
+def test_rules_of_one_name_are_one_entry_of_a_dictionary_which_pandas_demands() -> None:
+    pytest.importorskip("pandas")
+    policy = Path(__file__).parents[2] / "examples" / "bookinfo"
+    frame = meshsieve.load(policy / "policy").classify_pcap(policy / "bookinfo.pcap").to_pandas()
+    assert len(frame) == 297
+    assert frame["rule"].value_counts()["page-to-page"] == 126

@@ -31,8 +31,11 @@ def _array(pa: Any, column: Column) -> Any:
         absent = np.array([text is None for text in texts], np.bool_)[codes]
         # Lone surrogates, from file names that are not UTF-8, have no Arrow form; they are shown as escapes.
         shown = ["" if t is None else t.encode("utf-8", "backslashreplace").decode() for t in texts]
-        indices = pa.array(codes.astype(np.int32), mask=absent)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(shown, pa.string()))
+        # Two rules may have one name; a dictionary holds it once, or pandas refuses it.
+        distinct = list(dict.fromkeys(shown))
+        position = {text: i for i, text in enumerate(distinct)}
+        codes = np.array([position[text] for text in shown], np.int32)[codes]
+        return pa.DictionaryArray.from_arrays(pa.array(codes, mask=absent), pa.array(distinct, pa.string()))
     text, offsets = column.address_texts()
     validity = None if missing is None else pa.py_buffer(np.packbits(~missing, bitorder="little").tobytes())
     return pa.StringArray.from_buffers(len(column), pa.py_buffer(offsets), pa.py_buffer(text), validity)
