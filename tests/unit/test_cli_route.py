@@ -118,3 +118,23 @@ def test_a_place_that_is_not_there_is_named_with_those_that_are(tmp_path, capsys
     assert "no pod or workload is called default/x; there are: default/page" in capsys.readouterr().err
     assert main(["route", "-p", str(tmp_path), "GET http://a/", "--gateway", "default/x"]) == 2
     assert "no gateway is called default/x; there are: none" in capsys.readouterr().err
+
+
+def test_an_explanation_shows_the_place_and_each_route(tmp_path, capsys):
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    asked = ["route", "-p", str(tmp_path), "GET http://reviews.default:9080/", "--from", "default/page", "--explain"]
+    assert main(asked) == 0
+    shown = capsys.readouterr().out
+    assert "client default/page: route, listener 0.0.0.0_9080, routes 9080" in shown
+    assert "header user is absent" in shown
+    assert main([*asked, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [point["point"].split()[0] for point in told["points"]] == ["client", "virtual"]
+    assert [trial["matches"] for trial in told["points"][1]["rules_tested"]] == ["no", "yes"]
+    assert main(["route", "-p", str(tmp_path), "--requests", "x", "--explain"]) == 2
+    assert "--explain is for one request" in capsys.readouterr().err
+
+
+def test_a_configuration_of_envoy_is_explained_too(routes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["route", "-p", routes, "GET http://shop.example/nowhere", "--explain"]) == 0
+    assert "virtual host" in capsys.readouterr().out

@@ -19,11 +19,14 @@ from typing import Any
 from meshsieve import request_logs
 from meshsieve.cli.options import take_trailing_words
 from meshsieve.cli.stderr import warn
+from meshsieve.cli.terminal import colours
 from meshsieve.errors import UsageError
+from meshsieve.explanation import Explanation
 from meshsieve.importers.sources import find_files, read_source
 from meshsieve.importers.yaml_source import load_documents
 from meshsieve.policy import SourceFile
 from meshsieve.reports.escape import printable
+from meshsieve.reports.text import explanation_text
 from meshsieve.request import Request
 from meshsieve.request_text import parse_request
 from meshsieve.routes import HttpOptions, Match, from_envoy, from_kubernetes
@@ -34,6 +37,7 @@ examples:
   meshsieve route -p routes.yaml --normalize-path --merge-slashes 'GET http://shop.example//a/../b'
   meshsieve route -p bookinfo/ 'GET http://reviews.default:9080/reviews/0' --from default/productpage-v1
   meshsieve route -p bookinfo/ 'GET http://shop.example/cart' --gateway istio-system/edge
+  meshsieve route -p bookinfo/ 'GET http://shop.example/cart' --gateway istio-system/edge --explain
   meshsieve route -p bookinfo/ --gateway istio-system/edge --requests access.log
   meshsieve route -p routes.yaml --requests requests.ndjson | jq -c '[.route, .cluster, .status]'
 """
@@ -50,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--random", type=int, metavar="N", help="the random number that weights and fractions take")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--explain", action="store_true", help="show each route in order and the conditions that fail")
     place = parser.add_argument_group("place", "where the request is seen, for objects of a cluster")
     place.add_argument("--gateway", metavar="NS/NAME", help="the Gateway that the request comes to")
     place.add_argument("--from", dest="source", metavar="NS/WORKLOAD", help="the pod or workload that sends it")
@@ -81,16 +86,23 @@ def run(options: argparse.Namespace) -> int:
     words = take_trailing_words(options, (), "request")
     if bool(words) == bool(options.requests):
         raise UsageError("which request? write it last, such as 'GET http://host/path', or give --requests FILE")
-    ask = _asker(options)
+    if options.requests and options.explain:
+        raise UsageError("--explain is for one request")
+    ask, explain = _asker(options)
     if options.requests:
         return _answer_all(options, ask)
-    found = ask(parse_request(words, options.headers, options.random))
+    request = parse_request(words, options.headers, options.random)
+    if options.explain:
+        told = explain(request)
+        print(json.dumps(told.to_dict(), indent=1) if options.json else explanation_text(told, colours=colours()))
+        return 0
+    found = ask(request)
     print(json.dumps(_answer(found), indent=1) if options.json else _text(found))
     return 0
 
 
-def _asker(options: argparse.Namespace) -> Callable[[Request], Match]:
-    """The router of the configuration, bound to the place that the options name."""
+def _asker(options: argparse.Namespace) -> tuple[Callable[[Request], Match], Callable[[Request], Explanation]]:
+    """What answers and what explains by the configuration, bound to the place that the options name."""
     sources = [read_source(path) for path in find_files(options.config)]
     if not sources:
         raise UsageError("-p names no file")
@@ -109,14 +121,15 @@ def _asker(options: argparse.Namespace) -> Callable[[Request], Match]:
             raise UsageError(f"-p names {len(sources)} files; one route configuration is read")
         if any(value is not None for value in place.values()):
             raise UsageError("a place (--gateway, --from) is for objects of a cluster; this is a route configuration")
-        return from_envoy(sources[0].text, http, file=sources[0].name).match
+        router = from_envoy(sources[0].text, http, file=sources[0].name)
+        return router.match, router.explain
     if http != HttpOptions():
         raise UsageError("path normalisation of a mesh is read from its mesh configuration (ConfigMap istio)")
     mesh = from_kubernetes(sources)
     for finding in mesh.findings:
         if finding.level != "note":
             print(printable(str(finding)), file=sys.stderr)
-    return lambda request: mesh.match(request, **place)
+    return lambda request: mesh.match(request, **place), lambda request: mesh.explain(request, **place)
 
 
 def _holds_objects(source: SourceFile) -> bool:

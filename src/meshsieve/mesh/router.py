@@ -9,8 +9,9 @@ without labels in namespace ``default`` where the host is a Service of the mesh.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from meshsieve.errors import UsageError
 from meshsieve.mesh.gateway_api import Dialect, GatewayApi, dialect_of
 from meshsieve.mesh.ingress import Ingresses
 from meshsieve.mesh.istio.config import MeshOptions
-from meshsieve.mesh.istio.mesh import DEFAULT_PORTS, IstioMesh, split_authority
+from meshsieve.mesh.istio.mesh import DEFAULT_PORTS, IstioMesh, is_grpc, split_authority, with_claims
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.registry import HostService
 from meshsieve.mesh.match import MeshMatch
@@ -29,6 +30,9 @@ from meshsieve.policy import Diagnostic
 from meshsieve.request import Request
 from meshsieve.routes.model import Route
 from meshsieve.routes.router import Match, Router
+
+if TYPE_CHECKING:
+    from meshsieve.explanation import Explanation
 
 DEFAULT_NAMESPACE = "default"
 INGRESS = "ingress:"
@@ -91,6 +95,14 @@ class MeshRouter:
         seen = self.viewpoint(request, gateway, source, source_namespace, source_labels, receiver, proxy)
         return self._counted(*self.answer(request, seen))
 
+    def explain(self, request: Request, **where: Any) -> Explanation:
+        """Why a request takes its route: where it is seen and what takes it there, then each route of its virtual host
+        in order with the conditions that fail. Arguments as for ``match``."""
+        from meshsieve.mesh import explanation
+
+        seen = self.viewpoint(request, **_places(where))
+        return explanation.explain(request, seen, *self.answer(request, seen))
+
     def answer(self, request: Request, seen: Viewpoint) -> tuple[Match, Router | None]:
         """What takes a request as it is seen from a viewpoint, and the table that said so; None where no table was
         asked. Requests that differ only in what a table looks at (method, path, headers) meet the same table."""
@@ -105,9 +117,21 @@ class MeshRouter:
         assert seen.client is not None
         return self._from_client(request, seen.client)
 
-    def match_batch(self, requests: Iterable[Request], **where: str) -> npt.NDArray[np.int32]:
-        """int32 (n,): position in ``routes`` of what takes each request, -1 for none; arguments as for ``match``."""
-        return np.fromiter((self.match(r, **where).route_index for r in requests), np.int32)  # type: ignore[arg-type]
+    def match_batch(self, requests: Iterable[Request], **where: Any) -> npt.NDArray[np.int32]:
+        """int32 (n,): position in ``routes`` of what takes each request, -1 for none; arguments as for ``match``.
+        Requests of one connection (host, scheme, addresses, ...) are asked of their table together."""
+        asked = [with_claims(request) for request in requests]
+        out = np.full(len(asked), -1, np.int32)
+        connections: dict[Hashable, list[int]] = {}
+        for number, request in enumerate(asked):
+            connections.setdefault(_connection_key(request), []).append(number)
+        for members in connections.values():
+            first = asked[members[0]]
+            _, router = self.answer(first, self.viewpoint(first, **_places(where)))
+            if router is not None:
+                found = router.match_batch([asked[number] for number in members])
+                out[members] = np.where(found < 0, -1, found + self._base(router))
+        return out
 
     def viewpoint(
         self,
@@ -195,10 +219,26 @@ class MeshRouter:
         """The same answer with its route counted over all tables."""
         if router is None or found.route_index < 0:
             return found
+        return replace(found, route_index=self._base(router) + found.route_index)
+
+    def _base(self, router: Router) -> int:
+        """Position in ``routes`` of a table's first route."""
         if id(router) not in self._bases:
             self._bases[id(router)] = len(self.routes)
             self.routes += router.routes
-        return replace(found, route_index=self._bases[id(router)] + found.route_index)
+        return self._bases[id(router)]
+
+
+def _connection_key(request: Request) -> Hashable:
+    """Requests with the same key come to the same table."""
+    presented = None if request.tls is None else bool(request.tls.get("presented"))
+    return (request.scheme, request.authority, request.source_ip, request.destination_ip, request.destination_port,
+            request.sni, request.alpn, presented, is_grpc(request))  # fmt: skip
+
+
+def _places(where: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``match`` as those of ``viewpoint``."""
+    return {key.removeprefix("source_"): value for key, value in where.items()}
 
 
 def _sidecar(workload: Workload) -> Proxy:

@@ -141,7 +141,7 @@ class IstioMesh:
             protocols = tuple(p for p in (request.alpn or "").split(",") if p)
         else:
             # What HTTP inspection finds; gRPC runs over HTTP/2.
-            protocols = ("h2c",) if _is_grpc(request) else ("http/1.1",)
+            protocols = ("h2c",) if is_grpc(request) else ("http/1.1",)
         transport = TLS if encrypted else PLAIN
         try:
             address = str(ipaddress.ip_address(address)) if address else ""
@@ -149,7 +149,7 @@ class IstioMesh:
             return MeshMatch(False, action="refused", reason=f"destination address: {error}"), None
         connection = Connection(address, port, name, transport, protocols)
         presented = None if request.tls is None else bool(request.tls.get("presented"))
-        return self._enter(_Entrance(connection, _with_claims(request), presented), proxy)
+        return self._enter(_Entrance(connection, with_claims(request), presented), proxy)
 
     def connect(
         self, connection: Connection, proxy: Proxy, *, presented: bool | None = None, random_value: int | None = None
@@ -167,7 +167,7 @@ class IstioMesh:
         elif not isinstance(state, GatewayProxy):
             chain, where = state.nobody, {"listener": UNCLAIMED[proxy.kind]}
         else:
-            ports = ", ".join(str(found.port) for found in state.listeners) or "none"
+            ports = ", ".join(map(str, dict.fromkeys(found.port for found in state.listeners))) or "none"
             reason = f"the gateway does not listen on port {connection.port}; its ports: {ports}"
             return MeshMatch(False, action="no_listener", reason=reason), None
         if chain is None:
@@ -291,7 +291,7 @@ def _by_weight(clusters: tuple[tuple[str, int], ...], random_value: int | None) 
     return None
 
 
-def _with_claims(request: Request) -> Request:
+def with_claims(request: Request) -> Request:
     """The claims of a token where matchers look for them: the metadata of the JWT filter."""
     if request.claims is None or JWT_FILTER in request.dynamic_metadata:
         return request
@@ -302,7 +302,7 @@ def _with_claims(request: Request) -> Request:
     return replace(request, dynamic_metadata={**request.dynamic_metadata, JWT_FILTER: {"payload": claims}})
 
 
-def _is_grpc(request: Request) -> bool:
+def is_grpc(request: Request) -> bool:
     kind = next(iter(request.header("content-type")), "")
     return kind == "application/grpc" or kind.startswith("application/grpc+")
 
