@@ -6,6 +6,7 @@ Readings of the facts' source: hostNetwork pods are pods like any other, and a p
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +27,9 @@ class Judge:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster.with_addresses()
-        self.layer: Layer = build(self.cluster, OPTIONS).layers[0]
+        layer = build(self.cluster, OPTIONS).layers[0]
+        # The facts speak of pods, not of Service addresses.
+        self.layer: Layer = replace(layer, points=tuple(p for p in layer.points if p.role == "filter"))
         self._lookups = [_fast.Lookup(_core.compile(p.rules.native).capsule) for p in self.layer.points]
 
     def allowed(self, questions: list[Question]) -> list[bool]:

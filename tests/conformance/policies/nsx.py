@@ -14,7 +14,7 @@ import ipaddress
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,9 @@ class Judge:
     def __init__(self, config: dict[str, Any], services: list[SourceFile], name: str) -> None:
         with_addresses(config)
         source = SourceFile(name, json.dumps(config, indent=1))
-        self.layer: Layer = NsxImporter().load([source, *services], ImportOptions()).layers[0]
+        layer = NsxImporter().load([source, *services], ImportOptions()).layers[0]
+        # The facts speak of the distributed firewall, not of gateways and NAT.
+        self.layer: Layer = replace(layer, points=tuple(p for p in layer.points if p.name in ("out", "in")))
         self.tables = {p.name: packets.compile(p.rules) for p in self.layer.points}
         self.rules: list[Rule] = list(self.layer.points[0].rules)
         self.addresses: dict[str, list[int]] = {}
