@@ -1,4 +1,5 @@
-"""``python -m benches captures``: reading captures against libpcap, tcpdump, tshark, dpkt and scapy."""
+"""``python -m benches captures``: reading captures against libpcap, tcpdump, tshark, nDPI, nfstream, dpkt
+and scapy."""
 
 from __future__ import annotations
 
@@ -21,13 +22,15 @@ PCAP_LOOP = Peer("libpcap", source="pcap_loop.c", packages=("libpcap",))
 PCAP_FILTER = Peer("libpcap_filter", source="pcap_loop.c", packages=("libpcap",))
 TOOLS = {
     name: Peer(name, module="benches.peers.capture_tools", arguments=(name,))
-    for name in ("tcpdump", "tshark", "dpkt", "scapy")
+    for name in ("tcpdump", "tshark", "dpkt", "scapy", "ndpiReader", "nfstream", "nfstream_flows")
 }
 # Each step of ours against those that do at least that much, or that people use for it.
 STEPS: dict[str, list[Peer]] = {
     "read": [PCAP_LOOP, TOOLS["dpkt"], TOOLS["scapy"]],
     "filter": [PCAP_FILTER, TOOLS["tcpdump"]],
-    "flows": [TOOLS["tcpdump"], TOOLS["dpkt"]],
+    "flows": [TOOLS["tcpdump"], TOOLS["dpkt"], TOOLS["nfstream_flows"]],
+    "apps": [TOOLS["ndpiReader"], TOOLS["nfstream"], TOOLS["dpkt"]],
+    "requests": [TOOLS["tshark"]],
     "classify": [TOOLS["tshark"], TOOLS["scapy"]],
 }
 SUFFIXES = (".pcap", ".pcapng", ".cap")

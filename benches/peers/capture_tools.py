@@ -2,6 +2,8 @@
 
 TOOL  tcpdump  ``tcpdump --count`` with the filter
       tshark   ``tshark -T fields`` with eight fields, on the first packets only (it takes microseconds a packet)
+      ndpiReader   flows with nDPI's recognition, the whole capture
+      nfstream, nfstream_flows   flows with and without nDPI's recognition, one meter, on the first packets only
       dpkt, scapy   every packet parsed into objects and its 5-tuple taken, on the first packets only
 A pass of an outside program counts its CPU time from start to end, start-up included. What is checked is the number of
 packets.
@@ -10,6 +12,7 @@ packets.
 from __future__ import annotations
 
 import importlib
+import re
 import resource
 import shutil
 import subprocess
@@ -22,7 +25,7 @@ from typing import Any
 from benches import data
 from benches.peers.serve import Answers
 
-SLICE = {"tshark": 20_000, "dpkt": 50_000, "scapy": 5_000}
+SLICE = {"tshark": 20_000, "dpkt": 50_000, "scapy": 5_000, "nfstream": 100_000, "nfstream_flows": 100_000}
 TSHARK_FIELDS = ("frame.time_epoch", "ip.src", "ip.dst", "ip.proto", "tcp.srcport", "tcp.dstport", "udp.srcport")
 
 Pass = Callable[[], tuple[float, int]]  # CPU seconds, packets counted
@@ -55,10 +58,10 @@ def _program(name: str) -> str:
     return found
 
 
-def _run(command: list[str]) -> tuple[float, str]:
+def _run(command: list[str], *, check: bool = True) -> tuple[float, str]:
     """CPU seconds of the program, children included, and its stdout."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=check)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
@@ -82,6 +85,49 @@ def _tshark(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
         return seconds, out.count("\n")
 
     return once, f"-T fields, first {packets:,} packets, start-up included"
+
+
+def _ndpi_reader(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
+    command = [_program("ndpiReader"), "-i", path]
+
+    def once() -> tuple[float, int]:
+        seconds, out = _run(command)
+        counts = re.search(r"IP packets:\s+(\d+)\s+of (\d+) packets", out)
+        return seconds, int(counts[2]) if counts else 0
+
+    version = re.search(r"[Nn]DPI[^\d]*([\d.]+)", _run([command[0], "-h"], check=False)[1])
+    return once, f"nDPI {version[1] if version else ''}, its whole output"
+
+
+def _nfstream(dissections: int) -> Callable[[str, int, dict[str, Any]], tuple[Pass, str]]:
+    def tool(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
+        nfstream = importlib.import_module("nfstream")
+        part = _first_packets(path, packets)
+
+        def once() -> tuple[float, int]:
+            before = _cpu_seconds()
+            streamer = nfstream.NFStreamer(source=part, n_dissections=dissections, n_meters=1)
+            count = sum(flow.bidirectional_packets for flow in streamer)
+            return _cpu_seconds() - before, count
+
+        return once, f"{nfstream.__version__}, n_dissections={dissections}, first {packets:,} packets"
+
+    return tool
+
+
+def _first_packets(path: str, packets: int) -> str:
+    """A pcap file of the first records, beside the capture: nfstream cannot be told to stop."""
+    part = Path(path).with_name(f"first-{packets}.pcap")
+    if not part.exists():
+        command = [_program("tcpdump"), "-r", path, "-c", str(packets), "-w", str(part)]
+        subprocess.run(command, check=True, capture_output=True)
+    return str(part)
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _dpkt(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
@@ -129,6 +175,9 @@ def _timed(parse: Callable[[], int]) -> Pass:
 TOOLS: dict[str, Callable[[str, int, dict[str, Any]], tuple[Pass, str]]] = {
     "tcpdump": _tcpdump,
     "tshark": _tshark,
+    "ndpiReader": _ndpi_reader,
+    "nfstream": _nfstream(20),
+    "nfstream_flows": _nfstream(0),
     "dpkt": _dpkt,
     "scapy": _scapy,
 }

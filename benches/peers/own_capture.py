@@ -3,6 +3,8 @@
 STEP  read      records read and decoded into columns
       filter    the same with the tcpdump filter of the case
       flows     read, and the flow table
+      apps      read, and the flow table with the recognition of applications
+      requests  read, and the HTTP requests out of the flows
       classify  read, flow table, and the rule that decides each packet (rules of the case)
 The time is the CPU time of the whole process, helper threads included.
 """
@@ -43,13 +45,24 @@ def main() -> None:
     def flows() -> int:
         return sum(map(len, _with_flows(path)))
 
+    def apps() -> int:
+        return sum(map(len, _with_flows(path, apps=True)))
+
+    def requests() -> int:
+        found = importlib.import_module("meshsieve.http_requests").read(path)
+        for _ in found:
+            pass
+        return int(found.reader.packets_delivered)
+
     def classify() -> int:
         verdicts.clear()
         for batch in _with_flows(path):
             verdicts.append(classifier.classify_batch(batch))
         return sum(map(len, verdicts))
 
-    steps: dict[str, Callable[[], int]] = {"read": read, "filter": filtered, "flows": flows, "classify": classify}
+    steps: dict[str, Callable[[], int]] = {
+        "read": read, "filter": filtered, "flows": flows, "apps": apps, "requests": requests, "classify": classify
+    }  # fmt: skip
     once = steps[step]
     reset_peak_rss()
     before = peak_rss()
@@ -80,11 +93,11 @@ def main() -> None:
     answers.serve({"pass": passes, "wrong": wrong})
 
 
-def _with_flows(path: Path) -> Iterator[Any]:
+def _with_flows(path: Path, *, apps: bool = False) -> Iterator[Any]:
     flows = importlib.import_module("meshsieve.flows")
-    table = flows.FlowTable()
-    for batch in capture.read(path):
-        yield table.update(batch)
+    table = flows.FlowTable(flows.FlowOptions(apps=apps))
+    for batch in capture.read(path, flows=table):
+        yield batch
         table.take_finished()
 
 

@@ -134,6 +134,12 @@ def test_unknown_link_type_is_counted_and_never_guessed(tmp_path: Path) -> None:
     assert not {info.name for info in _core.FIELDS} & packet.keys()
 
 
+@pytest.mark.parametrize("left", [1, 2, 3, 4])
+def test_wccp_whose_packet_ends_before_four_bytes_is_truncated(left: int, tmp_path: Path) -> None:
+    packet = decode(outer().gre(protocol=0x883E).raw(b"`\0\0\0"[:left], "ipv6"), tmp_path)
+    assert packet["status"] == "truncated_ip"
+
+
 OUTER = {"outer_src_ip": "192.0.2.1", "outer_dst_ip": "192.0.2.2"}
 
 
@@ -146,6 +152,8 @@ TUNNELS = [
     ("ipip", "IP in IP", outer().raw(inner().bytes(), "ipv4"), {"outer_proto": 4}),
     ("gre", "GRE", outer().gre().raw(inner().bytes(), "ipv4"), {"outer_proto": 47}),
     ("gre", "GRE with key", outer().gre(key=9, sequence=1).raw(inner().bytes(), "ipv4"), {"vni": 9}),
+    ("gre", "WCCP version 1", outer().gre(protocol=0x883E).raw(inner().bytes(), "ipv4"), {}),
+    ("gre", "WCCP version 2", outer().gre(protocol=0x883E).raw(b"\0\1\0\0" + inner().bytes(), "ipv4"), {}),
     ("gre", "Ethernet in GRE", outer().gre(protocol=0x6558).eth(0x0800).raw(inner().bytes()), {}),
     ("erspan", "ERSPAN II", outer().gre(sequence=1).erspan2(77).eth(0x0800).raw(inner().bytes()), {"vni": 77}),
     ("vxlan", "VXLAN", outer().udp(5, 4789).vxlan(42).eth(0x0800).raw(inner().bytes()),

@@ -2,6 +2,7 @@
 // with what is left before anything is read or skipped, and sums that could wrap are never formed.
 #pragma once
 
+#include <cassert>
 #include <cstdint>
 #include <cstring>
 
@@ -38,6 +39,7 @@ class Cursor {
   uint16_t le16(uint32_t i) const { return __builtin_bswap16(u16(i)); }
 
   void skip(uint32_t n) {  // n <= left()
+    assert(n <= left_);
     at_ += n;
     left_ -= n;
   }

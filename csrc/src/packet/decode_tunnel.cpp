@@ -188,9 +188,10 @@ FrameDecoder::Next FrameDecoder::gre_payload(uint16_t protocol, uint32_t key) {
     case ethertype::kPppInGre:
       return c_.left() != 0 && enter_tunnel(TunnelKind::gre, key) ? Next::ppp : Next::done;
     case ethertype::kWccp: {  // WCCPv2 puts 4 bytes before the packet; version 1 does not
-      if (!ip_begins_at(0) && !ip_begins_at(4)) break;
+      const bool second_version = !ip_begins_at(0);
+      if (second_version && !ip_begins_at(4)) break;
       if (!enter_tunnel(TunnelKind::gre, key)) return Next::done;
-      if (c_.u8(0) >> 4 != 4) c_.skip(4);
+      if (second_version) c_.skip(4);
       return Next::ip;
     }
     default: break;

@@ -11,7 +11,14 @@
 struct Recognised {
   uint16_t app = 0;
   std::vector<std::string> attributes;
-  bool operator==(const Recognised&) const = default;
+
+  // Whether the other one knows at least what this one knows.
+  bool is_known_to(const Recognised& other) const {
+    for (size_t i = 0; i < attributes.size(); ++i) {
+      if (!attributes[i].empty() && attributes[i] != other.attributes[i]) return false;
+    }
+    return app == 0 || app == other.app;
+  }
 };
 
 class OneFlow {
@@ -76,14 +83,13 @@ inline void fuzz_tcp(Bytes bytes, uint16_t port) {
   OneFlow whole(6, port), in_order(6, port), reversed(6, port);
   whole.say(bytes);
   const Recognised expected = whole.finish();
-  if (expected.app == 0) return;
   const size_t cut = Cuts(bytes).below(bytes.size());
   in_order.say(bytes.first(cut));
   in_order.say(bytes.subspan(cut), cut);
-  check(in_order.finish() == expected, "two segments are another application");
+  check(expected.is_known_to(in_order.finish()), "two segments are another application");
   reversed.say(bytes.subspan(cut), cut);
   reversed.say(bytes.first(cut));
-  check(reversed.finish() == expected, "two segments in the other order are another application");
+  check(expected.is_known_to(reversed.finish()), "two segments in the other order are another application");
 }
 
 inline void fuzz_udp(Bytes bytes, uint16_t port) {
