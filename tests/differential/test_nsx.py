@@ -49,7 +49,7 @@ class Imported:
             }
             table = self.tables[point.name.upper()]
             trace = table.explain(packet.src, packet.dst, vnic=vnic, **point.constants, **fields)
-            result = table.classify(packet.src, packet.dst, vnic=vnic, **point.constants, **fields)
+            result = table.classify(packet.src, packet.dst, vnic=vnic, ct_state=1, **point.constants, **fields)
             assert result == trace.result
             matched = [test.rule.name for test in trace if test.truth == "yes"]
             if result < -1:

@@ -436,3 +436,25 @@ def test_connectivity_knows_gateways_and_leaves_translated_connections_undecided
     )
     assert outside.undecided
     assert not outside.allowed
+
+
+@pytest.mark.parametrize(
+    ("code", "rules"),
+    [
+        ("l7-any-any-before-other-rules", [{"display_name": "l7", "profiles": ["/infra/context-profiles/web"]},
+                                           {"display_name": "rest"}]),
+        ("fqdn-without-dns-rule", [{"display_name": "l7", "profiles": ["/infra/context-profiles/files"],
+                                    "source_groups": [WEB]}]),
+    ],
+)  # fmt: skip
+def test_findings_about_profiles(code: str, rules: list[Json]) -> None:
+    assert code in {d.code for d in engine(*PROFILES, application(rules)).diagnostics}
+
+
+def test_a_dns_rule_above_lets_names_be_learnt() -> None:
+    dns = profile("dns", attribute("APP_ID", "DNS"))
+    rules = [
+        {"display_name": "dns", "profiles": ["/infra/context-profiles/dns"], "services": ["/infra/services/DNS-UDP"]},
+        {"display_name": "l7", "profiles": ["/infra/context-profiles/files"], "source_groups": [WEB]},
+    ]
+    assert "fqdn-without-dns-rule" not in {d.code for d in engine(dns, *PROFILES, application(rules)).diagnostics}

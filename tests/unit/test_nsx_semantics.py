@@ -557,7 +557,7 @@ LINTS = [
     ("ambiguous-order", [policy(rule("x", sequence_number=1), rule("y", "DROP", sequence_number=1))]),
     ("ambiguous-order", [policy(rule("x"), sequence_number=1), policy(rule("y", "DROP"), sequence_number=1)]),
     ("any-beside-inline-services", [policy(rule("x", services=["ANY"], service_entries=[l4("TCP")]))]),
-    ("alg-data-channel-not-tracked", [policy(rule("x", services=["/infra/services/FTP"]))]),
+    ("alg-data-channel-not-tracked", [policy(rule("x", services=["/infra/services/MS_RPC_TCP"]))]),
     ("takes-no-part", [policy(rule("x", disabled=True))]),
     ("not-evaluated", [DROP_ALL, {"resource_type": "GatewayPolicy", "id": "g"}]),
     ("vm-without-address", [DROP_ALL]),

@@ -14,6 +14,7 @@ from meshsieve.importers.json_source import Object
 from meshsieve.importers.nsx.fields import LENIENT_HINT
 from meshsieve.importers.nsx.objects import Policy
 from meshsieve.importers.nsx.order import Placed, ambiguous, placed
+from meshsieve.importers.nsx.profiles import APP_FIELDS
 from meshsieve.importers.nsx.rules import NOTHING, RuleTranslator, is_any, rule_set
 from meshsieve.model import Action, Source, ValueSet, range_text
 from meshsieve.model import Rule as ModelRule
@@ -145,6 +146,7 @@ class Firewall:
                     hint="export the default policy too",
                 )
             )
+        self._lint_profiles(places, rules)
         for policy in self.catalogue.policies:
             if policy.takes_part and not policy.stateful and policy.category != "Ethernet":
                 self.translator.note(
@@ -189,3 +191,31 @@ class Firewall:
                     hint="export /api/v1/fabric/vifs while the machines run",
                 )
             )
+
+    def _lint_profiles(self, places: list[Placed], rules: list[ModelRule]) -> None:
+        """What users of context profiles trip over: first matches by ports alone, and names that nobody snooped."""
+        dns = self.translator.names.codes["app"].exact("dns").v4[0][0]
+        snooped = False
+        for i, (place, rule) in enumerate(zip(places, rules, strict=True)):
+            if place.rule is None or is_any(place.rule.profiles):
+                continue
+            asked = [{**rule.match, **alternative} for alternative in rule.alternatives or ({},)]
+            snooped |= any("app" in match and match["app"].contains(dns) for match in asked)
+            free = any(not match.keys() - set(APP_FIELDS) for match in asked)
+            finding = ("", "", "")
+            if free and i + 1 < len(rules):
+                finding = (
+                    "l7-any-any-before-other-rules",
+                    "a rule with a profile and nothing else holds every packet until its application is known",
+                    "give it sources, destinations or services, or move it to the end",
+                )
+            elif not snooped and any("fqdn" in match for match in asked):
+                finding = (
+                    "fqdn-without-dns-rule",
+                    "NSX learns domain names from DNS answers, and no rule before this one has APP_ID DNS",
+                    "put a rule with APP_ID DNS on port 53 above",
+                )
+            if finding[0]:
+                code, message, hint = finding
+                where = place.rule.obj.where("profiles")
+                self.translator.note(Diagnostic(code, message, where=where, obj=place.rule.label, hint=hint))

@@ -23,6 +23,7 @@ from meshsieve.model import Action, Match, NameCodes, ValueSet
 from meshsieve.nsx_app_ids import NSX_APP_IDS, NSX_SMB_VERSIONS, NSX_TLS_VERSIONS, NsxAppId
 
 KEYS = ("APP_ID", "DOMAIN_NAME", "URL_CATEGORY", "CUSTOM_URL")
+APP_FIELDS = ("app", "fqdn", "tls_version", "tls_cipher", "smb_version")
 _ANY_NUMBER = ValueSet.numbers((0, 2**32 - 1))
 _SUB_FIELDS = {"TLS_VERSION": "tls_version", "TLS_CIPHER_SUITE": "tls_cipher", "CIFS_SMB_VERSION": "smb_version"}
 _SUB_OF = {"TLS_VERSION": "SSL", "TLS_CIPHER_SUITE": "SSL", "CIFS_SMB_VERSION": "CIFS"}
@@ -132,6 +133,7 @@ class Names:
                 for key, values in attribute.subs:
                     exact[_SUB_FIELDS[key]].update(v for value in values for v in _sub_names(key, value))
         self.categories = {name.upper(): listed for name, listed in categories.items()}
+        exact["app"].add("dns")
         self.codes = {name: NameCodes.of(exact=["", *texts]) for name, texts in exact.items()}
         whole = [d for d in domains if not d.startswith("*")]
         endings = [d.lstrip("*") for d in domains if d.strip("*")]
