@@ -8,8 +8,9 @@ What    A rule is a union of conjunctions of sets. From each conjunction the ear
 How     Subtracting a conjunction from another splits field by field: what lies outside in the first field, what lies
         inside there and outside in the second, and so on. A field that a packet lacks is a value of its own: a rule on
         a port does not take fragments, so it does not cover a rule without ports.
-Cost    Bounding intervals choose the earlier rules that can touch a rule; the subtraction has a budget (MAX_PIECES for
-        a rule, MAX_STEPS in all). What exceeds it is not reported as dead, and "rules-not-compared" says how many.
+Cost    Bounding intervals choose the earlier rules that can touch a rule; looking for them and subtracting have
+        budgets (MAX_ALONE, MAX_COVERS and MAX_PIECES for a rule; MAX_SCANNED and MAX_STEPS in all). What exceeds them
+        is not reported as dead, and "rules-not-compared" says how many.
 Limits  Earlier rules that are not certain, translate, or are skipped by a jump, cover nothing. Only filters are looked
         at. So every finding is true, and some dead rules may not be found.
 Example [drop 10.0.0.0/9, drop 10.128.0.0/9, allow 10.0.0.0/8 tcp]: the third is shadowed by the two together.
@@ -17,7 +18,7 @@ Example [drop 10.0.0.0/9, drop 10.128.0.0/9, allow 10.0.0.0/8 tcp]: the third is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +29,18 @@ from meshsieve.policy import Diagnostic, Layer, Point
 
 MAX_PIECES = 64
 MAX_COVERS = 512
-MAX_STEPS = 200_000
+MAX_ALONE = 32
+MAX_STEPS = 20_000_000  # intervals that are compared: a few seconds
+MAX_SCANNED = 300_000_000
+_BLOCK = 8192
+_FIXED_STEPS = 16
 SHOWN_COVERS = 3
 TERMINAL = (Action.ALLOW, Action.DROP, Action.REJECT)
 
 # What a field may be: its values, and whether the packet may lack it. A field that a piece does not name is free.
 Cell = tuple[ValueSet, bool]
 Piece = Mapping[str, Cell]
+_Test = Callable[[str, ValueSet, slice], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,9 @@ class _Comparison:
         self.base: dict[str, Cell] = {"src_ip": (addresses, False), "dst_ip": (addresses, False)}
         self.base |= {name: (ValueSet.numbers(value), False) for name, value in point.constants.items()}
         self.entries = [_Entry(i, match) for i, rule in enumerate(self.rules) for match in _alternatives(rule)]
-        self.steps = 0
+        self._sizes = {id(e): sum(len(v.v4) + len(v.v6) for v in e.match.values()) for e in self.entries}
+        self.steps = self.scanned = 0
+        self._exhausted = False
         self._jumps = [(i, point.rules.skip_target(i)) for i, r in enumerate(self.rules) if r.action == Action.SKIP]
         self._bounds = {name: self._bounds_of(name) for name in sorted({n for e in self.entries for n in e.match})}
         self._rule_of = np.array([e.rule for e in self.entries], np.int64)
@@ -128,6 +136,9 @@ class _Comparison:
         found: list[DeadRule] = []
         unsure = 0
         for i, rule in enumerate(self.rules):
+            if self.scanned > MAX_SCANNED or self.steps > 2 * MAX_STEPS:
+                unsure += len(self.rules) - i
+                break
             covers: set[int] | None = set()
             for match in _alternatives(rule):
                 piece = _intersection(self.base, match)
@@ -146,39 +157,56 @@ class _Comparison:
     def _covers(self, rule: int, match: Match, piece: Piece) -> set[int] | None:
         """Rules before ``rule`` that take all of the piece; None if something is left or the budget is spent."""
         self._exhausted = False
-        near = self._near(rule, match)
-        for entry in near:  # one rule alone is the common case, and the clearest finding
+        # One rule alone is the common case, and the clearest finding.
+        for entry in self._earlier(rule, match, self._encloses, MAX_ALONE):
             if all(name in match or name in self.base for name in entry.match) and not self._left([piece], entry):
                 return {entry.rule}
+        if self.steps > MAX_STEPS:
+            self._exhausted = True
+            return None
         left: list[Piece] = [piece]
         covers: set[int] = set()
-        if len(near) > MAX_COVERS:
-            self._exhausted = True
-            near = near[:MAX_COVERS]
-        for entry in near:
-            if not any(_intersection(p, entry.match) is not None for p in left):
+        near = self._earlier(rule, match, self._touches, MAX_COVERS + 1)
+        for entry in near[:MAX_COVERS]:
+            rest = self._left(left, entry)
+            if rest == left:
                 continue
             covers.add(entry.rule)
-            left = self._left(left, entry)
+            left = rest
             if not left:
                 return covers
             if len(left) > MAX_PIECES or self.steps > MAX_STEPS:
                 self._exhausted = True
                 return None
+        self._exhausted = len(near) > MAX_COVERS
         return None
 
     def _left(self, pieces: list[Piece], entry: _Entry) -> list[Piece]:
-        self.steps += len(pieces)
+        for piece in pieces:
+            held = sum(len(values.v4) + len(values.v6) for values, _ in piece.values())
+            self.steps += _FIXED_STEPS + held + self._sizes[id(entry)]
         return [rest for piece in pieces for rest in _difference(piece, entry.match)]
 
     # --- which earlier entries can touch a conjunction
 
-    def _near(self, rule: int, match: Match) -> list[_Entry]:
-        mask = self._covering & (self._rule_of < rule)
-        for name, values in match.items():
-            if name in self._bounds:
-                mask &= self._touches(name, values)
-        return [e for e in (self.entries[k] for k in np.flatnonzero(mask)) if not self._jumped(e.rule, rule)]
+    def _earlier(self, rule: int, match: Match, test: _Test, count: int) -> list[_Entry]:
+        """The first ``count`` earlier entries whose bounds pass the test for every field of the conjunction."""
+        out: list[_Entry] = []
+        end = int(np.searchsorted(self._rule_of, rule))
+        for begin in range(0, end, _BLOCK):
+            block = slice(begin, min(begin + _BLOCK, end))
+            self.scanned += block.stop - begin
+            mask = self._covering[block].copy()
+            for name, values in match.items():
+                if name in self._bounds:
+                    mask &= test(name, values, block)
+            for k in np.flatnonzero(mask):
+                entry = self.entries[begin + int(k)]
+                if not self._jumped(entry.rule, rule):
+                    out.append(entry)
+                if len(out) == count:
+                    return out
+        return out
 
     def _bounds_of(self, name: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Lowest and highest IPv4 address or number of each entry (everything where it is free), and whether it has
@@ -193,12 +221,19 @@ class _Comparison:
                 v6[k] = bool(values.v6)
         return low, high, v6
 
-    def _touches(self, name: str, values: ValueSet) -> npt.NDArray[np.bool_]:
-        low, high, v6 = self._bounds[name]
-        out = np.zeros(len(self.entries), bool)
+    def _touches(self, name: str, values: ValueSet, block: slice) -> npt.NDArray[np.bool_]:
+        low, high, v6 = (column[block] for column in self._bounds[name])
+        out = np.zeros(len(low), bool)
         if values.v4:
             out |= (low <= values.v4[-1][1]) & (high >= values.v4[0][0])
-        return out | v6 if values.v6 else out
+        return np.logical_or(out, v6) if values.v6 else out
+
+    def _encloses(self, name: str, values: ValueSet, block: slice) -> npt.NDArray[np.bool_]:
+        low, high, v6 = (column[block] for column in self._bounds[name])
+        out = np.ones(len(low), bool)
+        if values.v4:
+            out &= (low <= values.v4[0][0]) & (high >= values.v4[-1][1])
+        return np.logical_and(out, v6) if values.v6 else out
 
     def _may_cover(self, index: int) -> bool:
         rule = self.rules[index]
