@@ -48,7 +48,7 @@ class Imported:
                 for name in ("sport", "dport", "proto", "tcp_flags", "icmp_type", "icmp_code", "eth_type")
             }
             table = self.tables[point.name.upper()]
-            trace = table.explain(packet.src, packet.dst, vnic=vnic, **point.constants, **fields)
+            trace = table.explain(packet.src, packet.dst, vnic=vnic, ct_state=1, **point.constants, **fields)
             result = table.classify(packet.src, packet.dst, vnic=vnic, ct_state=1, **point.constants, **fields)
             assert result == trace.result
             matched = [test.rule.name for test in trace if test.truth == "yes"]
