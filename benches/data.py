@@ -39,6 +39,7 @@ GENERATORS = (
     "prefixes",
     "traffic",
     "authz_policies",
+    "route_sets",
 )
 SEED = 1
 

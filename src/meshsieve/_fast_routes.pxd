@@ -30,7 +30,6 @@ cdef extern from "meshsieve/route_table.h" namespace "meshsieve" nogil:
         int32_t host
 
     cdef cppclass RouteTable:
-        int32_t find(string_view authority, string_view target, string_view method) except +
         void lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, size_t begin, size_t end,
                           int32_t* routes, int32_t* hosts) except +
         const HeaderNames& names()

@@ -32,7 +32,20 @@ cdef extern from *:
       view.path_size = end == std::string_view::npos ? target.size() : end;
       return table.lookup(view, facts);
     }
+    static inline int32_t find_route(const meshsieve::RouteTable& table, std::string_view authority,
+                                     std::string_view target, std::string_view method,
+                                     const std::vector<meshsieve::HeaderLine>& lines) {
+      return table.find(authority, target, method, lines);
+    }
+    static inline std::string_view without_blanks(std::string_view text) {
+      while (!text.empty() && (text.front() == ' ' || text.front() == '\\t')) text.remove_prefix(1);
+      while (!text.empty() && (text.back() == ' ' || text.back() == '\\t')) text.remove_suffix(1);
+      return text;
+    }
     """
+    int32_t find_route(const RouteTable& table, string_view authority, string_view target, string_view method,
+                       const vector[HeaderLine]& lines) except +
+    string_view without_blanks(string_view text) noexcept
     RouteAnswer lookup_view(const RouteTable& table, string_view method, string_view scheme, cpp_bool has_authority,
                             string_view authority, string_view target, const vector[HeaderLine]& lines,
                             uint64_t random, uint8_t tls, const int64_t* facts) except +
@@ -52,6 +65,10 @@ cdef inline string_view bytes_of(object text) except *:
     raise TypeError(f"expected text, got {type(text).__name__}")
 
 
+cdef bytes _raw(text):
+    return text if PyBytes_CheckExact(text) else text.encode("utf-8", "surrogateescape")
+
+
 cdef class RouteLookup:
     """The look-ups of ``meshsieve.routes.Router``, which is the class to make."""
 
@@ -60,13 +77,25 @@ cdef class RouteLookup:
         ends with the table it began with."""
         self.table = (<shared_ptr[const RouteTable]*>PyCapsule_GetPointer(capsule, b"meshsieve.RouteTable/1"))[0]
 
-    def find(self, host, path, method="GET"):
-        """Position in ``routes`` of what takes a request without headers; below 0 where no route does: -1 none of the
-        virtual host's, -2 no virtual host, -3 refused before routing, -4 redirected to https."""
+    def find(self, host, path, method="GET", headers=()):
+        """Position in ``routes`` of what takes a request over http; below 0 where no route does: -1 none of the virtual
+        host's, -2 no virtual host, -3 refused before routing, -4 redirected to https.
+
+        headers  pairs of name and value
+        raises   TypeError for what is not text
+        """
+        cdef vector[HeaderLine] lines
+        cdef HeaderLine line
         try:
-            return self.table.get().find(bytes_of(host), bytes_of(path), bytes_of(method))
+            for name, value in headers:
+                line.slot = self.table.get().names().find(bytes_of(name.lower()))
+                if line.slot >= 0:
+                    line.value = without_blanks(bytes_of(value))
+                    lines.push_back(line)
+            return find_route(self.table.get()[0], bytes_of(host), bytes_of(path), bytes_of(method), lines)
         except UnicodeEncodeError:  # bytes that were no UTF-8 where the text came from
-            return self.find(*(t.encode("utf-8", "surrogateescape") for t in (host, path, method)))
+            lowered = [(_raw(name), _raw(value)) for name, value in headers]
+            return self.find(_raw(host), _raw(path), _raw(method), lowered)
 
     def _lookup(self, bytes method not None, bytes scheme not None, authority, bytes target not None,
                 list headers not None, uint64_t random, uint8_t tls,

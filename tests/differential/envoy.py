@@ -70,8 +70,8 @@ def answering(name: str, address: str, port: int, status: int = 200) -> dict[str
 
 
 @contextmanager
-def running(listeners: list[dict[str, Any]], clusters: list[dict[str, Any]], ready_port: int) -> Iterator[None]:
-    """Envoy with this configuration, until the block ends."""
+def running(listeners: list[dict[str, Any]], clusters: list[dict[str, Any]], ready_port: int) -> Iterator[int]:
+    """Envoy with this configuration, until the block ends; its process id."""
     binary = envoy_binary()
     bootstrap = {
         "static_resources": {"listeners": listeners, "clusters": clusters},
@@ -93,7 +93,7 @@ def running(listeners: list[dict[str, Any]], clusters: list[dict[str, Any]], rea
                     break
                 except OSError:
                     time.sleep(0.05)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             process.wait(20)

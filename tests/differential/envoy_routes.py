@@ -13,7 +13,8 @@ import select
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,17 @@ def _ask(batch: list[tuple[World, Router]], tally: Tally) -> None:
                         tally.differences.append(
                             (made.seed, request, expected, answer if expected == linear else linear)
                         )
+
+
+@contextmanager
+def asking(config: dict[str, Any]) -> Iterator[tuple[Callable[[list[bytes]], list[tuple[int, int | None]]], int]]:
+    """Envoy with one configuration: what asks it requests as they go over the wire, and its process id."""
+    (port,) = free_ports(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "s"))
+        listeners = [_listener(path, World(0, config)), answering("ready", "127.0.0.1", port)]
+        with running(listeners, [], port) as process:
+            yield _Client(path).ask, process
 
 
 def _agrees(expected: int, answer: tuple[int, int | None]) -> bool:

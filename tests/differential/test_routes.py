@@ -57,8 +57,8 @@ def test_one_request_at_a_time_answers_as_the_batch() -> None:
             continue
         batch = router.match_batch(made.requests)
         assert [router.match(request).route_index for request in made.requests] == batch.tolist()
-        plain = [Request(r.method, "http", r.authority, r.path) for r in made.requests]
-        found = [router.find(r.authority, r.path, r.method) for r in plain]
+        plain = [Request(r.method, "http", r.authority, r.path, r.headers) for r in made.requests]
+        found = [router.find(r.authority, r.path, r.method, r.headers) for r in plain]
         assert found == router.find_batch(plain).tolist()
 
 

@@ -29,6 +29,7 @@ from benches import (
     packets_tables,
     prefixes,
     report,
+    route_sets,
     traces,
     traffic,
 )
@@ -37,6 +38,7 @@ from benches.families import FAMILIES
 from benches.process import Peer, Running, Unavailable, compiled
 from meshsieve import capture, packets
 from meshsieve.authz.compiled import CompiledChains
+from meshsieve.routes import from_envoy
 from meshsieve.routes.http_options import HttpOptions
 
 NEEDS_GCC = pytest.mark.skipif(shutil.which("gcc") is None, reason="the judge is a C program; gcc is not installed")
@@ -423,3 +425,14 @@ def test_engines_of_authorization_run_in_their_own_processes(tmp_path):
         peers = [Peer(name, module=authz.MODULE, arguments=(name, way)) for name in ("ours", "plain_loop")]
         entries = duel.run(peers, folder, cache=tmp_path, rounds=1, patience=60)
         assert [entry["wrong"] for entry in entries.values()] == [0, 0]
+
+
+# --- routes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", route_sets.KINDS)
+def test_every_request_of_a_route_set_hits_the_route_that_it_was_made_for(kind):
+    made = route_sets.make(kind, 60, 1)
+    router = from_envoy(route_sets.envoy_config(made.routes))
+    found = [router.find(h, p, "GET", ((route_sets.HEADER, v),) if v else ()) for h, p, v in made.requests]
+    assert found == made.expected

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,8 +49,9 @@ class RouteTable {
 
   // `view` was read with names(); facts: fact_count() numbers (route/predicates.h).
   virtual RouteAnswer lookup(const RequestView& view, const int64_t* facts) const = 0;
-  // A request without headers, not yet read.
-  virtual int32_t find(std::string_view authority, std::string_view target, std::string_view method) const = 0;
+  // A request over http that has not been read yet; lines: those headers whose names have a slot.
+  virtual int32_t find(std::string_view authority, std::string_view target, std::string_view method,
+                       std::span<const HeaderLine> lines) const = 0;
   // Rows [begin, end). facts: fact_count() numbers for each of the contexts; a row that names none has those of the
   // first. hosts may be nullptr.
   virtual void lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, size_t begin, size_t end,

@@ -168,8 +168,11 @@ RouteAnswer Table::lookup(const RequestView& view, const int64_t* facts) const {
   return answer(lane);
 }
 
-int32_t Table::find(std::string_view authority, std::string_view target, std::string_view method) const {
+int32_t Table::find(std::string_view authority, std::string_view target, std::string_view method,
+                    std::span<const HeaderLine> lines) const {
   Lane lane;
+  for (const HeaderLine& line : lines) lane.scratch.add_line(predicates.names(), line.slot, line.value);
+  lane.view.headers = lane.scratch.lines;
   lane.view.method = method;
   lane.view.scheme = "http";
   lane.view.authority = authority;

@@ -33,7 +33,8 @@ class Table final : public RouteTable {
   explicit Table(RouteTableBuilder::Settings settings);
 
   RouteAnswer lookup(const RequestView& view, const int64_t* facts) const override;
-  int32_t find(std::string_view authority, std::string_view target, std::string_view method) const override;
+  int32_t find(std::string_view authority, std::string_view target, std::string_view method,
+               std::span<const HeaderLine> lines) const override;
   void lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, size_t begin, size_t end,
                     int32_t* routes, int32_t* hosts) const override;
   const HeaderNames& names() const override { return predicates.names(); }

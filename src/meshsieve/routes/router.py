@@ -116,7 +116,7 @@ class _Version:
 
 class Router(RouteLookup):
     """One route configuration, compiled. ``routes``: every route of every virtual host, in order; those of a match tree
-    in order of appearance. ``find`` answers for a request without headers and costs least.
+    in order of appearance. ``find`` takes host, path, method and headers and costs least.
 
     Threads  any number may ask; ``replace`` may be called meanwhile, each call answers wholly from one configuration
     raises   CompileError for a configuration beyond the table's limits (csrc/include/meshsieve/route_table.h)
