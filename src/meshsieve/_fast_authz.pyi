@@ -26,6 +26,7 @@ class Contexts: ...
 class Table:
     opaque: list[Clause]
     context_fields: dict[int, Field]
+    rules: tuple[Rule, ...]
     @property
     def statistics(self) -> dict[str, int]: ...
     def set_options(self, http: HttpOptions, trusted_proxies: int) -> None: ...
@@ -50,15 +51,19 @@ class Table:
     def one(
         self, chain: int, request: Request, answers: dict[int, bool], found: list[int] | None
     ) -> tuple[int, bool, int, int, int, int, int]: ...
+
+class Checker:
+    table: Table
     def check(
         self,
-        chain: int,
-        method: str,
-        path: str,
-        authority: str,
-        principal: str | None,
-        source_ip: str | None,
-        destination_port: int | None,
-        headers: Sequence[tuple[str, str]],
-        request: Request | None,
-    ) -> tuple[bool, int] | None: ...
+        method: str = "GET",
+        path: str = "/",
+        authority: str = "",
+        principal: str | None = None,
+        source_ip: str | None = None,
+        destination_port: int | None = None,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        request: Request | None = None,
+        chain: int = 0,
+    ) -> tuple[bool, Rule | None]: ...

@@ -390,6 +390,7 @@ cdef class Table:
     cdef bint reads_headers
     cdef public list opaque
     cdef public dict context_fields
+    cdef public tuple rules  # by number
 
     def set_options(self, object http, int32_t trusted_proxies):
         """What the proxy does to requests first: an ``HttpOptions``."""
@@ -488,26 +489,27 @@ cdef class Table:
             found[:] = by_step
         return 0, verdict.allowed, verdict.step, verdict.rule, verdict.audit, verdict.pending, verdict.asked
 
-    def check(self, uint32_t chain, object method, object path, object authority, object principal, object source_ip,
-              object destination_port, object headers, object request):
-        """The quick call: (allowed, rule or -1); None where a provider or a clause of Python's has to be asked first.
-        ``request``: for claims, or None."""
+    cdef object check(self, uint32_t chain, object method, object path, object authority, object principal,
+                      object source_ip, object destination_port, object headers, object request):
+        """(allowed, rule or None); None where a provider or a clause of Python's has to be asked first."""
         cdef list keep = []
         cdef Facts facts
         cdef FactsScratch memory
         cdef Context context
         cdef CVerdict verdict
+        if chain >= self.table.get().chains():
+            raise IndexError(f"there are {self.table.get().chains()} chains, no number {chain}")
         facts.destination_port = -1
         if not self.table.get().is_tcp(chain):
             if self.read(facts, memory, method, "http", authority, path, headers, keep) != Refused.no:
-                return False, -1
+                return False, None
         self.connection(facts, memory, principal, source_ip, None, None, destination_port, None, keep)
         if request is not None and self.context_fields:
             self.take_context(facts, context, request, keep)
         verdict = self.table.get().decide(chain, facts, self.scratch, NULL)
         if verdict.asked >= 0 or verdict.pending >= 0:
             return None
-        return verdict.allowed, verdict.rule
+        return verdict.allowed, self.rules[verdict.rule] if verdict.rule >= 0 else None
 
     cdef Refused read(self, Facts& facts, FactsScratch& memory, object method, object scheme, object authority,
                       object path, object headers, list keep) except *:
@@ -582,6 +584,25 @@ cdef class Table:
         self.table.get().prepare(context, self.scratch)
         facts.context = &context
         return 0
+
+
+cdef class Checker:
+    """The quick call, in the table of the moment; ``_ask`` answers where it cannot."""
+
+    cdef public Table table
+
+    def check(self, method="GET", path="/", authority="", principal=None, source_ip=None, destination_port=None, *,
+              headers=(), request=None, uint32_t chain=0):
+        """Whether a request is allowed, and the rule that decided: (bool, Rule or None).
+
+        request  where claims and metadata are taken from; its other fields are not looked at
+        raises   ModelError for an address that is none, IndexError for a chain that is none
+        """
+        cdef Table table = self.table
+        found = table.check(chain, method, path, authority, principal, source_ip, destination_port, headers, request)
+        if found is None:
+            return self._ask(method, path, authority, principal, source_ip, destination_port, headers, request, chain)
+        return found
 
 
 cdef int put_value(Context& context, uint32_t slot, object text, list keep) except -1:

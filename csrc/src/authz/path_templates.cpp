@@ -43,6 +43,11 @@ void PathTemplates::add(const char* arena, std::string_view text, uint32_t id) {
   const auto found = std::find(shapes_.begin(), shapes_.end(), shape);
   const auto number = static_cast<uint32_t>(found - shapes_.begin());
   if (found == shapes_.end()) shapes_.push_back(shape);
+  if (shape.rest) {
+    fewest_before_rest_ = std::min<size_t>(fewest_before_rest_, shape.count);
+  } else {
+    counts_ |= uint64_t{1} << shape.count;
+  }
   templates_.push_back({static_cast<uint32_t>(text.data() - arena), static_cast<uint32_t>(text.size()), id, number});
   const auto position = static_cast<uint32_t>(templates_.size() - 1);
   index_.insert(hash_at(arena, position), position, [&](uint32_t i) { return hash_at(arena, i); });
@@ -57,9 +62,13 @@ void PathTemplates::split(std::string_view path, Segments& out) {
     const size_t end = std::min(path.find('/', at + 1), path.size());
     out.begin[out.count] = static_cast<uint32_t>(at + 1);
     out.begin[out.count + 1] = static_cast<uint32_t>(end + 1);
-    out.hash[out.count++] = hash_of(path.substr(at + 1, end - at - 1), 0);
+    ++out.count;
     at = end;
   }
+}
+
+void PathTemplates::hash(std::string_view path, Segments& segments) {
+  for (size_t i = 0; i < segments.count; ++i) segments.hash[i] = hash_of(segment(path, segments, i), 0);
 }
 
 PathTemplates::Shape PathTemplates::shape_of(std::string_view text) {
@@ -121,6 +130,7 @@ uint64_t PathTemplates::hash_at(const char* arena, uint32_t position) const {
   const std::string_view text(arena + of.text, of.length);
   Segments segments;
   split(text, segments);
+  hash(text, segments);
   return hash_in_shape(of.shape, shapes_[of.shape], segments, text.substr(text.size() - shapes_[of.shape].suffix_length));
 }
 

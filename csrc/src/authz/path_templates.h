@@ -11,6 +11,7 @@
 //         Envoy's uri_template_internal.cc and Istio's authorization_policy.proto.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,9 @@ class PathTemplates {
     if (shapes_.empty() || path.empty() || path[0] != '/') return;
     Segments segments;
     split(path, segments);
+    // Of most paths no shape has the number of segments.
+    if ((counts_ >> std::min<size_t>(segments.count, 63) & 1) == 0 && segments.count <= fewest_before_rest_) return;
+    hash(path, segments);
     for (uint32_t s = 0; s < shapes_.size(); ++s)
       if (const uint32_t id = match(arena, path, segments, s); id != kMissing) found(id);
   }
@@ -70,6 +74,7 @@ class PathTemplates {
 
   static bool is_clean(std::string_view text);
   static void split(std::string_view path, Segments& out);
+  static void hash(std::string_view path, Segments& segments);
   static std::string_view segment(std::string_view path, const Segments& of, size_t i) {
     return path.substr(of.begin[i], of.begin[i + 1] - 1 - of.begin[i]);
   }
@@ -78,6 +83,8 @@ class PathTemplates {
   uint32_t match(const char* arena, std::string_view path, const Segments& segments, uint32_t number) const;
   uint64_t hash_at(const char* arena, uint32_t position) const;
 
+  uint64_t counts_ = 0;  // bit n: a shape without {**} has n segments
+  size_t fewest_before_rest_ = ~size_t{0};
   std::vector<Shape> shapes_;
   std::vector<Template> templates_;
   HashIndex index_;  // of templates_

@@ -232,21 +232,27 @@ void Tests::seal_lengths() {
       default: break;
     }
   }
-  const auto choose = [&](const std::vector<uint32_t>& tests, Lengths& out, auto& trees) {
-    for (const uint32_t test : tests) out.lengths.push_back(record(test).length);
-    std::sort(out.lengths.begin(), out.lengths.end());
-    out.lengths.erase(std::unique(out.lengths.begin(), out.lengths.end()), out.lengths.end());
-    if (out.lengths.size() <= kMostLengths) return;
-    out.lengths = {};
+  const auto choose = [&](const std::vector<uint32_t>& tests, Lengths& out, auto& trees, bool at_front) {
+    std::map<uint32_t, Cut> cuts;
+    for (const uint32_t test : tests) {
+      const std::string_view text = this->text(test);
+      Cut& cut = cuts.try_emplace(static_cast<uint32_t>(text.size())).first->second;
+      cut.length = static_cast<uint32_t>(text.size());
+      if (!text.empty()) cut.add(at_front ? text.back() : text.front());
+    }
+    if (cuts.size() <= kMostLengths) {
+      for (const auto& [length, cut] : cuts) out.cuts.push_back(cut);
+      return;
+    }
     typename std::decay_t<decltype(trees)>::Items items;
     for (const uint32_t test : tests) items.push_back({text(test), test});
     out.root = trees.add(arena(), items);
   };
   for (size_t k = 0; k < keys_.size(); ++k) {
-    choose(prefixes[k], keys_[k].prefixes, prefixes_);
-    choose(suffixes[k], keys_[k].suffixes, suffixes_);
+    choose(prefixes[k], keys_[k].prefixes, prefixes_, true);
+    choose(suffixes[k], keys_[k].suffixes, suffixes_, false);
   }
-  choose(of_peers, peer_suffixes_, suffixes_);
+  choose(of_peers, peer_suffixes_, suffixes_, false);
 }
 
 void Tests::seal_networks() {
@@ -277,17 +283,22 @@ void Tests::probe_text(uint32_t k, std::string_view value, AuthzScratch::State& 
   if (key.present != kNone) pass(key.present, state);
   if (key.any != kNone && !value.empty() && value.find('\n') == std::string_view::npos) pass(key.any, state);
   if (key.exact) probe(kind_of(k, Op::exact), value, state);
-  for (const uint32_t length : key.prefixes.lengths) {
-    if (length > value.size()) break;
-    probe(kind_of(k, Op::prefix), value.substr(0, length), state);
+  for (const Cut& cut : key.prefixes.cuts) {
+    if (cut.length > value.size()) break;
+    if (cut.length == 0 || cut.may(value[cut.length - 1]))
+      probe(kind_of(k, Op::prefix), value.substr(0, cut.length), state);
   }
-  for (const uint32_t length : key.suffixes.lengths) {
-    if (length > value.size()) break;
-    probe(kind_of(k, Op::suffix), value.substr(value.size() - length), state);
+  prefixes_.walk(key.prefixes.root, arena(), value, [&](uint32_t test, size_t) { pass(test, state); });
+  probe_suffixes(key.suffixes, kind_of(k, Op::suffix), value, state);
+}
+
+void Tests::probe_suffixes(const Lengths& of, uint32_t kind, std::string_view value, AuthzScratch::State& state) const {
+  for (const Cut& cut : of.cuts) {
+    if (cut.length > value.size()) break;
+    const std::string_view text = value.substr(value.size() - cut.length);
+    if (text.empty() || cut.may(text[0])) probe(kind, text, state);
   }
-  const auto take = [&](uint32_t test, size_t) { pass(test, state); };
-  prefixes_.walk(key.prefixes.root, arena(), value, take);
-  suffixes_.walk(key.suffixes.root, arena(), value, take);
+  suffixes_.walk(of.root, arena(), value, [&](uint32_t test, size_t) { pass(test, state); });
 }
 
 void Tests::probe_keyed(uint32_t key, std::string_view value, AuthzScratch::State& state) const {
@@ -340,12 +351,8 @@ void Tests::start(const Facts& facts, bool tcp, AuthzScratch::State& state) cons
   if (facts.peer.data() != nullptr) {
     probe_field(Field::peer, facts.peer, state);
     const std::string_view id = facts.peer.substr(kScheme.size());
-    if ((peer_suffixes_.root != kNone || !peer_suffixes_.lengths.empty()) && id.find('\n') == std::string_view::npos) {
-      const uint32_t kind = kind_of(plain_[static_cast<size_t>(Field::peer)][0], Op::peer_suffix);
-      for (const uint32_t length : peer_suffixes_.lengths)
-        if (length <= id.size()) probe(kind, id.substr(id.size() - length), state);
-      suffixes_.walk(peer_suffixes_.root, arena(), id, [&](uint32_t test, size_t) { pass(test, state); });
-    }
+    if (!peer_suffixes_.empty() && id.find('\n') == std::string_view::npos)
+      probe_suffixes(peer_suffixes_, kind_of(plain_[static_cast<size_t>(Field::peer)][0], Op::peer_suffix), id, state);
   }
   if (facts.sni.data() != nullptr) probe_field(Field::sni, facts.sni, state);
   if (const uint32_t key = plain_[static_cast<size_t>(Field::destination_port)][0];

@@ -74,10 +74,21 @@ class Tests {
     uint32_t covers : 1;
   };
   static constexpr size_t kMostLengths = 16;  // beyond, a tree
+  // The prefixes (suffixes) of one key and one length, and which bytes they have where they are cut: path prefixes mostly
+  // end in a slash, so most cuts of a path need no probe.
+  struct Cut {
+    uint32_t length;
+    std::array<uint64_t, 4> bytes = {};
+
+    bool may(char c) const { return (bytes[static_cast<uint8_t>(c) / 64] >> static_cast<uint8_t>(c) % 64 & 1) != 0; }
+    void add(char c) { bytes[static_cast<uint8_t>(c) / 64] |= uint64_t{1} << static_cast<uint8_t>(c) % 64; }
+  };
   // Prefixes, or suffixes, of one key.
   struct Lengths {
-    std::vector<uint32_t> lengths;  // ascending; empty if there are none or the tree takes over
+    std::vector<Cut> cuts;  // by length; empty if there are none or the tree takes over
     uint32_t root = kNone;
+
+    bool empty() const { return cuts.empty() && root == kNone; }
   };
   struct Key {
     Field field;
@@ -118,6 +129,7 @@ class Tests {
   }
   // Puts the probes of a value, and passes what is found without one.
   void probe_text(uint32_t key, std::string_view value, AuthzScratch::State& state) const;
+  void probe_suffixes(const Lengths& of, uint32_t kind, std::string_view value, AuthzScratch::State& state) const;
   void probe_keyed(uint32_t key, std::string_view value, AuthzScratch::State& state) const;
   void probe_field(Field field, std::string_view value, AuthzScratch::State& state) const;
   void match_address(size_t which, const Address& address, AuthzScratch::State& state) const;

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve._fast_authz import Table, TableBuilder
+from meshsieve._fast_authz import Checker, Table, TableBuilder
 from meshsieve.authz.facts import Facts, context_values
 from meshsieve.authz.model import Action, Chain, Filter, Rule
 from meshsieve.authz.reference import Outcome, Provider, clause_holds, rules_of, walk_with
@@ -51,7 +51,7 @@ class Batch:
     refused: npt.NDArray[np.bool_]
 
 
-class CompiledChains:
+class CompiledChains(Checker):
     """Any number of filter chains in one table.
 
     chains           what workloads enforce; equal rules are held once
@@ -81,7 +81,8 @@ class CompiledChains:
         raises  CompileError; then the old ones stay
         """
         given = tuple(attributes) if attributes is not None else ({},) * len(chains)
-        self._now = _Snapshot(tuple(chains), given, self.options, self.trusted_proxies)
+        now = self._now = _Snapshot(tuple(chains), given, self.options, self.trusted_proxies)
+        self.table = now.table
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -107,32 +108,21 @@ class CompiledChains:
         table = self._now.table
         return {**table.statistics, "opaque": len(table.opaque), "asked": self._asked}
 
-    def check(
+    def _ask(
         self,
-        method: str = "GET",
-        path: str = "/",
-        authority: str = "",
-        principal: str | None = None,
-        source_ip: str | None = None,
-        destination_port: int | None = None,
-        *,
-        headers: Sequence[tuple[str, str]] = (),
-        request: Request | None = None,
-        chain: int = 0,
+        method: str,
+        path: str,
+        authority: str,
+        principal: str | None,
+        source_ip: str | None,
+        destination_port: int | None,
+        headers: Sequence[tuple[str, str]],
+        request: Request | None,
+        chain: int,
     ) -> tuple[bool, Rule | None]:
-        """The quick call: whether the request is allowed, and the rule that decided.
-
-        request  where claims and metadata are taken from; its other fields are not looked at
-        raises   ModelError for an address that is none, IndexError for a chain that is none
-        """
+        """``check`` where something of Python's has to be asked."""
         now = self._now
         now.check_chain(chain)
-        found = now.table.check(
-            chain, method, path, authority, principal, source_ip, destination_port, headers, request
-        )
-        if found is not None:
-            allowed, rule = found
-            return allowed, now.rules[rule] if rule >= 0 else None
         base = request or Request()
         whole = Request(
             method=method,
@@ -256,6 +246,7 @@ class _Snapshot:
             )
         self.table: Table = builder.build()
         self.table.set_options(options, trusted_proxies)
+        self.table.rules = self.rules
 
     def check_chain(self, chain: int) -> None:
         if not 0 <= chain < len(self.chains):
