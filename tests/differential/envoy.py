@@ -25,6 +25,10 @@ TYPE = "type.googleapis.com/envoy.extensions.filters."
 START_SECONDS = 60
 
 
+class PortTakenError(AssertionError):
+    """Somebody took a port between our finding it free and Envoy binding it."""
+
+
 def envoy_binary() -> str:
     """The path of Envoy, or a skip of the calling test."""
     beside = Path(sys.executable).with_name("envoy")
@@ -87,7 +91,9 @@ def running(listeners: list[dict[str, Any]], clusters: list[dict[str, Any]], rea
             deadline = time.monotonic() + START_SECONDS
             while True:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(f"Envoy did not start: {log.read_text()[-2000:]}")
+                    why = log.read_text()[-2000:]
+                    kind = PortTakenError if "Address already in use" in why else AssertionError
+                    raise kind(f"Envoy did not start: {why}")
                 try:
                     socket.create_connection(("127.0.0.1", ready_port), 0.5).close()
                     break

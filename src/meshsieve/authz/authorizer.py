@@ -49,7 +49,7 @@ from meshsieve.mesh.workloads import Workload, find_workload, read_workloads
 from meshsieve.policy import Diagnostic
 from meshsieve.request import Request
 from meshsieve.request_columns import RequestColumns
-from meshsieve.routes.http_options import Refusal, view
+from meshsieve.routes.http_options import Refusal, encoded, view
 
 WorkloadLike = Place | Workload | Mapping[str, Any] | str | None
 _PLACE_FIELDS = {"namespace", "labels", "name", "waypoint", "services"}
@@ -100,7 +100,7 @@ class Authorizer:
         names = {f"{p.title}-rule[{i}]" for p in self.policies for i in range(len(p.rules))}
         for role in legacy.roles if legacy else ():
             names |= {role.rule_name(i) for i in range(len(role.rules))}
-        self.rules: tuple[str, ...] = tuple(sorted(names, key=str.encode))
+        self.rules: tuple[str, ...] = tuple(sorted(names, key=encoded))
         self._index = {name: i for i, name in enumerate(self.rules)}
 
     def decide(

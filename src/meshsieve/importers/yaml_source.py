@@ -83,7 +83,7 @@ def load_documents(text: str, file: str) -> list[Any]:
 def located(value: Any, file: str, position: Position = (1, 1), depth: int = 0) -> Any:
     """Plain data, as other YAML and JSON readers make it, with the positions that typed access wants: all ``position``.
 
-    raises  PolicyError for data nested deeper than ``MAX_DEPTH``
+    raises  PolicyError for data nested deeper than ``MAX_DEPTH``, and text that holds half of a surrogate pair
     """
     if depth > MAX_DEPTH:
         raise PolicyError(f"nested deeper than {MAX_DEPTH}", where=file)
@@ -92,7 +92,7 @@ def located(value: Any, file: str, position: Position = (1, 1), depth: int = 0) 
     if isinstance(value, AnyMapping):
         mapping = Mapping(file, position)
         for key, item in value.items():
-            mapping[str(key)] = located(item, file, position, depth + 1)
+            mapping[located(str(key), file)] = located(item, file, position, depth + 1)
         return mapping
     if isinstance(value, list | tuple):
         sequence = Sequence(file, position)
@@ -100,6 +100,11 @@ def located(value: Any, file: str, position: Position = (1, 1), depth: int = 0) 
             sequence.append(located(item, file, position, depth + 1))
             sequence.item_positions.append(position)
         return sequence
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise PolicyError("a value holds half of a surrogate pair", where=file) from None
     # Readers of YAML 1.1 turn time stamps into objects; Kubernetes has them as text.
     return value.isoformat() if isinstance(value, date) else value
 
