@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from meshsieve.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "cli"
+BOOKINFO = "examples/bookinfo/policy"
 
 CLUSTER = """\
 apiVersion: gateway.networking.k8s.io/v1
@@ -173,3 +178,26 @@ def test_objects_that_cannot_be_read_are_a_finding_not_the_end(files, capfd):
         "rule-shadowed",
         "refused-object",
     ]
+
+
+GOLDEN_CASES = [
+    ("routes.txt", ["routes", "-p", BOOKINFO, "--limit", "12"], 0),
+    ("routes_sidecar.ndjson", ["routes", "-p", BOOKINFO, "--from", "bookinfo/productpage-v1", "-o", "ndjson"], 0),
+    ("lint.txt", ["lint", "-p", BOOKINFO, "--no-notes"], 1),
+]
+
+
+@pytest.mark.parametrize(("name", "words", "status"), GOLDEN_CASES, ids=[c[0] for c in GOLDEN_CASES])
+def test_output_is_the_golden_one(name, words, status, capfd, monkeypatch):
+    """With MESHSIEVE_REGEN set, what is expected is rewritten; the review is the diff."""
+    monkeypatch.chdir(ROOT)
+    got, out, _ = run(capfd, *words)
+    if os.environ.get("MESHSIEVE_REGEN"):
+        (GOLDEN / name).write_text(out)
+    assert (got, out) == (status, (GOLDEN / name).read_text())
+
+
+def test_files_that_are_not_about_routes_are_left_out_aloud(files, capfd):
+    status, out, err = run(capfd, "routes", "-p", "envoy.yaml", "fw.rules")
+    assert (status, "prefix /" in out) == (0, True)
+    assert "fw.rules is neither a route configuration nor objects of a cluster: left out" in err

@@ -60,10 +60,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _tables(options: argparse.Namespace) -> Iterator[tuple[str, RouteConfiguration]]:
     from meshsieve.cli.l7_sources import read_l7
+    from meshsieve.cli.stderr import warn
 
     sources = read_l7(options.config)
-    if sources.other:
-        raise UsageError(f"{sources.other[0].name} is neither a route configuration nor objects of a cluster")
+    if not sources.envoy and not sources.objects:
+        name = sources.other[0].name if sources.other else options.config[0]
+        raise UsageError(f"{name} is neither a route configuration nor objects of a cluster")
+    for left in sources.other:
+        warn(f"{left.name} is neither a route configuration nor objects of a cluster: left out")
     place = options.gateway or options.source
     if place is not None and not sources.objects:
         raise UsageError("--gateway and --from are for objects of a cluster; this is a route configuration")
