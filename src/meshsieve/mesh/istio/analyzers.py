@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
+from meshsieve.mesh.istio.analyzers_annotations import ANNOTATION_ANALYZERS
 from meshsieve.mesh.istio.analyzers_destination import DESTINATION_ANALYZERS
 from meshsieve.mesh.istio.analyzers_gateway import GATEWAY_ANALYZERS
 from meshsieve.mesh.istio.analyzers_platform import PLATFORM_ANALYZERS
@@ -19,6 +20,9 @@ from meshsieve.mesh.istio.analyzers_workload import WORKLOAD_ANALYZERS
 from meshsieve.mesh.istio.world import Finding, World
 from meshsieve.mesh.objects import ObjectStore
 from meshsieve.policy import Diagnostic
+
+# Annotation of an object: numbers of findings that it does not want, or *.
+SUPPRESS = "galley.istio.io/analyze-suppress"
 
 Analyzer = Callable[[World], Iterator[Finding]]
 Level = Literal["error", "warning", "note"]
@@ -30,6 +34,7 @@ ANALYZERS: dict[str, Analyzer] = {
     **DESTINATION_ANALYZERS,
     **WORKLOAD_ANALYZERS,
     **PLATFORM_ANALYZERS,
+    **ANNOTATION_ANALYZERS,
 }
 
 # Number and level of every message that the analyzers give.
@@ -38,6 +43,8 @@ MESSAGES: dict[str, tuple[int, Level]] = {
     "ReferencedResourceNotFound": (101, "error"),
     "NamespaceNotInjected": (102, "note"),
     "PodMissingProxy": (103, "warning"),
+    "MisplacedAnnotation": (107, "warning"),
+    "UnknownAnnotation": (108, "warning"),
     "ConflictingMeshGatewayVirtualServiceHosts": (109, "error"),
     "ConflictingSidecarWorkloadSelectors": (110, "error"),
     "MultipleSidecarsWithoutWorkloadSelectors": (111, "error"),
@@ -46,6 +53,7 @@ MESSAGES: dict[str, tuple[int, Level]] = {
     "PortNameIsNotUnderNamingConvention": (118, "note"),
     "InvalidRegexp": (122, "warning"),
     "NamespaceMultipleInjectionLabels": (123, "warning"),
+    "InvalidAnnotation": (125, "warning"),
     "NoMatchingWorkloadsFound": (127, "warning"),
     "NoServerCertificateVerificationDestinationLevel": (128, "error"),
     "NoServerCertificateVerificationPortLevel": (129, "warning"),
@@ -53,6 +61,7 @@ MESSAGES: dict[str, tuple[int, Level]] = {
     "VirtualServiceIneffectiveMatch": (131, "note"),
     "VirtualServiceHostNotFoundInGateway": (132, "warning"),
     "ServiceEntryAddressesRequired": (134, "warning"),
+    "DeprecatedAnnotation": (135, "note"),
     "AlphaAnnotation": (136, "note"),
     "DeploymentConflictingPorts": (137, "warning"),
     "GatewayDuplicateCertificate": (138, "warning"),
@@ -96,8 +105,16 @@ def analyze(store: ObjectStore, names: Iterable[str] = ANALYZERS, *, default_gat
     """
     world = World(store, default_gateway)
     found = [finding for name in names for finding in ANALYZERS[name](world)]
+    found = [finding for finding in found if not _suppressed(finding)]
     found.sort(key=lambda f: f.object.order)
     return [diagnostic(finding) for finding in found]
+
+
+def _suppressed(finding: Finding) -> bool:
+    """Whether the object itself says that it does not want this finding."""
+    number, _ = MESSAGES.get(finding.code, (0, "note"))
+    words = {word.strip() for word in finding.object.annotations.get(SUPPRESS, "").split(",")}
+    return "*" in words or f"IST{number:04}" in words
 
 
 def diagnostic(finding: Finding) -> Diagnostic:
