@@ -44,7 +44,7 @@ class FlowOptions:
     max_flows    in the table at a time; beyond, the least recently used is evicted, and counted
     apps         recognise applications and read their attributes (docs/apps.md)
     signatures   the user's own applications, before the built-in ones (``meshsieve.apps.load_signatures``)
-    apps_waiting_bytes  payload kept for flows whose application is not decided; beyond, the oldest are given up, and
+    apps_waiting_bytes  kept for flows whose recognition is not done; beyond, the oldest are given up, and
                         counted
     """
 
@@ -65,7 +65,7 @@ class FlowOptions:
     max_fragmented: int = 65_536
     apps: bool = True
     signatures: Signatures | None = None
-    apps_waiting_bytes: int = 64 << 20
+    apps_waiting_bytes: int = 16 << 20
 
     @classmethod
     def one_per_tuple(cls) -> FlowOptions:
@@ -294,7 +294,7 @@ class FlowTable:
     def stats(self) -> dict[str, int]:
         """Counts: packets (seen), flows (ever started), live, evicted, packets_without_flow, fragments_waiting (later
         fragments before their first one), fragments_unmatched, fragmented_evicted,
-        apps_given_up (applications not decided because too much payload waited), bytes (memory)."""
+        apps_given_up (recognition ended early: too much waited), bytes (memory)."""
         stats: dict[str, int] = self._native.stats
         return stats
 

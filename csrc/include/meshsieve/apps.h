@@ -103,7 +103,7 @@ struct UserSignature {
 
 struct AppOptions {
   bool enabled = true;
-  uint64_t waiting_bytes = 64u << 20;  // payload that is kept for flows that are not decided
+  uint64_t waiting_bytes = 16u << 20;  // of flows whose recognition is not done: payload and state
   std::vector<UserSignature> signatures;
 };
 

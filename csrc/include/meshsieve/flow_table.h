@@ -111,7 +111,7 @@ struct FlowStats {
   uint64_t packets_without_flow = 0;   // no IP, or headers that cannot be read
   uint64_t fragments_waiting = 0;      // later fragments that came before their first one
   uint64_t fragments_unmatched = 0;    // of these, given up: counted in a flow without ports
-  uint64_t apps_given_up = 0;          // applications not decided because too much payload waited
+  uint64_t apps_given_up = 0;          // recognition ended early: too much waited
   uint64_t fragmented_evicted = 0;     // datagrams dropped from the fragment table because it was full
 };
 

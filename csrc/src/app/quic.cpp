@@ -17,7 +17,9 @@ namespace meshsieve::app {
 
 namespace {
 
-constexpr uint32_t kVersion1 = 1, kVersion2 = 0x6b3343cf;
+constexpr uint32_t kVersion1 = 1, kVersion2 = 0x6b3343cf, kVersion2Draft = 0x709a50c4, kFacebook2 = 0xfaceb002;
+
+bool is_second(uint32_t version) { return version == kVersion2 || version == kVersion2Draft; }
 constexpr size_t kMaxCrypto = 16 << 10;
 
 uint64_t read_varint(Reader& reader) {
@@ -35,17 +37,20 @@ bool is_google(uint32_t version) {  // "Q0nn", "T0nn"
          ones >= '0' && ones <= '9';
 }
 bool is_ietf(uint32_t version) {
-  return version == kVersion1 || version == kVersion2 || (version >> 8 == 0xff0000) ||
+  return version == kVersion1 || is_second(version) || (version >> 8 == 0xff0000) ||
          (version & 0x0f0f0f0f) == 0x0a0a0a0a || version >> 4 == 0xfaceb00;
 }
 
 std::string_view salt_of(uint32_t version) {
   using namespace std::string_view_literals;
-  if (version == kVersion1 || version >= 0xff000021) {
+  if (version == kVersion1 || (version >= 0xff000021 && is_draft(version))) {
     return "\x38\x76\x2c\xf7\xf5\x59\x34\xb3\x4d\x17\x9a\xe6\xa4\xc8\x0c\xad\xcc\xbb\x7f\x0a"sv;
   }
   if (version == kVersion2) {
     return "\x0d\xed\xe3\xde\xf7\x00\xa6\xdb\x81\x93\x81\xbe\x6e\x26\x9d\xcb\xf9\xbd\x2e\xd9"sv;
+  }
+  if (version == kVersion2Draft) {
+    return "\xa7\x07\xc2\x03\xa5\x9b\x47\x18\x4a\x1d\x62\xca\x57\x04\x06\xea\x7a\xe3\xe5\xd3"sv;
   }
   if (version == 0x51303530) {  // Q050
     return "\x50\x45\x74\xef\xd0\x66\xfe\x2f\x9d\x94\x5c\xfc\xdb\xd3\xa7\xf0\xd3\xb5\x6b\x45"sv;
@@ -53,7 +58,7 @@ std::string_view salt_of(uint32_t version) {
   if (version >= 0xff00001d && version <= 0xff000020) {
     return "\xaf\xbf\xec\x28\x99\x93\xd2\x4c\x9e\x97\x86\xf1\x9c\x61\x11\xe0\x43\x90\xa8\x99"sv;
   }
-  if (is_draft(version)) return "\xc3\xee\xf7\x12\xc7\x2e\xbb\x5a\x11\xa7\xd2\x43\x2b\xb4\x63\x65\xbe\xf9\xf5\x02"sv;
+  if (is_draft(version) || version == kFacebook2) return "\xc3\xee\xf7\x12\xc7\x2e\xbb\x5a\x11\xa7\xd2\x43\x2b\xb4\x63\x65\xbe\xf9\xf5\x02"sv;
   return {};
 }
 
@@ -92,11 +97,11 @@ bool read_long_header(Reader& datagram, LongHeader& out) {
   if (!reader.ok() || out.destination.size() > 20 || out.source.size() > 20) return false;
   if (out.version == 0 || (!is_ietf(out.version) && !is_google(out.version))) return false;
   const uint8_t type = out.first >> 4 & 3;
-  out.initial = type == (out.version == kVersion2 ? 1 : 0);
+  out.initial = type == (is_second(out.version) ? 1 : 0);
   if (out.initial) {
     const uint64_t token = read_varint(reader);
     out.token = token > reader.left() ? reader.bytes(reader.left() + 1) : reader.bytes(static_cast<size_t>(token));
-  } else if (type == (out.version == kVersion2 ? 0 : 3)) {  // Retry: no length, no number
+  } else if (type == (is_second(out.version) ? 0 : 3)) {  // Retry: no length, no number
     datagram.skip(datagram.left());
     out.packet = start;
     return true;
@@ -118,7 +123,7 @@ Keys initial_keys(uint32_t version, Bytes destination, bool from_server) {
   const std::string_view salt = salt_of(version);
   const Sha256 initial = hmac_sha256({reinterpret_cast<const uint8_t*>(salt.data()), salt.size()}, destination);
   const auto secret = hkdf_expand_label(initial, from_server ? "server in" : "client in", 32);
-  const bool second = version == kVersion2;
+  const bool second = is_second(version);
   const auto key = hkdf_expand_label(secret, second ? "quicv2 key" : "quic key", 16);
   const auto iv = hkdf_expand_label(secret, second ? "quicv2 iv" : "quic iv", 12);
   const auto header = hkdf_expand_label(secret, second ? "quicv2 hp" : "quic hp", 16);

@@ -53,7 +53,8 @@ struct Recognizer::State {
   size_t accounted = 0;
   Findings findings;
 
-  size_t held_bytes() const { return stream[0].held_bytes() + stream[1].held_bytes() + history_bytes + joined.size(); }
+  // With itself: a flood of flows that say little is bounded as well.
+  size_t held_bytes() const { return sizeof(State) + stream[0].held_bytes() + stream[1].held_bytes() + history_bytes + joined.size(); }
 };
 
 Recognizer::Recognizer(AppOptions options) : options_(std::move(options)) {
@@ -98,6 +99,7 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
   if (packet.payload_offset > record.captured || packet.payload_length > record.captured - packet.payload_offset) {
     return kBoth;
   }
+  if (slot.closed) return 0;
   if (!slot.state) {
     slot.state = std::make_unique<State>();
     slot.state->flow_id = row.flow_id;
@@ -226,7 +228,17 @@ Recognizer::Open Recognizer::dispatch(State& state, FlowRow& row, const Payload&
       wanted = wanted || answer != Answer::no;
     }
   }
-  if (!wanted && payload.tcp()) state.open &= static_cast<Open>(~(kInitiator << payload.reply));
+  if (wanted || !payload.tcp()) return state.open;
+  if (payload.from_start) {
+    state.open &= static_cast<Open>(~(kInitiator << payload.reply));
+  } else {
+    // Picked up in the middle of something: the next segment may begin a message.
+    const uint32_t next = state.stream[payload.reply].next();
+    state.stream[payload.reply] = TcpStream(kMaxBytes);
+    state.stream[payload.reply].start(next);
+    state.n_known[payload.reply] = 0;
+    state.rejected[payload.reply].reset();
+  }
   return state.open;
 }
 
@@ -303,9 +315,7 @@ Recognizer::Open Recognizer::close(Slot& slot, FlowRow& row, Open directions) {
     waiting_bytes_ += state.accounted;
     return state.open;
   }
-  slot.attributes = std::move(state.findings.attributes);
-  slot.attributes.shrink();
-  slot.state.reset();
+  keep(slot);
   if (row.app_how != static_cast<uint8_t>(AppHow::signature)) apply_host_signatures(slot.attributes, row);
   return 0;
 }
@@ -336,21 +346,21 @@ void Recognizer::give_up_oldest() {
   State& state = *slot.state;
   ++given_up_;
   waiting_bytes_ -= state.accounted;
-  state.accounted = 0;
-  state.history.clear();
-  state.history.shrink_to_fit();
-  state.history_bytes = 0;
-  state.joined.clear();
-  state.joined.shrink_to_fit();
-  for (TcpStream& stream : state.stream) stream.close();
-  state.open = 0;  // inspect() tells the flow table at the next packet
+  keep(slot);
+}
+
+// What was learned stays; the state goes. inspect() tells the flow table at the flow's next packet.
+void Recognizer::keep(Slot& slot) {
+  slot.attributes = std::move(slot.state->findings.attributes);
+  slot.attributes.shrink();
+  slot.state.reset();
+  slot.closed = true;
 }
 
 const Attributes& Recognizer::look(uint32_t number, FlowRow& row) {
   Slot& slot = slots_[number];
-  if (slot.state && slot.state->dissector != kNone && row.app_how != static_cast<uint8_t>(AppHow::signature)) {
-    apply_host_signatures(slot.state->findings.attributes, row);
-  }
+  const Attributes& attributes = slot.state ? slot.state->findings.attributes : slot.attributes;
+  if (row.app_how != static_cast<uint8_t>(AppHow::signature)) apply_host_signatures(attributes, row);
   if (row.app_how == static_cast<uint8_t>(AppHow::none) && (row.present & bit_of(Field::proto)) != 0) {
     const App app = app_of_protocol(row.proto);
     if (app != App::unknown) {
@@ -361,7 +371,7 @@ const Attributes& Recognizer::look(uint32_t number, FlowRow& row) {
   App by_port = app_of_port(row.proto, row.dport);
   if (by_port == App::unknown) by_port = app_of_port(row.proto, row.sport);
   row.app_by_port = static_cast<uint16_t>(by_port);
-  return slot.state ? slot.state->findings.attributes : slot.attributes;
+  return attributes;
 }
 
 void Recognizer::end(uint32_t number) {
@@ -369,6 +379,7 @@ void Recognizer::end(uint32_t number) {
   if (slot.state) waiting_bytes_ -= slot.state->accounted;
   slot.state.reset();
   slot.attributes = Attributes();
+  slot.closed = false;
 }
 
 }  // namespace meshsieve::app

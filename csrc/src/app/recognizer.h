@@ -52,6 +52,7 @@ class Recognizer {
   struct Slot {
     std::unique_ptr<State> state;
     Attributes attributes;
+    bool closed = false;  // nothing more is wanted
   };
 
   static bool join(State& state, const Packet& packet, Bytes data, bool reply);
@@ -62,6 +63,7 @@ class Recognizer {
   Open close(Slot& slot, FlowRow& row, Open directions);
   void account(Slot& slot, uint32_t number);
   void give_up_oldest();
+  static void keep(Slot& slot);
 
   AppOptions options_;
   std::vector<uint8_t> candidates_[3][256];  // dissectors by transport and first byte

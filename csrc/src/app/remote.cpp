@@ -119,6 +119,10 @@ Answer socks(const Payload& p, Findings& out) {
     if (p.there.size() >= 2 && p.there[0] == 5) return found(App::socks, out);
     return p.here.size() == 2u + p.here[1] ? Answer::likely : Answer::no;
   }
+  if (version == 0) {  // the answer of version 4
+    const bool answer = p.here.size() == 8 && p.here[1] >= 0x5a && p.here[1] <= 0x5d && p.there.size() >= 9 && p.there[0] == 4;
+    return answer ? found(App::socks, out) : Answer::no;
+  }
   Reader reader(p.here);  // version 4: command, port, address, user
   reader.skip(1);
   const uint8_t command = reader.u8();
@@ -232,7 +236,7 @@ void add_remote(Registry& registry) {
   registry.push_back({App::telnet, kTcp, byte_range(0xff, 0xff), &telnet});
   registry.push_back({App::rlogin, kTcp, byte_range(0, 0), &rlogin});
   registry.push_back({App::teamviewer, kTcp | kUdp, bytes_of("\x17\x11"), &teamviewer});
-  registry.push_back({App::socks, kTcp, byte_range(4, 5), &socks});
+  registry.push_back({App::socks, kTcp, byte_range(4, 5) + byte_range(0, 0), &socks});
 }
 
 }  // namespace meshsieve::app
