@@ -458,3 +458,27 @@ def test_a_dns_rule_above_lets_names_be_learnt() -> None:
         {"display_name": "l7", "profiles": ["/infra/context-profiles/files"], "source_groups": [WEB]},
     ]
     assert "fqdn-without-dns-rule" not in {d.code for d in engine(dns, *PROFILES, application(rules)).diagnostics}
+
+
+def child(kind: str, *children: Json, **fields: Any) -> Json:
+    return {"resource_type": f"Child{kind}", kind: {"resource_type": kind, **fields, "children": list(children)}}
+
+
+def test_a_hierarchical_body_holds_the_same_gateways() -> None:
+    rule = {"resource_type": "Rule", "id": "r", "display_name": "fw", "action": "DROP", "scope": ["/infra/tier-1s/t1"],
+            **INSIDE}  # fmt: skip
+    snat = {"id": "n", "action": "DNAT", "destination_network": "203.0.113.5", "translated_network": DB}
+    interface = {"id": "up", "type": "EXTERNAL", "subnets": [{"ip_addresses": ["198.51.100.1"], "prefix_len": 30}]}
+    body = {"resource_type": "Infra", "children": [
+        child("Tier0", child("LocaleServices", child("Tier0Interface", **interface), id="ls"), id="t0"),
+        child("Tier1",
+              child("PolicyNat", child("PolicyNatRule", **snat), id="USER"),
+              child("StaticRoutes", id="s", network="198.18.0.0/15", next_hops=[{"ip_address": "10.3.0.9"}]),
+              child("Segment", id="db", subnets=[{"gateway_address": "10.3.0.1/24"}]),
+              id="t1", tier0_path="/infra/tier-0s/t0"),
+        child("Domain", child("GatewayPolicy", {"resource_type": "ChildRule", "Rule": rule}, id="g",
+                              category="LocalGatewayRules"), id="default"),
+    ]}  # fmt: skip
+    of = engine(body, segments=[], tier0=[], tier1=[])
+    assert verdict(of, TO_VIP) == "DROP fw"
+    assert through(of, TO_VIP) == ["t1 down dnat", "t1 down firewall", "in"]

@@ -122,7 +122,7 @@ class Catalogue:
         self.profiles: dict[str, Profile | AccessProfile | PolicyError] = {}
         self.schedules: dict[str, Object] = {}
         self.service_chains: dict[str, Object] = {}
-        self.gateways: dict[str, Object] = {}
+        self.gateways: dict[str, tuple[str, Object]] = {}  # Tier0 or Tier1
         self.gateway_interfaces: dict[str, Object] = {}
         self.static_routes: dict[str, Object] = {}
         self.nat_rules: dict[str, Object] = {}
@@ -204,7 +204,7 @@ class Catalogue:
             self._add_profile(obj, kind)
         elif kind in ("Tier0", "Tier1"):
             path = objects.label_of(obj, parent or "/infra", _collection(kind))
-            self.gateways.setdefault(path, obj)
+            self.gateways.setdefault(path, (kind, obj))
             self._add_children(obj, path, deleted)
             self._add_gateway_lists(obj, path)
         elif kind in self._plain:

@@ -43,6 +43,8 @@ class Population:
     everyone: set[str] = field(default_factory=set)
     by_tag: dict[str, dict[str, set[str]]] = field(default_factory=dict)  # tag, scope (folded) -> identities
     by_name: dict[str, dict[str, set[str]]] = field(default_factory=dict)  # key, name -> identities
+    # Conditions that have been asked: thousands of groups repeat them. Only once the population is complete.
+    known: dict[tuple[str, str, str, str], set[str]] = field(default_factory=dict)
 
     def add(self, identity: str, tags: Iterable[Tag], names: Mapping[str, str]) -> None:
         self.everyone.add(identity)
@@ -60,6 +62,12 @@ class Population:
             return self.everyone
         if value in ("", "|"):
             return None
+        asked = (key, operator, scope_operator, value)
+        if asked not in self.known:
+            self.known[asked] = self._select(key, operator, scope_operator, value)
+        return self.known[asked]
+
+    def _select(self, key: str, operator: str, scope_operator: str, value: str) -> set[str]:
         plain = _POSITIVE.get(operator, operator)
         found: set[str] = set()
         for wanted in [v.strip() for v in value.split(",")] if plain == "IN" else [value]:

@@ -67,15 +67,15 @@ class Topology:
     def __init__(self, catalogue: Catalogue, held: Iterable[tuple[str, Range]] = ()) -> None:
         """held: (gateway, addresses that its NAT rules answer for)"""
         self.gateways: dict[str, Gateway] = {}
-        for path, obj in catalogue.gateways.items():
-            tier = 0 if obj.get("resource_type") == "Tier0" or "/tier-0s/" in path else 1
+        for path, (kind, obj) in catalogue.gateways.items():
+            tier = 0 if kind == "Tier0" else 1
             tier0 = obj.get("tier0_path")
             name = obj.get("display_name") or path.rpartition("/")[2]
             self.gateways[path] = Gateway(path, str(name), tier, tier0 if isinstance(tier0, str) else "")
         # Segments of no gateway hold addresses as well: frames between two of them cross nothing.
         self.loose: dict[str, Home] = {}
         for path, segment in catalogue.segments.items():
-            gateway = self.gateways.get(str(segment.obj.get("connectivity_path") or ""))
+            gateway = self.gateways.get(str(segment.obj.get("connectivity_path") or "")) or self.owner(path)
             for prefix in _segment_prefixes(segment.obj, path):
                 if gateway is None:
                     self.loose[prefix] = Home("", path)
