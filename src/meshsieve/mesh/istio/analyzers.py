@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from meshsieve.mesh.istio.analyzers_annotations import ANNOTATION_ANALYZERS
+from meshsieve.mesh.istio.analyzers_control_plane import CONTROL_PLANE_ANALYZERS
 from meshsieve.mesh.istio.analyzers_destination import DESTINATION_ANALYZERS
 from meshsieve.mesh.istio.analyzers_gateway import GATEWAY_ANALYZERS
 from meshsieve.mesh.istio.analyzers_platform import PLATFORM_ANALYZERS
@@ -34,8 +35,12 @@ ANALYZERS: dict[str, Analyzer] = {
     **DESTINATION_ANALYZERS,
     **WORKLOAD_ANALYZERS,
     **PLATFORM_ANALYZERS,
+    **CONTROL_PLANE_ANALYZERS,
     **ANNOTATION_ANALYZERS,
 }
+# Istio leaves it out as well unless asked: most of its findings are about annotations that every installation has.
+NOISY = frozenset({"annotations.AlphaAnalyzer"})
+USUAL = tuple(name for name in ANALYZERS if name not in NOISY)
 
 # Number and level of every message that the analyzers give.
 MESSAGES: dict[str, tuple[int, Level]] = {
@@ -93,11 +98,16 @@ MESSAGES: dict[str, tuple[int, Level]] = {
 # Messages whose number is not known here.
 UNNUMBERED: dict[str, Level] = {
     "ConflictingServiceEntryProtocol": "warning",
+    "EnvoyFilterMayClearRouteCache": "warning",
+    "JwksUriFetchUnrestricted": "warning",
+    "LightstepProviderStillUsed": "warning",
+    "NegativeConditionStatus": "warning",
+    "UnsupportedDestinationRuleWorkloadSelector": "warning",
     "GatewayAPICRDVersionBelowMinimum": "warning",
 }
 
 
-def analyze(store: ObjectStore, names: Iterable[str] = ANALYZERS, *, default_gateway: bool = True) -> list[Diagnostic]:
+def analyze(store: ObjectStore, names: Iterable[str] = USUAL, *, default_gateway: bool = True) -> list[Diagnostic]:
     """Findings of the named analyzers, in the order of the objects.
 
     default_gateway  the installation's own ingress gateway (label ``istio: ingressgateway`` in istio-system) is taken

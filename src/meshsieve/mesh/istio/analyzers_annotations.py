@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator
 
-from meshsieve.mesh.istio.world import INJECT, Finding, World
+from meshsieve.mesh.istio.world import INJECT, Finding, World, mappings, spec_of
 from meshsieve.mesh.objects import MeshObject
 
 ANY = "Any"
@@ -69,11 +69,31 @@ DEPRECATED = frozenset(
         "sidecar.istio.io/statsInclusionSuffixes",
     )
 )
+STABLE = frozenset(
+    (
+        "ambient.istio.io/redirection",
+        INGRESS_CLASS,
+        "proxy.istio.io/config",
+        INJECT,
+        "traffic.istio.io/nodeSelector",
+    )
+)
+# Injection sets these by itself; the second group only where no init container redirects traffic.
+OF_INJECTION = frozenset(("sidecar.istio.io/status",))
+OF_PLUGIN = frozenset(
+    (
+        "sidecar.istio.io/interceptionMode",
+        "traffic.sidecar.istio.io/excludeInboundPorts",
+        "traffic.sidecar.istio.io/includeInboundPorts",
+        "traffic.sidecar.istio.io/includeOutboundIPRanges",
+    )
+)
+ANNOTATED = ("Namespace", "Service", "Pod", "Deployment")
 
 
 def istio_annotations(world: World) -> Iterator[Finding]:
     """Istio's annotations of namespaces, Services, pods and Deployments."""
-    for kind in ("Namespace", "Service", "Pod", "Deployment"):
+    for kind in ANNOTATED:
         for found in world.store.of(kind):
             for name, value in found.annotations.items():
                 if name == INGRESS_CLASS or name.partition("/")[0].endswith("istio.io"):
@@ -95,6 +115,17 @@ def _annotation(found: MeshObject, kind: str, name: str, value: str) -> Iterator
         yield Finding.at("MisplacedAnnotation", found, f"annotation {name} is for {', '.join(kinds)}, not for {kind}")
     elif (valid := VALID.get(name)) is not None and not valid(value):
         yield Finding.at("InvalidAnnotation", found, f"annotation {name} cannot be {value!r}")
+
+
+def alpha_annotations(world: World) -> Iterator[Finding]:
+    """Annotations of features that are not yet stable, except those that injection sets."""
+    for kind in ANNOTATED:
+        for found in world.store.of(kind):
+            redirected = any(c.get("name") == "istio-init" for c in mappings(spec_of(found), "initContainers"))
+            own = OF_INJECTION if kind != "Pod" or redirected else OF_INJECTION | OF_PLUGIN
+            for name in found.annotations:
+                if name in KINDS and name not in STABLE | own:
+                    yield Finding.at("AlphaAnnotation", found, f"annotation {name} is of an alpha feature")
 
 
 # --- values
@@ -158,4 +189,7 @@ VALID: dict[str, Callable[[str], bool]] = {
     "traffic.sidecar.istio.io/includeOutboundIPRanges": _any_or_prefixes,
 }
 
-ANNOTATION_ANALYZERS = {"annotations.K8sAnalyzer": istio_annotations}
+ANNOTATION_ANALYZERS: dict[str, Callable[[World], Iterator[Finding]]] = {
+    "annotations.K8sAnalyzer": istio_annotations,
+    "annotations.AlphaAnalyzer": alpha_annotations,
+}
