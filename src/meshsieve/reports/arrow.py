@@ -34,8 +34,8 @@ def _array(pa: Any, column: Column) -> Any:
         # Two rules may have one name; a dictionary holds it once, or pandas refuses it.
         distinct = list(dict.fromkeys(shown))
         position = {text: i for i, text in enumerate(distinct)}
-        codes = np.array([position[text] for text in shown], np.int32)[codes]
-        return pa.DictionaryArray.from_arrays(pa.array(codes, mask=absent), pa.array(distinct, pa.string()))
+        indices = np.array([position[text] for text in shown], np.int32)[codes]
+        return pa.DictionaryArray.from_arrays(pa.array(indices, mask=absent), pa.array(distinct, pa.string()))
     text, offsets = column.address_texts()
     validity = None if missing is None else pa.py_buffer(np.packbits(~missing, bitorder="little").tobytes())
     return pa.StringArray.from_buffers(len(column), pa.py_buffer(offsets), pa.py_buffer(text), validity)
