@@ -5,7 +5,8 @@ What    For every caller, callee and method the chain is decided symbolically. W
         different that the policies tell apart (``classes``). A call is *allowed* if every request of that kind is,
         *denied* if none is, else *conditional*, with the fields that it depends on.
 Limits  The answer is exact unless it says so: an expression in CEL, an Envoy matcher or a regular expression of unknown
-        make counts as true or false at will, and beyond ``MAX_NODES`` combinations the answer is *unknown*.
+        make counts as true or false at will, and beyond ``MAX_NODES`` combinations (fewer where rules are many) the
+        answer is *unknown*.
         Assumed: callers of the mesh use mTLS with their service account; "(no identity)" stands for everybody else.
 Cost    A search that stops as soon as a partial choice decides; callers, callees and methods that no rule tells apart
         share one.
@@ -42,7 +43,7 @@ from meshsieve.authz.words import field_text
 from meshsieve.mesh.workloads import Workload
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-MAX_NODES = 20_000
+MAX_NODES, MAX_RULES_TESTED, MAX_VARIABLES = 20_000, 500_000, 200
 NOBODY = "(no identity)"
 State = Literal["allowed", "denied", "conditional", "unknown"]
 Core = tuple[Field, tuple[Matcher, ...]]  # a Test without its sign
@@ -226,7 +227,8 @@ class Question:
             return Answer("denied")
         truths: dict[Key, bool] = {}
         truths.update(fixed.truths.items())
-        search = _Search(self.chains[fixed.tcp], truths, *self._variables(fixed))
+        chain = _reduced(self.chains[fixed.tcp], truths)
+        search = _Search(chain, truths, *self._variables(chain, fixed))
         search.run()
         if search.exhausted:
             return Answer("unknown", (), False)
@@ -234,10 +236,10 @@ class Question:
             return Answer("conditional", search.depends_on(), search.exact)
         return Answer("allowed" if True in search.seen else "denied", (), search.exact)
 
-    def _variables(self, fixed: _Fixed) -> tuple[list[tuple[str, list[Choice]]], bool]:
-        """Every free variable with its choices; whether all of them are exact."""
+    def _variables(self, chain: Chain, fixed: _Fixed) -> tuple[list[tuple[str, list[Choice]]], bool]:
+        """Every free variable of the chain with its choices; whether all of them are exact."""
         by_variable: dict[Variable, list[Core]] = {}
-        for core in self.cores[fixed.tcp]:
+        for core in dict.fromkeys(_cores(chain)):
             if core not in fixed.truths:
                 by_variable.setdefault(self._variable(core[0]), []).append(core)
         out: list[tuple[str, list[Choice]]] = []
@@ -250,10 +252,10 @@ class Question:
                 out += [(shown, [{core: True}, {core: False}]) for core in cores]
             else:
                 out.append((shown, choices))
-        for clause in dict.fromkeys(_opaque(self.chains[fixed.tcp])):
+        for clause in dict.fromkeys(_opaque(chain)):
             exact = False
             out.append(("a condition", [{clause: True}, {clause: False}]))
-        for step in self.chains[fixed.tcp].filters:
+        for step in chain.filters:
             if step.action is Action.CUSTOM and step.provider is not None and step.rules:
                 key = ("provider", step.provider)
                 out.append((f"the answer of {step.provider}", [{key: True}, {key: False}]))
@@ -335,7 +337,8 @@ class _Search:
         self.variables = variables
         self.exact = exact
         self.seen: set[bool] = set()
-        self.left = MAX_NODES
+        rules = sum(1 for _ in _enforced(chain))
+        self.left = min(MAX_NODES, MAX_RULES_TESTED // (rules + 1)) if len(variables) <= MAX_VARIABLES else -1
 
     @property
     def exhausted(self) -> bool:
@@ -422,6 +425,15 @@ def _step_allows(step: Filter, truths: Mapping[Key, bool]) -> bool | None:
     if step.action is Action.CUSTOM and step.provider is not None:
         return _or((_not(found), truths.get(("provider", step.provider))))
     return _not(found)
+
+
+def _reduced(chain: Chain, truths: Mapping[Key, bool]) -> Chain:
+    """The chain without rules that cannot match any more."""
+    steps = []
+    for step in chain.filters:
+        rules = None if step.rules is None else tuple(r for r in step.rules if _rule(r, truths) is not False)
+        steps.append(Filter(step.action, rules, provider=step.provider))
+    return Chain(tuple(steps), chain.tcp)
 
 
 def _chain_allows(chain: Chain, truths: Mapping[Key, bool]) -> bool | None:
