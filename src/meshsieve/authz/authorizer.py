@@ -77,6 +77,7 @@ class Authorizer:
         services: Sequence[Service] = (),
         legacy: LegacyRbac | None = None,
         diagnostics: Sequence[Diagnostic] = (),
+        made: Made | None = None,
     ) -> None:
         self.policies = tuple(policies)
         self.settings = settings
@@ -91,7 +92,7 @@ class Authorizer:
         self._generator = Generator(settings.trust_domains)
         self._chains: dict[object, Chain] = {}
         self._tcp_ports: dict[object, frozenset[int]] = {}
-        self._rules_of: dict[tuple[int, bool], tuple[Rule, ...]] = {}
+        self._rules_of: Made = made or {}
         self._in_namespace: dict[str, list[int]] = {}
         for i, policy in enumerate(self.policies):
             self._in_namespace.setdefault(policy.attachment.namespace, []).append(i)
@@ -443,7 +444,7 @@ def from_store(
 ) -> Authorizer:
     """``from_kubernetes`` for objects and keys that are read already."""
     policies = read_policies(store)
-    findings = list(_unusable(policies, settings, strict))
+    findings, made = _generated(policies, settings, strict)
     return Authorizer(
         policies,
         settings,
@@ -457,12 +458,18 @@ def from_store(
         services=read_services(store),
         legacy=read_legacy(store, settings.trust_domains),
         diagnostics=findings,
+        made=made,
     )
 
 
-def _unusable(policies: Sequence[Policy], settings: MeshSettings, strict: bool) -> Iterable[Diagnostic]:
+Made = dict[tuple[int, bool], tuple[Rule, ...]]  # by (id of the policy, for TCP)
+
+
+def _generated(policies: Sequence[Policy], settings: MeshSettings, strict: bool) -> tuple[list[Diagnostic], Made]:
+    """The rules of every policy for HTTP, and what of them no proxy can use."""
     generator = Generator(settings.trust_domains)
     found: list[Diagnostic] = []
+    made: Made = {}
     for policy in policies:
 
         def tell(spec: RuleSpec, error: MeshsieveError, policy: Policy = policy) -> None:
@@ -474,6 +481,5 @@ def _unusable(policies: Sequence[Policy], settings: MeshSettings, strict: bool) 
             effect = "the whole rule is dropped" if whole else "only this value is dropped: the rule takes more"
             found.append(Diagnostic("unusable-value", f"{error}; {effect}", where=where, obj=spec.source.obj))
 
-        for _ in generator.rules(policy, tcp=False, dropped=tell):
-            pass
-    return found
+        made[id(policy), False] = tuple(generator.rules(policy, tcp=False, dropped=tell))
+    return found, made
