@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from meshsieve.authz.compiled import CompiledChains
 from meshsieve.authz.facts import Facts
-from meshsieve.authz.model import Chain
+from meshsieve.authz.generate import service_account_matcher
+from meshsieve.authz.model import PEER, Action, Chain, Filter, Rule
+from meshsieve.authz.model import Test as Clause
 from meshsieve.authz.reference import Outcome, walk
 from meshsieve.request import Request
 from meshsieve.request_columns import RequestColumns
@@ -88,6 +90,28 @@ def test_any_seed(seed: int, rules: int, tcp: bool) -> None:
 def test_odd_identities_and_paths(principal: str | None, path: str, seed: int) -> None:
     w = world(seed)
     check([w.chain(30)], [Request(principal=principal, path=path)])
+
+
+@pytest.mark.parametrize("tail", ["", "/", "/x", "x", "/sa/b", "//sa/b"])
+def test_identities_of_very_many_segments(tail: str) -> None:
+    """More pairs of namespace and account than are looked up one by one."""
+    matchers = (service_account_matcher(f"{ns}/{sa}", "x") for ns in ("a", "b", "n1", "zz") for sa in ("a", "b", "s1"))
+    rules = tuple(Rule(f"r{i:02}", ((Clause(PEER, (m,)),),)) for i, m in enumerate(matchers))
+    chains = [Chain((Filter(Action.ALLOW, (rule,)),)) for rule in rules]
+    many = "/".join(f"ns/n{i}/sa/s{i}" for i in range(30))
+    identities = [f"td/{many}{tail}", f"td/ns/a/{many}{tail}", f"td/{many}/ns/b{tail}", f"td/{many}/ns/zz//sa/a{tail}"]
+    check(chains, [Request(principal=identity) for identity in identities])
+
+
+def test_hostile_texts_cost_linear_time() -> None:
+    """Quadratic work on these would take hours."""
+    w = world(21)
+    table = CompiledChains([w.chain(60) for _ in range(3)], RAW)
+    n = 400_000
+    for principal in ("/ns/a/sa/a" * n, "/" * n, "td/ns/" + "a" * n, "ns/" * n, "td/ns/a" + "/sa/b" * n):
+        table.walk(Request(principal=principal), chain=0)
+    for path in ("/" * n, "/a" * n, "/" + "a" * n, "/%2f" * n, "/{*}" * n):
+        table.walk(Request(path=path, authority=path, headers=(("x-a", path),) * 3), chain=1)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

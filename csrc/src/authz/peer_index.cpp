@@ -1,6 +1,7 @@
 #include "authz/peer_index.h"
 
 #include <algorithm>
+#include <unordered_map>
 
 namespace meshsieve::authz {
 
@@ -45,6 +46,29 @@ void PeerIndex::seal(const char* arena) {
   literals_.shrink_to_fit();
   prefixes_.shrink();
   suffixes_.shrink();
+}
+
+// A pair is there iff the last place of its account lies behind the first place of its namespace: at once, or with at
+// least one byte between. (Places of one name are at least four bytes apart, so no other places need to be tried.)
+std::vector<uint32_t> PeerIndex::accounts_of_many(const char* arena, std::string_view id) const {
+  std::unordered_map<std::string_view, size_t> name_ends, account_begins;
+  for (size_t ns = id.find("/ns/", 1); ns != std::string_view::npos; ns = id.find("/ns/", ns + 1)) {
+    const size_t end = id.find('/', ns + 4);
+    if (end != std::string_view::npos) name_ends.try_emplace(id.substr(ns + 4, end - ns - 4), end);
+  }
+  for (size_t sa = id.find("/sa/"); sa != std::string_view::npos; sa = id.find("/sa/", sa + 1))
+    if (const std::string_view account = account_at(id, sa); account.data() != nullptr) account_begins[account] = sa;
+  std::vector<uint32_t> out;
+  for (const Literal& literal : literals_) {
+    if (literal.kind != Kind::service_account) continue;
+    const std::string_view text(arena + literal.text, literal.length);
+    const size_t slash = text.find('/');
+    const auto name = name_ends.find(text.substr(0, slash));
+    const auto account = account_begins.find(text.substr(slash + 1));
+    if (name == name_ends.end() || account == account_begins.end()) continue;
+    if (account->second == name->second || account->second >= name->second + 2) out.push_back(literal.id);
+  }
+  return out;
 }
 
 uint64_t PeerIndex::hash_at(const char* arena, uint32_t i) const {

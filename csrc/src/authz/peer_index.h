@@ -6,7 +6,8 @@
 //         The quirks of the expressions stay: an identity with two "ns" segments is in two namespaces, and *a is a
 //         namespace test that .../ns/x/sa/y passes by the a of "sa".
 // Why     One expression a policy would make every decision linear in the policies.
-// Cost    One pass over the segments. Pairs are looked up one by one: as many as "ns" times "sa" segments, one as a rule.
+// Cost    One pass over the segments. Pairs are looked up one by one: as many as "ns" times "sa" segments, one as a rule;
+//         where they are more than 64, the policies' pairs are looked up in the identity instead.
 // Limits  Texts of policies that hold a line feed, a slash or a star at another place than X*, *X: not `takes`n here.
 //         `.` takes no line feed, so an identity that holds one passes none of these tests, but for a trust domain's
 //         [^/]*, which takes it.
@@ -88,20 +89,33 @@ class PeerIndex {
 
   template <class Found>
   void accounts(const char* arena, std::string_view id, Found found) const {
+    size_t pairs = 0;
+    const size_t last_sa = id.rfind("/sa/");
+    if (last_sa == std::string_view::npos) return;
     for (size_t ns = id.find("/ns/", 1); ns != std::string_view::npos; ns = id.find("/ns/", ns + 1)) {
       const size_t name = ns + 4;
       const size_t name_end = id.find('/', name);
-      if (name_end == std::string_view::npos) return;
+      if (name_end == std::string_view::npos || name_end > last_sa) return;
       for (size_t sa = id.find("/sa/", name_end); sa != std::string_view::npos; sa = id.find("/sa/", sa + 1)) {
+        if (++pairs > kMostPairs) {
+          for (const uint32_t test : accounts_of_many(arena, id)) found(test);
+          return;
+        }
         // Between the two: nothing, or at least one byte in front of the slash.
         if (sa == name_end + 1) continue;
-        const size_t account = sa + 4;
-        const size_t end = std::min(id.find('/', account), id.size());
-        if (end + 1 == id.size()) continue;  // (/.+)? takes no single slash
-        pair(arena, id.substr(name, name_end - name), id.substr(account, end - account), found);
+        if (const std::string_view account = account_at(id, sa); account.data() != nullptr)
+          pair(arena, id.substr(name, name_end - name), account, found);
       }
     }
   }
+  static constexpr size_t kMostPairs = 64;
+  // The segment behind the "/sa/" at `sa`; without data where a single slash follows it, which (/.+)? does not take.
+  static std::string_view account_at(std::string_view id, size_t sa) {
+    const size_t begin = sa + 4;
+    const size_t end = std::min(id.find('/', begin), id.size());
+    return end + 1 == id.size() ? std::string_view() : id.substr(begin, end - begin);
+  }
+  std::vector<uint32_t> accounts_of_many(const char* arena, std::string_view id) const;
 
   template <class Found>
   void look_up(const char* arena, Kind kind, std::string_view text, Found found) const {
