@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from meshsieve import _core
-from meshsieve.bounds import packet_words
+from meshsieve.bounds import FieldWords, packet_words
 from meshsieve.columns import NAME_FIELDS, PacketColumns
 from meshsieve.decision import ACTION_NAMES, EXCLUDED, NOT_HERE, DecisionTables, PointTable, ip_versions_in
 from meshsieve.labels import Labels
@@ -27,6 +27,7 @@ from meshsieve.set_text import address_text, interval_texts, number_texts
 
 _FIELDS = tuple(FIELD_INDEX)
 _SHOWN_INTERVALS = 3
+_SHOWN_SHADOWED = 3
 _TRUTHS: tuple[Literal["no", "unknown", "yes"], ...] = ("no", "unknown", "yes")
 
 
@@ -48,12 +49,16 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class PointExplanation:
-    """The walk at one point. verdict is None where the packet does not come there; reason says why not."""
+    """The walk at one point. verdict is None where the packet does not come there; reason says why not.
+
+    shadowed  the next rules behind the winner that the packet would have matched, without it: (name, action, source)
+    """
 
     title: str
     verdict: str | None
     reason: str
     trials: tuple[Trial, ...]
+    shadowed: tuple[tuple[str, str, str], ...] = ()
 
 
 class Explanation:
@@ -97,6 +102,9 @@ class Explanation:
                             "why": list(t.why),
                         }
                         for t in point.trials
+                    ],
+                    "shadowed": [
+                        {"rule": name, "action": action, "source": source} for name, action, source in point.shadowed
                     ],
                 }
                 for point in self.points
@@ -165,7 +173,22 @@ def _explain_point(
         reason += f" {_rewrite_text(table.point.rewrites[rule], values)}"
     if table.point.role == "advise":
         reason += ", which decides nothing about the packet's way"
-    return PointExplanation(table.title, name, reason, trials)
+    return PointExplanation(table.title, name, reason, trials, _shadowed(table, words, rule))
+
+
+def _shadowed(table: PointTable, words: FieldWords, winner: int) -> tuple[tuple[str, str, str], ...]:
+    """The first rules behind the winner that match the packet as well."""
+    rules = table.point.rules
+    found: list[tuple[str, str, str]] = []
+    start = winner + 1
+    while start < len(rules) and len(found) < _SHOWN_SHADOWED:
+        at = _core.walk(rules.native, words, start)
+        if at < 0:
+            break
+        rule: Rule = rules[at]
+        found.append((_name(rule, at), rule.action.name, str(rule.source)))
+        start = at + 1
+    return tuple(found)
 
 
 def _rewrite_text(rewrite: Rewrite, values: Mapping[str, int | str]) -> str:

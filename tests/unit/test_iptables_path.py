@@ -123,3 +123,9 @@ def test_connmark_is_another_number() -> None:
 def test_bounds_take_a_mark_as_unknown(mode: str) -> None:
     found = engine(FILTER.format("-A FORWARD -m mark --mark 7 -j DROP"), table="filter", mode=mode).explain(TO_VIP)
     assert found.action == {"upper": "ALLOW", "lower": "DROP"}[mode]
+
+
+def test_explain_names_what_the_winner_hides() -> None:
+    rules = "-A FORWARD -s 10.0.0.0/8 -j DROP\n-A FORWARD -d 192.0.2.1 -j ACCEPT\n-A FORWARD -s 10.0.0.1 -j ACCEPT"
+    (point,) = engine(FILTER.format(rules), table="filter").explain("tcp 10.0.0.1:1 > 10.0.0.2:2").points
+    assert [name for name, _, _ in point.shadowed] == ["FORWARD:3", "FORWARD policy"]

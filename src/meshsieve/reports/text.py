@@ -204,6 +204,8 @@ def _point_lines(point: PointExplanation, head: str, below: str, colours: bool) 
     trials = point.trials[max(0, hidden) :]
     names = max((width(printable(t.name)) for t in trials), default=0)
     lines += [below + _trial_line(trial, min(names, 40), colours) for trial in trials]
+    for name, action, source in point.shadowed:
+        lines.append(f"{below}     hides '{printable(name)}': {action}  {printable(source)}")
     return lines
 
 
