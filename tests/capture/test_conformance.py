@@ -69,6 +69,29 @@ def test_a_planted_wrong_truth_fails(plant: Any, reason: str, tmp_path: Path) ->
     assert reason in " ".join(case.reason for case in report.cases)
 
 
+APPLICATIONS = [
+    #  what is stated of a DNS flow            row of the truth                                          counts
+    ("the application", {"tier": "A", "app": "dns"}, {"right": 1}),
+    ("another one", {"tier": "B", "app": "ntp"}, {"wrong": 1}),
+    ("another one, ours accepted", {"tier": "A", "app": "mdns", "accept": ["mdns", "dns"]}, {"right": 1}),
+    ("another one, weakly", {"tier": "C", "app": "ntp"}, {}),
+    ("its name", {"truth": {"tshark": {"dns_qname": ["a.example"]}}}, {"right": 1}),
+    ("another name", {"truth": {"tshark": {"dns_qname": ["b.example"]}}}, {"wrong": 1}),
+    ("a name that it has not", {"truth": {"tshark": {"sni": ["b.example"]}}}, {"undecided": 1}),
+]
+
+
+@pytest.mark.parametrize(("row", "counts"), [c[1:] for c in APPLICATIONS], ids=[c[0] for c in APPLICATIONS])
+def test_applications_and_attributes(row: dict[str, Any], counts: dict[str, int], tmp_path: Path) -> None:
+    question = b"\0\7\1\0\0\1\0\0\0\0\0\0\1a\7example\0\0\1\0\1"
+    flow = {"proto": "udp", "src": "10.0.0.1", "sport": 1000, "dst": "10.0.0.2", "dport": 53, "frames": 1, **row}
+    entry = {"file": "a.pcap", "category": "dns", "packets": 1, "capinfos": {}, "flow_count": 1, "flows": [flow]}
+    (tmp_path / "a.pcap").write_bytes(pcap([eth().ipv4("10.0.0.1", "10.0.0.2").udp(1000, 53).payload(question)]))
+    (tmp_path / "expected.json").write_text(json.dumps({"files": [entry]}))
+    report = pcaps.run(tmp_path)
+    assert {k: n for k, n in report.counts.items() if n} == {**counts, "right": 2 + counts.get("right", 0)}
+
+
 FACTS = [
     #  what is stated                           fact                                              holds
     ("the packets", {"packets": 3}, True),

@@ -1,7 +1,8 @@
 """Run one subject over a folder in the format of its data set and print what is not right.
 
 A subject is a module of this package with ``run(folder: Path) -> Report``. The last line of the output is
-``SUBJECT: right N wrong N undecided N skipped N``; exit status 0 only if wrong, undecided and skipped are 0.
+``SUBJECT: right N wrong N undecided N skipped N``; exit status 0 only if wrong, undecided and skipped are 0,
+or within the shares that the subject's bar allows.
 """
 
 from __future__ import annotations

@@ -217,26 +217,30 @@ void keep_header(const std::string& name, const std::string& value, Attributes& 
 
 // Headers of the frames that have come whole.
 void read_frames(Bytes bytes, Attributes& out, size_t& n_frames) {
-  constexpr uint8_t kData = 0, kHeaders = 1, kContinuation = 9, kEndHeaders = 4, kPadded = 8, kPriority = 32;
+  constexpr uint8_t kData = 0, kHeaders = 1, kPushPromise = 5, kContinuation = 9, kEndHeaders = 4, kPadded = 8, kPriority = 32;
   constexpr size_t kMaxList = 16 << 10;
   HpackDecoder decoder;
   if (begins_with_settings(bytes) != Answer::yes) decoder.forget_history();
   std::vector<uint8_t> block;
+  bool promised = false;
   Reader reader(bytes);
   for (Frame frame; (frame = read_frame(reader)).ok;) {
     ++n_frames;
     Reader body(frame.body);
     size_t padding = 0;
-    if ((frame.type == kData || frame.type == kHeaders) && (frame.flags & kPadded) != 0) padding = body.u8();
+    if ((frame.type == kData || frame.type == kHeaders || frame.type == kPushPromise) && (frame.flags & kPadded) != 0) padding = body.u8();
     if (frame.type == kHeaders && (frame.flags & kPriority) != 0) body.skip(5);
+    if (frame.type == kPushPromise) body.skip(4);
     if (!body.ok() || padding > body.left()) return;
-    if (frame.type != kHeaders && frame.type != kContinuation) continue;
+    if (frame.type != kHeaders && frame.type != kPushPromise && frame.type != kContinuation) continue;
+    if (frame.type != kContinuation) promised = frame.type == kPushPromise;
     const Bytes part = body.bytes(body.left() - padding);
     block.insert(block.end(), part.begin(), part.end());
     if ((frame.flags & kEndHeaders) == 0) continue;
     HeaderLines lines;
     if (!decoder.decode(block, kMaxList, lines).ok) return;
     block.clear();
+    if (promised) continue;  // nobody asked for it
     for (const auto& [name, value] : lines) keep_header(name, value, out);
   }
 }
