@@ -19,6 +19,10 @@ SCRIPTS = {
         "REJECT    udp    82.239.54.117 > 250.58.23.113:443",
     ),
     "own_rules.py": ([], "one packet: web"),
+    "who_may_call.py": (
+        ["examples/bookinfo/policy/cluster.yaml", "examples/bookinfo/policy/authorization.yaml"],
+        "freezing takes",
+    ),
     "what_if.py": ([f"{DEMO}/demo.pcap", f"{DEMO}/nsx.json", f"{DEMO}/edge.rules"], "flows change"),
 }
 
