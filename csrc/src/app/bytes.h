@@ -18,11 +18,11 @@ inline std::string_view text_of(Bytes bytes) { return {reinterpret_cast<const ch
 
 // Whether `bytes` begins with `text`; of a shorter `bytes`, whether it could.
 inline bool begins(Bytes bytes, std::string_view text) {
-  return bytes.size() >= text.size() && std::memcmp(bytes.data(), text.data(), text.size()) == 0;
+  return text_of(bytes).starts_with(text);
 }
 inline bool could_begin(Bytes bytes, std::string_view text) {
   const size_t n = std::min(bytes.size(), text.size());
-  return std::memcmp(bytes.data(), text.data(), n) == 0;
+  return text_of(bytes.first(n)) == text.substr(0, n);
 }
 
 class Reader {

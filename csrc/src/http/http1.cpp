@@ -172,7 +172,7 @@ bool equal_without_case(std::string_view a, std::string_view b) {
 
 Begins begins_with(Bytes bytes, std::string_view text) {
   const size_t n = std::min(bytes.size(), text.size());
-  if (std::memcmp(bytes.data(), text.data(), n) != 0) return Begins::no;
+  if (text_of(bytes.first(n)) != text.substr(0, n)) return Begins::no;
   return n == text.size() ? Begins::yes : Begins::open;
 }
 
