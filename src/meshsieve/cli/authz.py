@@ -11,7 +11,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,9 @@ from meshsieve.authz.explain import Explanation
 from meshsieve.authz.matrix import METHODS, Cell, matrix
 from meshsieve.authz.settings import HTTP_OPTIONS, PATH_NORMALIZATIONS
 from meshsieve.cli.options import take_trailing_words
+from meshsieve.cli.request_files import add_requests, answer_all
 from meshsieve.cli.stderr import warn
-from meshsieve.errors import MeshsieveError, UsageError
+from meshsieve.errors import UsageError
 from meshsieve.importers.sources import find_files, read_source
 from meshsieve.policy import Diagnostic, SourceFile
 from meshsieve.reports.escape import printable
@@ -44,9 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", dest="config", metavar="CONFIG", nargs="+", action="extend", required=True, help="files or folders, -"
     )
-    parser.add_argument(
-        "--requests", metavar="FILE", help="requests as NDJSON, - for standard input; answers as NDJSON"
-    )
+    add_requests(parser)
     parser.add_argument("--matrix", action="store_true", help="who may call whom with which method, from the rules")
     parser.add_argument("--json", action="store_true", help="print one JSON object (of --matrix, one list)")
     parser.add_argument("--explain", action="store_true", help="every rule that the request meets, and what it lacks")
@@ -88,10 +87,12 @@ def run(options: argparse.Namespace) -> int:
         _print_matrix(authorizer, options.json)
         return 0
     if options.requests:
-        for request, workload in _requests(options.requests):
-            decision = authorizer.decide(request, workload or _workload(options), tcp=options.tcp)
-            print(json.dumps(decision.to_dict()))
-        return 0
+
+        def answer(request: Request, extra: Mapping[str, Any]) -> dict[str, Any]:
+            workload = extra.get("workload") or _workload(options)
+            return authorizer.decide(request, workload, tcp=options.tcp).to_dict()
+
+        return answer_all(options, answer, ("workload",))
     principal, address = authorizer.caller(options.source) if options.source is not None else (None, None)
     request = _request(words, options, principal, address)
     _print_explanation(authorizer.explain(request, _workload(options), tcp=options.tcp), options)
@@ -108,9 +109,7 @@ def _ask_filters(filters: Sequence[SourceFile], options: argparse.Namespace, wor
     authorizer = from_envoy(filters[0].text, http, file=filters[0].name, trusted_proxies=options.trusted_proxies or 0)
     _show(authorizer.diagnostics)
     if options.requests:
-        for request, _ in _requests(options.requests):
-            print(json.dumps(authorizer.decide(request).to_dict()))
-        return 0
+        return answer_all(options, lambda request, _: authorizer.decide(request).to_dict(), ("workload",))
     _print_explanation(authorizer.explain(_request(words, options, options.source, None)), options)
     return 0
 
@@ -247,21 +246,3 @@ def _claims(text: str | None) -> dict[str, Any] | None:
     if not isinstance(claims, dict):
         raise UsageError("--claims is not a JSON object")  # the text stays unsaid: it may be a secret
     return claims
-
-
-def _requests(name: str) -> Iterator[tuple[Request, Any]]:
-    with sys.stdin if name == "-" else open(name, encoding="utf-8", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-                workload = values.pop("workload", None)
-                yield Request.from_dict(values), workload
-            except (ValueError, TypeError, AttributeError, MeshsieveError) as error:
-                raise UsageError(f"{name}:{number}: not a request: {_without_values(error)}") from None
-
-
-def _without_values(error: Exception) -> str:
-    """A JSON error quotes nothing; others may name fields. Neither shows a header or claim."""
-    return str(error).split("\n", 1)[0]

@@ -16,9 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from meshsieve import request_logs
 from meshsieve.cli.options import take_trailing_words
-from meshsieve.cli.stderr import warn
+from meshsieve.cli.request_files import add_requests, answer_all
 from meshsieve.cli.terminal import colours
 from meshsieve.errors import UsageError
 from meshsieve.explanation import Explanation
@@ -41,7 +40,6 @@ examples:
   meshsieve route -p bookinfo/ --gateway istio-system/edge --requests access.log
   meshsieve route -p routes.yaml --requests requests.ndjson | jq -c '[.route, .cluster, .status]'
 """
-SHOWN_BAD_LINES = 20
 ESCAPED_SLASHES = ("KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD")
 
 
@@ -69,19 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("request", metavar="REQUEST", nargs="*", help="METHOD URL, as one word or two")
 
 
-def add_requests(parser: argparse.ArgumentParser) -> None:
-    """Options of verbs that read files of requests."""
-    group = parser.add_argument_group("requests", "a file of requests, as docs/request-logs.md says")
-    group.add_argument(
-        "--requests",
-        metavar="FILE",
-        help="NDJSON of requests, access logs of Envoy or Istio, HAR; - for standard input; answers are NDJSON",
-    )
-    group.add_argument("--requests-format", choices=request_logs.FORMATS, default="auto", help="default: auto")
-    group.add_argument("--log-header", dest="log_headers", metavar="FIELD=HEADER", action="append", default=[],
-                       help="a field of a JSON access log that holds a request header; may be repeated")  # fmt: skip
-
-
 def run(options: argparse.Namespace) -> int:
     words = take_trailing_words(options, (), "request")
     if bool(words) == bool(options.requests):
@@ -90,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--explain is for one request")
     ask, explain = _asker(options)
     if options.requests:
-        return _answer_all(options, ask)
+        return answer_all(options, lambda request, _: _answer(ask(request)))
     request = parse_request(words, options.headers, options.random)
     if options.explain:
         told = explain(request)
@@ -145,30 +130,6 @@ def _label(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise UsageError(f"--from-label '{text}' is not KEY=VALUE")
     return key, value
-
-
-def _answer_all(options: argparse.Namespace, ask: Callable[[Request], Match]) -> int:
-    """NDJSON answers in the order of the lines; a line that is no request is answered with its number and why."""
-    log = request_logs.read(options.requests, options.requests_format, dict(map(_log_header, options.log_headers)))
-    for line, found in log.records():
-        if isinstance(found, Request):
-            print(json.dumps({"line": line, **_answer(ask(found))}))
-        else:
-            print(json.dumps({"line": line, "error": found.message}))
-            if log.bad <= SHOWN_BAD_LINES:
-                warn(f"{log.name}:{line}: not a request: {found.message}")
-    if log.bad > SHOWN_BAD_LINES:
-        warn(f"{log.name}: {log.bad - SHOWN_BAD_LINES} more lines are no requests")
-    if log.unrequested:
-        warn(f"{log.name}: {log.unrequested} lines are of connections without a request")
-    return 2 if log.bad else 0
-
-
-def _log_header(text: str) -> tuple[str, str]:
-    field, equals, header = text.partition("=")
-    if not equals or not field or not header:
-        raise UsageError(f"--log-header '{text}' is not FIELD=HEADER")
-    return field, header
 
 
 def _answer(found: Match) -> dict[str, Any]:

@@ -92,11 +92,16 @@ class RequestLog:
     format     what is read; "auto" until the first record, then what was recognised
     requests   how many were read
     bad        how many lines held none; ``bad_lines`` keeps the first 1,000 with their numbers
+    extra      what the line read last had under ``extra_keys``
     unrequested  lines of an access log that tell of a connection without a request; they count as neither
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], format: str = "auto", header_fields: Mapping[str, str] | None = None
+        self,
+        path: str | os.PathLike[str],
+        format: str = "auto",
+        header_fields: Mapping[str, str] | None = None,
+        extra_keys: tuple[str, ...] = (),
     ) -> None:
         if format not in FORMATS:
             raise UsageError(f"no format of requests is called '{format}'; formats: {', '.join(FORMATS)}")
@@ -106,6 +111,8 @@ class RequestLog:
         self.bad_lines: list[BadLine] = []
         self._path = path
         self._header_fields = dict(header_fields or {})
+        self._extra_keys = extra_keys
+        self.extra: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[Request]:
         """The requests alone; what is bad is counted."""
@@ -170,6 +177,7 @@ class RequestLog:
             raise ModelError("not a JSON object")
         if self.format == "access-json":
             return request_of(values, self._header_fields)
+        self.extra = {key: values.pop(key) for key in self._extra_keys if key in values}
         return Request.from_dict(values)
 
     def _har(self, stream: _Input) -> Iterator[Request | ModelError]:
@@ -199,12 +207,17 @@ class RequestLog:
 
 
 def read(
-    path: str | os.PathLike[str], format: str = "auto", header_fields: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    format: str = "auto",
+    header_fields: Mapping[str, str] | None = None,
+    *,
+    extra_keys: tuple[str, ...] = (),
 ) -> RequestLog:
     """The requests of a file, "-" for standard input.
 
     format         "auto" recognises it by its first line
     header_fields  further fields of an access log that hold headers: field to header name
+    extra_keys     keys that NDJSON lines may have besides the fields of a request
     raises         UsageError for an unknown format; while iterating for what cannot be read at all
     """
-    return RequestLog(path, format, header_fields)
+    return RequestLog(path, format, header_fields, extra_keys)
