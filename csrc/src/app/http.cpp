@@ -14,6 +14,7 @@ namespace meshsieve::app {
 namespace {
 
 constexpr size_t kMaxRequestLine = 8192;
+constexpr size_t kMaxOtherLine = 2048;  // with a method that is not well known
 
 struct Message {
   Answer answer = Answer::no;
@@ -25,12 +26,11 @@ struct Message {
   bool elastic = false;
 };
 
-bool is_token(std::string_view text) {
-  constexpr std::string_view kOthers = "!#$%&'*+-.^_`|~";
-  for (const char c : text) {
-    if (!is_letter(c) && !is_digit(c) && kOthers.find(c) == std::string_view::npos) return false;
-  }
-  return !text.empty();
+// Methods may be any token; those in use are capitals.
+bool is_method(std::string_view text) {
+  constexpr size_t kMaxMethod = 32;
+  if (text.empty() || text.size() > kMaxMethod) return false;
+  return std::all_of(text.begin(), text.end(), [](char c) { return is_upper(c) || is_digit(c) || c == '_' || c == '-'; });
 }
 
 // "HTTP/1.0", "HTTP/1.1", and what sloppy peers make of it
@@ -72,11 +72,11 @@ Message read_message(Bytes bytes) {
     if (!is_version(all.substr(0, 8)) || all[8] != ' ' || !number(all.substr(9, 3))) return out;
     out.status = all.substr(9, 3);
   } else if (!line) {
-    if (could_be_request(all)) out.answer = Answer::more;
+    if (could_be_request(all) || (is_method(word(all, " ")) && all.size() < kMaxOtherLine)) out.answer = Answer::more;
     return out;
   } else {
     const size_t space = line->find(' '), last = line->rfind(' ');
-    if (space == std::string_view::npos || !is_token(line->substr(0, space))) return out;
+    if (space == std::string_view::npos || !is_method(line->substr(0, space))) return out;
     // A line without version is one of HTTP only with headers behind it.
     const bool versioned = last > space && is_version(line->substr(last + 1));
     if (!versioned && (text.empty() || text == "\r\n") && line->starts_with("GET /") && last == space) {  // HTTP/0.9
