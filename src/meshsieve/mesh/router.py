@@ -125,12 +125,15 @@ class MeshRouter:
         connections: dict[Hashable, list[int]] = {}
         for number, request in enumerate(asked):
             connections.setdefault(_connection_key(request), []).append(number)
+        tables: dict[int, tuple[Router, list[int]]] = {}
         for members in connections.values():
             first = asked[members[0]]
             _, router = self.answer(first, self.viewpoint(first, **_places(where)))
             if router is not None:
-                found = router.match_batch([asked[number] for number in members])
-                out[members] = np.where(found < 0, -1, found + self._base(router))
+                tables.setdefault(id(router), (router, []))[1].extend(members)
+        for router, members in tables.values():
+            found = router.match_batch([asked[number] for number in members])
+            out[members] = np.where(found < 0, -1, found + self._base(router))
         return out
 
     def viewpoint(
