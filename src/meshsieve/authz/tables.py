@@ -14,8 +14,10 @@ from meshsieve.authz.model import Chain, Rule
 from meshsieve.authz.selection import Place
 from meshsieve.routes.http_options import HttpOptions
 
-# Tables of places that nobody named ahead; beyond, the oldest goes.
+# Tables of single places; beyond, the oldest goes.
 _MOST_OTHERS = 64
+# Who asks about no more places than this does not wait for the table of all.
+_FEW = 4
 
 
 def own_attributes(place: Place | None) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def own_attributes(place: Place | None) -> dict[str, Any]:
 
 
 class ChainTables:
-    """Finds the table of a place, and makes it on first use.
+    """Finds the table of a place, and makes it on first use: of the first few places each, then of all that are known.
 
     chain_of  what a place enforces; None stands for all policies
     places    known ahead
@@ -43,6 +45,7 @@ class ChainTables:
         self._trusted_proxies = trusted_proxies
         self._shared: dict[bool, tuple[CompiledChains, Mapping[object, int]]] = {}
         self._others: dict[tuple[object, bool], CompiledChains] = {}
+        self._asked: dict[bool, set[object]] = {}
         self._lock = threading.Lock()
         self._numbers: dict[int, tuple[tuple[Rule, ...], npt.NDArray[np.int32]]] = {}
 
@@ -63,7 +66,7 @@ class ChainTables:
         """
         key = None if place is None else place.key
         with self._lock:
-            if place is not None and key in self._known:
+            if place is not None and key in self._known and self._is_worth_sharing(key, tcp):
                 if tcp not in self._shared:
                     numbers = {key: i for i, key in enumerate(self._known)}
                     self._shared[tcp] = self._compile(list(self._known.values()), tcp), numbers
@@ -76,6 +79,11 @@ class ChainTables:
                     del self._others[next(iter(self._others))]
                 self._others[key, tcp] = found
             return found, 0
+
+    def _is_worth_sharing(self, key: object, tcp: bool) -> bool:
+        asked = self._asked.setdefault(tcp, set())
+        asked.add(key)
+        return tcp in self._shared or len(asked) > _FEW
 
     @property
     def stats(self) -> dict[str, int]:
