@@ -338,6 +338,15 @@ def test_listener_sets_add_listeners_only_where_the_gateway_lets_them():
         assert taken(ask(api, destination_port=80)) == "own"
 
 
+def test_listener_sets_of_the_experimental_group_are_parents_too():
+    group = "gateway.networking.x-k8s.io"
+    more = thing("XListenerSet", "more", {"parentRef": {"name": "front"}, "listeners": [listener("set", 81)]})
+    more["apiVersion"] = f"{group}/v1alpha1"
+    taker = route("r", to("set"), parentRefs=[{"group": group, "kind": "XListenerSet", "name": "more"}])
+    api = cluster(gateway(listener(), allowedListeners={"namespaces": {"from": "All"}}), more, taker)
+    assert (status(api)[0], taken(ask(api, destination_port=81))) == ("Accepted", "set")
+
+
 def test_a_listener_that_cannot_use_its_certificate_takes_no_traffic():
     tls = {"certificateRefs": [{"name": "cert", "namespace": "certs"}]}
     objects = gateway(listener(protocol="HTTPS", port=443, tls=tls)), route("r", to("web"))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from meshsieve.mesh.gateway_api.model import (
     ACCEPTED,
     HTTP_KINDS,
+    PARENT_GROUPS,
     Condition,
     Dialect,
     Gateway,
@@ -127,7 +128,7 @@ def _refused(parent: ParentRef, reason: str, listeners: Sequence[Listener], what
 def _is_parent(parent: ParentRef, listener: Listener) -> bool:
     owner = listener.owner
     named = (parent.kind, parent.namespace, parent.name) == (owner.kind, owner.namespace, owner.name)
-    return named and parent.group == GATEWAY_API
+    return named and parent.group in PARENT_GROUPS
 
 
 def default_parents(route: Route, gateways: Iterable[Gateway]) -> list[ParentRef]:

@@ -33,6 +33,7 @@ from meshsieve.mesh.gateway_api.model import (
     ENVOY_GATEWAY,
     ISTIO,
     NOT_PERMITTED,
+    PARENT_GROUPS,
     RESOLVED,
     ROUTE_KINDS,
     STANDARD,
@@ -183,7 +184,7 @@ class GatewayApi:
     def _manages(self, parent: ParentRef) -> bool:
         """Whether the parent is here: what no controller knows gets no status."""
         owners = {li.owner for li in self.listeners} | {g.ref for g in self.gateways}
-        return parent.group == GATEWAY_API and any(
+        return parent.group in PARENT_GROUPS and any(
             (parent.kind, parent.namespace, parent.name) == (o.kind, o.namespace, o.name) for o in owners
         )
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from meshsieve.mesh.objects import GATEWAY_API
 from meshsieve.model import Source
 
 NOWHERE = Source()
+# The experimental group holds XListenerSet, which ListenerSet comes from.
+PARENT_GROUPS = (GATEWAY_API, "gateway.networking.x-k8s.io")
 HTTP_KINDS = ("HTTPRoute", "GRPCRoute")
 ROUTE_KINDS = (*HTTP_KINDS, "TLSRoute", "TCPRoute", "UDPRoute")
 # Which kinds a listener of a protocol takes; TLS depends on its mode.
