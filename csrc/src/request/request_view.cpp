@@ -297,7 +297,8 @@ Refused read_request(const HttpOptions& options, RequestView& view, RequestScrat
   if (view.has_authority) strip_host(options, view, scratch);
   if (view.method != "CONNECT")
     if (const Refused refused = normalize(options, view, scratch); refused != Refused::no) return refused;
-  view.path_size = std::min(view.target.find_first_of("?#"), view.target.size());
+  view.path_size = std::min(view.target.find('?'), view.target.size());
+  view.path_size = std::min(view.path().find('#'), view.path_size);  // find_first_of makes a call a byte
   return Refused::no;
 }
 
