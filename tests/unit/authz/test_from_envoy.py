@@ -13,6 +13,7 @@ from meshsieve.authz.to_envoy import filter_configs
 from meshsieve.errors import PolicyError
 from meshsieve.request import Request
 from tests.differential.authz import PORTS, World
+from tests.differential.authz_trees import Trees
 from tests.differential.envoy import TYPE
 
 ANY = [{"any": True}]
@@ -241,3 +242,14 @@ def test_what_istio_makes_reads_back_to_the_same_decisions():
                 other.by, other.rule, other.audit_rule, other.dry_run, other.nearest is None
             )  # fmt: skip
     assert 100 < allowed < 700
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_batch_is_the_same_as_one_by_one(seed):
+    trees = Trees(seed, PORTS)
+    az = from_envoy(trees.rbac(network=False))
+    requests = [trees.request() for _ in range(40)]
+    one_by_one = [az.decide(request) for request in requests]
+    allowed, rules = az.decide_batch(requests)
+    assert allowed.tolist() == [d.allowed for d in one_by_one]
+    assert [az.rules[i] if i >= 0 else None for i in rules] == [d.rule for d in one_by_one]
