@@ -540,8 +540,9 @@ cdef class Table:
         cdef string_view text
         if principal is not None:
             text = view_of(principal, keep)
-            memory.peer.assign(b"spiffe://", 9)
-            memory.peer.append(text.data(), text.size())
+            memory.peer.assign(text.data(), text.size())
+            if memory.peer.compare(0, 9, b"spiffe://") != 0:
+                memory.peer.insert(0, b"spiffe://")
             facts.peer = string_view(memory.peer.data(), memory.peer.size())
         if sni is not None:
             facts.sni = view_of(sni, keep)

@@ -93,6 +93,7 @@ class RowReader {
     }
     std::string_view text;
     if (batch_[RequestText::principal].get(out.row, text)) {
+      if (text.starts_with(kScheme)) text.remove_prefix(kScheme.size());
       out.memory.peer = kScheme;
       out.memory.peer.append(text);
       out.facts.peer = out.memory.peer;

@@ -435,3 +435,9 @@ def test_services_say_which_ports_are_tcp(says, port, allowed):
 def test_an_identity_may_be_written_with_its_scheme():
     az = from_kubernetes([policy(deny(by(principals=["td/ns/a/sa/b"])))])
     assert not az.decide(replace(REQUEST, principal="spiffe://td/ns/a/sa/b")).allowed
+
+
+def test_an_identity_in_a_column_may_be_written_with_its_scheme_too():
+    az = from_kubernetes([policy(deny(by(principals=["td/ns/a/sa/b"])))])
+    columns = {"path": ["/"] * 3, "principal": ["spiffe://td/ns/a/sa/b", "td/ns/a/sa/b", "td/ns/a/sa/c"]}
+    assert az.decide_batch(columns)[0].tolist() == [False, False, True]
