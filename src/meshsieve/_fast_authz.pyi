@@ -46,7 +46,6 @@ class Table:
         audit: npt.NDArray[np.int32],
         pending: npt.NDArray[np.int32],
         asked: npt.NDArray[np.int32],
-        found: npt.NDArray[np.int32] | None,
     ) -> None: ...
     def one(
         self, chain: int, request: Request, answers: dict[int, bool], found: list[int] | None

@@ -164,8 +164,6 @@ cdef extern from "meshsieve/authz_table.h" namespace "meshsieve::authz" nogil:
         int32_t* audit
         int32_t* pending
         int32_t* asked
-        int32_t* found
-        size_t width
     Address address_of(U128 value, uint8_t version)
     Address forwarded_for(const AuthzTable& table, const RequestView& view, int32_t trusted_proxies, Address missing)
 
@@ -432,8 +430,8 @@ cdef class Table:
 
     def rows(self, object capsule, const uint32_t[::1] chain, Contexts contexts not None, size_t begin, size_t end,
              cnp.ndarray allowed, cnp.ndarray refused, cnp.ndarray step, cnp.ndarray rule, cnp.ndarray audit,
-             cnp.ndarray pending, cnp.ndarray asked, cnp.ndarray found):
-        """Fills rows [begin, end) of the columns, without the interpreter's lock; ``found`` may be None."""
+             cnp.ndarray pending, cnp.ndarray asked):
+        """Fills rows [begin, end) of the columns, without the interpreter's lock."""
         cdef RequestBatch* batch = <RequestBatch*>PyCapsule_GetPointer(capsule, b"meshsieve.RequestBatch/1")
         cdef AuthzColumns out
         cdef size_t at = begin
@@ -443,8 +441,6 @@ cdef class Table:
         out.step, out.rule = <int32_t*>cnp.PyArray_DATA(step), <int32_t*>cnp.PyArray_DATA(rule)
         out.audit, out.pending = <int32_t*>cnp.PyArray_DATA(audit), <int32_t*>cnp.PyArray_DATA(pending)
         out.asked = <int32_t*>cnp.PyArray_DATA(asked)
-        if found is not None:
-            out.found, out.width = <int32_t*>cnp.PyArray_DATA(found), found.shape[1]
         while at < end:
             to = min(at + CHUNK, end)
             with nogil:

@@ -198,8 +198,6 @@ struct AuthzColumns {
   int32_t* audit = nullptr;
   int32_t* pending = nullptr;
   int32_t* asked = nullptr;
-  int32_t* found = nullptr;     // n rows of `width` places
-  size_t width = 0;
 };
 
 // Rows [begin, end) of a batch. chain[i] is the chain of row i, or chain[0] of all if `one_chain`. contexts[c]: prepared

@@ -161,13 +161,11 @@ void decide_rows(const AuthzTable& table, const RequestBatch& batch, const Authz
       state.prefetch_lists(state.chains[row.chain], row.scratch.state());
     }
     for (Row& row : block) {
-      int32_t* found = out.found == nullptr ? nullptr : out.found + row.row * out.width;
       Verdict verdict;
       if (row.refused == Refused::no) {
-        verdict = state.judge(state.chains[row.chain], row.facts, row.scratch.state(), found);
+        verdict = state.judge(state.chains[row.chain], row.facts, row.scratch.state(), nullptr);
       } else {
         verdict.allowed = false;
-        if (found != nullptr) std::fill(found, found + out.width, kNotReached);
       }
       write(row, verdict, out);
     }

@@ -187,7 +187,7 @@ class CompiledChains(Checker):
 
         def fill(begin: int) -> None:
             end = min(begin + size, n)
-            out = (allowed, refused, step, rule, audit, pending, asked, None)
+            out = (allowed, refused, step, rule, audit, pending, asked)
             now.table.rows(columns.native.capsule, chains, contexts, begin, end, *out)
 
         _run(fill, range(0, n, max(size, 1)), threads)
