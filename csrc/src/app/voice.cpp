@@ -79,10 +79,13 @@ Answer sip(const Payload& p, Findings& out) {
 
 Answer rtsp(const Payload& p, Findings& out) {
   const std::string_view text = text_of(p.here), line = word(text, "\r\n");
-  const bool request = line.ends_with(" RTSP/1.0") || line.ends_with(" RTSP/2.0");
+  const std::string_view method = word(line);
+  const bool capitals = !method.empty() && method.size() <= 16 &&
+                        std::all_of(method.begin(), method.end(), [](char c) { return is_upper(c) || c == '_'; });
+  const bool request = capitals && (line.ends_with(" RTSP/1.0") || line.ends_with(" RTSP/2.0"));
   if (!text.starts_with("RTSP/1.0 ") && !text.starts_with("RTSP/2.0 ") && !request) {
     const bool open = line.size() == text.size() && text.size() < 1024;
-    return open && (text.find(" rtsp://") != std::string_view::npos || text.size() < 16) ? Answer::more : Answer::no;
+    return open && (capitals || std::string_view("RTSP/2.0 ").starts_with(text)) ? Answer::more : Answer::no;
   }
   out.app = App::rtsp;
   out.done = !p.there.empty();
