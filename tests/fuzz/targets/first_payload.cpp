@@ -9,6 +9,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint16_t port = kPorts[data[1] % std::size(kPorts)];
   const Bytes payload{data + 2, size - 2};
   if (data[0] % 2 != 0) fuzz_udp(payload, port);
-  else fuzz_tcp(payload, port);
+  else fuzz_tcp(payload, port, false);
   return 0;
 }

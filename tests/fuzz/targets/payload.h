@@ -79,17 +79,19 @@ class OneFlow {
   int64_t time_ns_ = 0;
 };
 
-inline void fuzz_tcp(Bytes bytes, uint16_t port) {
+// `same`: the oracle holds; without it, only that nothing breaks. (Of bytes that fit several protocols, a first segment may
+// prove one and the whole another.)
+inline void fuzz_tcp(Bytes bytes, uint16_t port, bool same = true) {
   OneFlow whole(6, port), in_order(6, port), reversed(6, port);
   whole.say(bytes);
   const Recognised expected = whole.finish();
   const size_t cut = Cuts(bytes).below(bytes.size());
   in_order.say(bytes.first(cut));
   in_order.say(bytes.subspan(cut), cut);
-  check(expected.is_known_to(in_order.finish()), "two segments are another application");
+  check(expected.is_known_to(in_order.finish()) || !same, "two segments are another application");
   reversed.say(bytes.subspan(cut), cut);
   reversed.say(bytes.first(cut));
-  check(expected.is_known_to(reversed.finish()), "two segments in the other order are another application");
+  check(expected.is_known_to(reversed.finish()) || !same, "two segments in the other order are another application");
 }
 
 inline void fuzz_udp(Bytes bytes, uint16_t port) {
