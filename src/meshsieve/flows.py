@@ -118,6 +118,8 @@ class FlowColumns(PacketColumns):
     stats: dict[str, int] | None = None
     app_names: tuple[str, ...] = apps.NAMES
     texts: TextTable = TextTable()
+    _records: Any = None  # the core's own batch, which these flows were taken from
+    _rows: npt.NDArray[np.int64] | None = None  # of _records; None: all
 
     @property
     def apps(self) -> list[str]:
@@ -154,7 +156,10 @@ class FlowColumns(PacketColumns):
 
     def take(self, indices: Array) -> FlowColumns:
         """The flows at ``indices`` (integers or a boolean mask), in that order."""
-        return self._with_texts(super().take(indices))
+        out = self._with_texts(super().take(indices))
+        rows = np.flatnonzero(indices) if indices.dtype == np.bool_ else indices
+        out._rows = self._record_rows()[rows]
+        return out
 
     def with_fields(
         self, fields: Mapping[str, Any], where: Mapping[str, npt.NDArray[np.bool_]] | None = None
@@ -166,14 +171,19 @@ class FlowColumns(PacketColumns):
         out = FlowColumns.__new__(FlowColumns)
         out.__dict__.update(columns.__dict__)
         out.app_names, out.texts = self.app_names, self.texts
+        out._records, out._rows = self._records, self._rows
         return out
+
+    def _record_rows(self) -> npt.NDArray[np.int64]:
+        """Where in the flow table's own records each flow stands."""
+        return np.arange(len(self), dtype=np.int64) if self._rows is None else self._rows
 
     @property
     def community_ids(self) -> list[str]:
         """Community ID version 1 of each flow, seed 0."""
-        if self.native is None:
-            raise ColumnError("community ids are made from the flow table's own records; these columns are a selection")
-        ids: list[str] = self.native.community_ids()
+        if self._records is None:
+            raise ColumnError("community ids are made from the flow table's own records; these columns have none")
+        ids: list[str] = self._records.community_ids(self._record_rows())
         return ids
 
     def table_columns(self, *, addresses: tables.Addresses = "text") -> dict[str, Any]:
@@ -209,7 +219,7 @@ class FlowColumns(PacketColumns):
             columns[name] = tables.optional(extra[name], tunnelled)
         for name in ("number", "file"):
             columns[name] = extra[name]
-        if self.native is not None:
+        if self._records is not None:
             columns["community_id"] = self.community_ids
         return columns
 
@@ -277,7 +287,7 @@ class FlowTable:
         codes, texts = native.attributes()
         columns = FlowColumns._of_checked(fields, present, {**extra, **codes}, len(native), native)
         assert isinstance(columns, FlowColumns)
-        columns.app_names, columns.texts = self._app_names, TextTable(texts)
+        columns.app_names, columns.texts, columns._records = self._app_names, TextTable(texts), native
         return columns
 
     @property

@@ -57,7 +57,13 @@ def flow_columns(flows: FlowColumns, attributes: Sequence[str] = MAIN_ATTRIBUTES
         *app_columns(flows, attributes),
         Column.number("vlan", flows["vlan"], valid=flows.has("vlan")),
         Column.number("vni", extra["vni"], valid=extra["tunnel"] != 0),
+        _community_ids(flows),
     ]
+
+
+def _community_ids(flows: FlowColumns) -> Column:
+    """Nearly every text is new, so each batch has a table of its own, and memory stays bounded."""
+    return Column.text("community_id", np.arange(len(flows), dtype=np.int32), TextTable(list(flows.community_ids)))
 
 
 def app_columns(flows: FlowColumns, attributes: Sequence[str]) -> list[Column]:

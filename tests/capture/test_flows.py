@@ -397,3 +397,10 @@ def test_data_frames(tmp_path: Path) -> None:
         pytest.importorskip(library)
         frame = getattr(read(tmp_path, [there("S")]), f"to_{library}")()
         assert list(frame["dport"]) == [80]
+
+
+def test_community_ids_stay_with_flows_that_are_chosen_and_changed(tmp_path: Path) -> None:
+    frames = [eth().ipv4("10.0.0.1", f"10.0.0.{i}").udp(1000 + i, 53).payload(b"x") for i in range(2, 8)]
+    found = read(tmp_path, frames)
+    chosen = found.take(np.array([4, 1, 1])).with_fields({"ct_state": [1]}).take(np.array([True, False, True]))
+    assert chosen.community_ids == [found.community_ids[4], found.community_ids[1]]

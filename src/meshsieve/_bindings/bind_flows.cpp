@@ -123,14 +123,21 @@ void bind_flows(py::module_& module) {
       .def("__len__", &FlowBatch::size)
       .def("attributes", &flow_attributes)
       .def("arrays", &flow_arrays)
-      .def("community_ids", [](const FlowBatch& batch) {
-        std::vector<std::string> out(batch.size());
-        {
-          const py::gil_scoped_release release;
-          for (size_t i = 0; i < out.size(); ++i) out[i] = community_id(batch, i);
-        }
-        return out;
-      });
+      .def(
+          "community_ids",
+          [](const FlowBatch& batch, const py::array_t<int64_t, py::array::c_style | py::array::forcecast>& rows) {
+            std::vector<std::string> out(static_cast<size_t>(rows.size()));
+            const int64_t* row = rows.data();
+            for (size_t i = 0; i < out.size(); ++i) {
+              if (row[i] < 0 || static_cast<size_t>(row[i]) >= batch.size()) throw py::index_error("no such flow");
+            }
+            {
+              const py::gil_scoped_release release;
+              for (size_t i = 0; i < out.size(); ++i) out[i] = community_id(batch, static_cast<size_t>(row[i]));
+            }
+            return out;
+          },
+          py::arg("rows"));
 
   py::class_<FlowHandle, std::shared_ptr<FlowHandle>>(module, "FlowTable")
       .def(py::init(&make_table), py::arg("options"))
