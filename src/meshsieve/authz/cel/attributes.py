@@ -2,7 +2,7 @@
 
 An attribute that the request does not have is absent: selecting it is an error, ``has`` says so. Names that no table
 below holds are refused when the expression is compiled.
-Source  Envoy's attributes (docs/root/intro/arch_overview/advanced/attributes.rst).
+Source  Envoy's documentation, architecture overview, attributes.
 """
 
 from __future__ import annotations
