@@ -5,11 +5,13 @@ The protocol is described in benches/peers/peer.h: one JSON line about itself, t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import select
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,6 +80,7 @@ class Running:
                 **peer.environment,
             },
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            start_new_session=True,  # so that what the peer has started ends with it
         )
         self.about = self._answer(patience)
 
@@ -92,8 +95,8 @@ class Running:
         return self._answer(patience)
 
     def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
