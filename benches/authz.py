@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benches import authz_policies, data, duel, machine, report
+from benches import authz_policies, data, duel, report, rows
 from benches.data import Case, Material
 from benches.options import Options
 from benches.process import Peer
@@ -34,17 +33,8 @@ def cases(options: Options) -> Iterator[Case]:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """All rows, in the form of ``report.document``; progress goes to stderr."""
-    cache = data.cache_folder()
-    facts, rows = machine.describe(), []
-    with options.until_interrupted(facts):
-        for case in cases(options):
-            if not options.wants(case.suite, case.name):
-                continue
-            print(f"{case.name} ...", file=sys.stderr, flush=True)
-            folder = data.materialise(case, cache)
-            rows += [_row(case, way, folder, cache, options) for way in WAYS]
-    return report.document("authz", facts, rows, report.summary([row for row in rows if row["way"] != "build"]))
+    """All rows, in the form of ``report.document``."""
+    return rows.collect("authz", cases(options), WAYS, _row, options, unrated="build")
 
 
 def _row(case: Case, way: str, folder: Path, cache: Path, options: Options) -> Row:

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benches import data, duel, machine, report, traffic
+from benches import data, duel, report, rows, traffic
 from benches.data import Case, Material
 from benches.options import Options
 from benches.process import Peer
@@ -83,17 +82,8 @@ def _given(path: Path) -> Material:
 
 
 def run(options: Options) -> dict[str, Any]:
-    cache = data.cache_folder()
-    rows: list[Row] = []
-    facts = machine.describe()
-    with options.until_interrupted(facts):
-        for case in cases(options):
-            if options.wants(case.suite, case.name):
-                print(f"{case.name} ...", file=sys.stderr, flush=True)
-                folder = data.materialise(case, cache)
-                for step in STEPS:
-                    rows.append(_row(case, step, folder, cache, options))
-    return report.document("captures", facts, rows, report.summary(rows))
+    """All rows, in the form of ``report.document``."""
+    return rows.collect("captures", cases(options), STEPS, _row, options)
 
 
 def _row(case: Case, step: str, folder: Path, cache: Path, options: Options) -> Row:

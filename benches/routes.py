@@ -4,14 +4,13 @@ against the real Envoy.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benches import data, duel, machine, report, route_sets
+from benches import data, duel, report, route_sets, rows
 from benches.data import Case, Material
 from benches.options import Options
 from benches.process import Peer
@@ -45,16 +44,8 @@ def cases(options: Options) -> Iterator[Case]:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """All rows, in the form of ``report.document``; progress goes to stderr."""
-    cache = data.cache_folder()
-    facts, rows = machine.describe(), []
-    for case in cases(options):
-        if not options.wants(case.suite, case.name):
-            continue
-        print(f"{case.name} ...", file=sys.stderr, flush=True)
-        folder = data.materialise(case, cache)
-        rows += [_row(case, way, folder, cache, options) for way in WAYS]
-    return report.document("routes", facts, rows, report.summary(rows))
+    """All rows, in the form of ``report.document``."""
+    return rows.collect("routes", cases(options), WAYS, _row, options)
 
 
 def _row(case: Case, way: str, folder: Path, cache: Path, options: Options) -> Row:

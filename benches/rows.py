@@ -1,0 +1,37 @@
+"""The loop that subjects share: every case that is wanted, made once and asked in every way."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benches import data, machine, report
+from benches.data import Case
+from benches.options import Options
+from benches.report import Row
+
+MakeRow = Callable[[Case, str, Path, Path, Options], Row]
+
+
+def collect(
+    subject: str, cases: Iterable[Case], ways: Sequence[str], make_row: MakeRow, options: Options, unrated: str = ""
+) -> dict[str, Any]:
+    """All rows, in the form of ``report.document``; progress goes to stderr, and an interrupt keeps the rows so far.
+
+    make_row  (case, way, its folder, cache folder, options) -> row
+    unrated   a way whose rows are left out of the summary
+    """
+    cache = data.cache_folder()
+    facts = machine.describe()
+    rows: list[Row] = []
+    with options.until_interrupted(facts):
+        for case in cases:
+            if not options.wants(case.suite, case.name):
+                continue
+            print(f"{case.name} ...", file=sys.stderr, flush=True)
+            folder = data.materialise(case, cache)
+            rows += [make_row(case, way, folder, cache, options) for way in ways]
+    rated = [row for row in rows if not unrated or row["way"] != unrated]
+    return report.document(subject, facts, rows, report.summary(rated))
