@@ -13,7 +13,7 @@ export PIP_NO_INPUT := 1
 NATIVE := $(shell find csrc src/meshsieve/_bindings -name '*.cpp' -o -name '*.h' -o -name '*.def') \
           $(wildcard src/meshsieve/_fast*.pyx src/meshsieve/_fast*.pxd) setup.py
 
-.PHONY: demo test bench fuzz docs lint build clean
+.PHONY: demo test oracles bench fuzz docs lint build clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/built
@@ -21,6 +21,10 @@ demo: $(VENV)/built
 
 test: $(VENV)/built $(VENV)/dev
 	$(BIN)/python -m pytest -n auto tests
+
+# tshark, nfdump, nft, iptables, Chromium: tests that compare with one that is missing skip, and say so.
+oracles:
+	tools/prerequisites.sh oracles
 
 bench: $(VENV)/built $(VENV)/dev $(VENV)/bench
 	$(BIN)/python -m benches packets --quick
