@@ -14,35 +14,22 @@ from typing import Any
 from meshsieve.authz import Authorizer, Decision, from_kubernetes
 from meshsieve.authz.peer_authentication import PeerAuthentication, mtls_modes
 from meshsieve.authz.to_envoy import filter_configs
-from meshsieve.errors import MeshsieveError, UsageError
+from meshsieve.errors import UsageError
 from meshsieve.request import Request
+from tests.conformance.case_files import judge_all
 from tests.conformance.report import Report
 
 SET_FIELDS = {"id", "source", "why", "note", "root_namespace", "trust_domains", "workload", "policies", "requests"}
+PAIR_FIELDS = {"name", "input", "transport", "trust_domains", "envoy_filters"}
 EXPECTED = {"allow", "by", "policy", "audit", "audit_policy", "dry_run", "istio_documented_allow"}
 
 
 def run(folder: Path) -> Report:
-    report = Report()
-    for path in sorted(folder.rglob("*.json")):
-        name = str(path.relative_to(folder))
-        content = json.loads(path.read_bytes())
-        if isinstance(content, dict):
-            _peer_authentication(report, name, content)
-            continue
-        for case in content:
-            where = f"{name}:{case.get('id') or case.get('name', '?')}"
-            if "envoy_filters" in case:
-                _pair(report, where, case)
-                continue
-            if unknown := sorted(set(case) - SET_FIELDS):
-                report.skipped(where, f"fields that this runner does not know: {', '.join(unknown)}")
-                continue
-            try:
-                _set(report, where, case)
-            except MeshsieveError as error:
-                report.skipped(where, str(error))
-    return report
+    return judge_all(folder, SET_FIELDS | PAIR_FIELDS, _case, _peer_authentication)
+
+
+def _case(report: Report, where: str, case: Mapping[str, Any]) -> None:
+    (_pair if "envoy_filters" in case else _set)(report, where, case)
 
 
 def authorizer_of(case: Mapping[str, Any]) -> Authorizer:

@@ -6,7 +6,6 @@ an object with ``ring`` and ``maglev`` vectors in the format of data/policies/lb
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from meshsieve.balance import (
 from meshsieve.balance.priority import panic_threshold_of
 from meshsieve.errors import MeshsieveError
 from meshsieve.request import Request
+from tests.conformance.case_files import judge_all
 from tests.conformance.report import Report
 
 UPSTREAM_PORT = 9100
@@ -39,23 +39,7 @@ KNOWN = {
 
 
 def run(folder: Path) -> Report:
-    report = Report()
-    for path in sorted(folder.rglob("*.json")):
-        name = str(path.relative_to(folder))
-        content = json.loads(path.read_bytes())
-        if isinstance(content, dict):
-            _vectors(report, name, content)
-            continue
-        for case in content:
-            where = f"{name}:{case.get('id', '?')}"
-            if unknown := sorted(set(case) - KNOWN):
-                report.skipped(where, f"fields that this runner does not know: {', '.join(unknown)}")
-                continue
-            try:
-                _set(report, where, case)
-            except MeshsieveError as error:
-                report.skipped(where, str(error))
-    return report
+    return judge_all(folder, KNOWN, _set, _vectors)
 
 
 def _set(report: Report, where: str, case: Mapping[str, Any]) -> None:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from meshsieve.mesh.istio.config import IstioConfig
-from meshsieve.mesh.istio.http_routes import RouteBuilder, cluster_name, takes_everything
-from meshsieve.mesh.istio.model import Destination, Gateway, L4Match, L4Rule, Server, VirtualService
+from meshsieve.mesh.istio.http_routes import RouteBuilder, takes_everything
+from meshsieve.mesh.istio.model import Gateway, L4Match, L4Rule, Server, VirtualService
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.registry import HostService
+from meshsieve.mesh.istio.tcp_routes import tcp_handler
 from meshsieve.mesh.listeners import ANY_ADDRESS, FilterChain, HttpHandler, Listener, Listeners, TcpHandler
 from meshsieve.mesh.names import covers, intersection, overlap
 from meshsieve.policy import Diagnostic
@@ -217,15 +218,7 @@ class GatewayProxy:
                     yield FilterChain(handler, server_names=(name,), protocols=ISTIO_ALPN)
 
     def _handler(self, rule: L4Rule, server: Server) -> TcpHandler:
-        shares = [s for s in rule.shares if len(rule.shares) == 1 or s.weight]
-        clusters = [(self._cluster(s.destination, server.port), s.weight or 1) for s in shares]
-        return TcpHandler(tuple(clusters), rule.source)
-
-    def _cluster(self, to: Destination, port: int) -> str:
-        name, number = cluster_name(to, self.config.registry.named(to.host, self.proxy.namespace), port)
-        if reason := self.config.missing(to, number, self.proxy):
-            self.missing[name] = reason
-        return name
+        return tcp_handler(rule, server.port, self.config, self.proxy, self.missing)
 
     # --- routes
 

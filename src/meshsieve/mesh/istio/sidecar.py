@@ -24,6 +24,7 @@ from meshsieve.mesh.istio.model import MESH, Destination, L4Match, L4Rule, Virtu
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.registry import HostService
 from meshsieve.mesh.istio.scope import Egress, Scope, scope_of
+from meshsieve.mesh.istio.tcp_routes import tcp_handler
 from meshsieve.mesh.listeners import ANY_ADDRESS, PLAIN, FilterChain, HttpHandler, Listener, Listeners, TcpHandler
 from meshsieve.mesh.names import covers
 from meshsieve.mesh.services import AUTO, HTTP_PROTOCOLS, TLS_PROTOCOLS, ServicePort
@@ -220,15 +221,7 @@ class SidecarOutbound:
         yield FilterChain(self._own_handler(service, port), prefixes)
 
     def _tcp_handler(self, rule: L4Rule, port: ServicePort) -> TcpHandler:
-        shares = [s for s in rule.shares if len(rule.shares) == 1 or s.weight]
-        clusters = [(self._cluster(s.destination, port.number), s.weight or 1) for s in shares]
-        return TcpHandler(tuple(clusters), rule.source)
-
-    def _cluster(self, to: Destination, port: int) -> str:
-        name, number = cluster_name(to, self.config.registry.named(to.host, self.proxy.namespace), port)
-        if reason := self.config.missing(to, number, self.proxy):
-            self.missing[name] = reason
-        return name
+        return tcp_handler(rule, port.number, self.config, self.proxy, self.missing)
 
     def _own_handler(self, service: HostService, port: ServicePort) -> TcpHandler:
         number = service.ports[0].number if len(service.ports) == 1 else port.number
