@@ -195,11 +195,38 @@ class Engine:
         raises  UsageError if the configuration says nothing about requests; CaptureError, FilterError when the
                 iteration starts
         """
-        from meshsieve.walk.captured import RequestClassification
+        from meshsieve.walk.captured import CaptureSource, RequestClassification
 
         paths = [path] if isinstance(path, str | os.PathLike) else list(path)
         how = {"filter": filter, "count": count, "start_ns": start_ns, "end_ns": end_ns, "strict": strict}
-        return RequestClassification(self.request_walk, paths, assume_mtls=assume_mtls, progress=progress, **how)
+        source = CaptureSource(paths, progress, **how)
+        return RequestClassification(self.request_walk, source, assume_mtls=assume_mtls)
+
+    def classify_log(
+        self,
+        path: Path | Sequence[Path],
+        *,
+        format: str = "auto",
+        header_fields: Mapping[str, str] | None = None,
+        assume_mtls: bool = False,
+        progress: Callable[[Any], None] | None = None,
+    ) -> RequestClassification:
+        """The requests of files (NDJSON, access logs, HAR), each with the verdict of every layer, as a stream of rows.
+
+        format, header_fields  as for ``request_logs.read``
+        Lines that hold no request, or one with addresses that are none, are counted and named in ``totals().notes``.
+
+        raises  UsageError if the configuration says nothing about requests; when the iteration starts for a file that
+                cannot be read or is of no known format
+        """
+        from meshsieve.request_logs.batches import LogSource
+        from meshsieve.walk.captured import RequestClassification
+
+        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        topology = self.mesh.topology if self.mesh is not None else None
+        knows = topology.knows if topology is not None else None
+        source = LogSource(paths, format, header_fields, progress, knows)
+        return RequestClassification(self.request_walk, source, assume_mtls=assume_mtls)
 
     def explain(
         self, packet: str | Mapping[str, Any], *, iif: str | None = None, oif: str | None = None

@@ -1,14 +1,16 @@
-"""Show which rule decides each flow, packet or request of a capture. A flow is judged once, by its first packet.
+"""Show which rule decides each flow, packet or request of a capture, or each request of a log, through all layers.
+A flow is judged once, by its first packet.
 
-Exit status: 0 when the capture was read to its end, whatever the verdicts; 2 for wrong usage, a policy or capture that
-cannot be read, or a capture that ends badly (the rows so far are written, and the reason goes to standard error).
+Exit status: 0 when everything was read to its end, whatever the verdicts; 2 for wrong usage, a policy or capture that
+cannot be read, a capture that ends badly, or lines of a log that are no requests (all other rows are written, and the
+reason goes to standard error).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from meshsieve.cli.options import (
     FLOW_FORMATS,
@@ -20,6 +22,8 @@ from meshsieve.cli.options import (
     load_engine,
     take_trailing_words,
 )
+from meshsieve.cli.request_files import add_logs, check_traffic, classify_logs, end_of_logs
+from meshsieve.errors import UsageError
 
 if TYPE_CHECKING:
     from meshsieve.engine import Engine
@@ -32,34 +36,36 @@ examples:
   tcpdump -w - | meshsieve classify -r - -p nsx.json --by packet -o csv
   meshsieve classify -r traffic.pcap -p nsx.json -o parquet --output verdicts.parquet
   meshsieve classify -r traffic.pcap -p nsx.json istio/ --by request --assume-mtls
+  meshsieve classify --requests access.log.gz -p nsx.json istio/ -o ndjson
   meshsieve classify -r traffic.pcap -p nsx.json -o ipfix --output verdicts.ipfix   # tshark -r verdicts.ipfix
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_capture(parser)
+    add_capture(parser, required=False)
+    add_logs(parser)
     add_signatures(parser)
     add_policy(parser)
     add_output(parser, FLOW_FORMATS)
     parser.add_argument(
         "--by",
         choices=("flow", "packet", "request"),
-        default="flow",
-        help="what a row is (default: flow); requests are judged by the mesh's policy, too",
-    )
-    parser.add_argument(
-        "--assume-mtls",
-        action="store_true",
-        help="requests between workloads with proxies have the identity of the client's service account: right for "
-        "captures of what the applications see",
+        help="what a row is (default: flow, of --requests request); requests are judged by the mesh's policy, too",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    expression = take_trailing_words(options, ("captures", "policies"), "filter")
+    expression = take_trailing_words(options, ("captures", "requests", "policies"), "filter")
+    check_traffic(options)
+    if options.requests and (options.captures or expression or options.by in ("flow", "packet")):
+        raise UsageError(
+            "--requests gives rows of requests; it goes without -r, a capture filter and --by flow or packet"
+        )
     engine = load_engine(options)
-    if options.by == "request":
+    if options.requests or options.by == "request":
         return _classify_requests(engine, options, expression)
+
+    by: Literal["flow", "packet"] = "packet" if options.by == "packet" else "flow"
 
     from meshsieve.apps import load_signatures
     from meshsieve.cli.sink import open_sink, print_text
@@ -68,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     with Progress() as progress:
         result = engine.classify_pcap(
             options.captures,
-            by=options.by,
+            by=by,
             **capture_choice(options, expression),
             iif=options.iif,
             oif=options.oif,
@@ -79,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             from meshsieve.cli.terminal import colours, columns
             from meshsieve.reports.flow_table import RowsTable
 
-            table = RowsTable(engine.tables, options.by, options.limit)
+            table = RowsTable(engine.tables, by, options.limit)
             for batch in result:
                 table.add(batch)
             wide, coloured = (columns(), colours()) if options.output is None else (None, False)
@@ -106,12 +112,15 @@ def _classify_requests(engine: Engine, options: argparse.Namespace, expression: 
     from meshsieve.reports.request_table import RequestTable
 
     with Progress() as progress:
-        result = engine.classify_requests(
-            options.captures,
-            assume_mtls=options.assume_mtls,
-            **capture_choice(options, expression),
-            progress=progress,
-        )
+        if options.requests:
+            result = classify_logs(engine, options, progress)
+        else:
+            result = engine.classify_requests(
+                options.captures,
+                assume_mtls=options.assume_mtls,
+                **capture_choice(options, expression),
+                progress=progress,
+            )
         if options.format == "table":
             table = RequestTable(options.limit)
             for rows in result:
@@ -123,8 +132,10 @@ def _classify_requests(engine: Engine, options: argparse.Namespace, expression: 
                 for rows in result:
                     sink.write(rows.columns)
                 sink.end(result.totals().to_dict())
+    sys.stdout.flush()
+    if options.requests:
+        return end_of_logs(result)
     if result.problem:
-        sys.stdout.flush()
         warn(result.problem)
         return 2
     return 0

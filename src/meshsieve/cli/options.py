@@ -32,14 +32,16 @@ FORMATS = ("table", "json", "ndjson", "csv", "parquet")
 FLOW_FORMATS = (*FORMATS, "ipfix")
 
 
-def add_capture(parser: argparse.ArgumentParser) -> None:
+def add_capture(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """required: False where a verb takes requests from logs as well (``request_files.add_logs``)."""
     group = parser.add_argument_group("capture")
     group.add_argument(
         "-r",
         dest="captures",
         metavar="CAPTURE",
         nargs="+",
-        required=True,
+        required=required,
+        default=None if required else [],
         action="extend",
         help="pcap or pcapng files, also .gz, .zst and .lz4; several are merged by time; - is standard input",
     )

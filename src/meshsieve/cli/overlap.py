@@ -1,5 +1,6 @@
 """Show which layer protects each pair of ends: packet filters (layers 2-4), the mesh's authorization (layer 7), both,
-neither, or where the two contradict each other. From the policies alone, exact; -r weighs it by a capture's traffic.
+neither, or where the two contradict each other. From the policies alone, exact; -r weighs it by the traffic of
+captures, --requests by that of logs.
 
 Exit status: 0 when done; 1 with --fail-on where a pair of such a class was found; 2 for wrong usage or what cannot be
 read.
@@ -12,6 +13,7 @@ import json
 from typing import TYPE_CHECKING
 
 from meshsieve.cli.options import add_policy, load_engine
+from meshsieve.cli.request_files import add_logs, check_traffic, classify_logs, end_of_logs
 from meshsieve.errors import UsageError
 from meshsieve.reports.escape import printable
 
@@ -23,6 +25,7 @@ EXAMPLES = """\
 examples:
   meshsieve overlap -p nsx.json cluster/
   meshsieve overlap -p nsx.json cluster/ -r traffic.pcap --assume-mtls
+  meshsieve overlap -p nsx.json cluster/ --requests access.log --assume-mtls
   meshsieve overlap -p nsx.json cluster/ --class neither conflict -o ndjson | jq -r '[.from, .to, .port] | @tsv'
   meshsieve overlap -p nsx.json cluster/ --fail-on neither conflict
 """
@@ -45,12 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="FILE", help="write here instead of to standard output; whole or not at all"
     )
     parser.add_argument("--limit", type=int, default=40, metavar="N", help="pairs that a table shows (default 40)")
-    parser.add_argument(
-        "--assume-mtls", action="store_true", help="captured requests have the identity of the client's service account"
-    )
+    add_logs(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    check_traffic(options, needed=False)
     if "-" in options.captures:
         raise UsageError("captures are read twice; standard input cannot be one: write it to a file first")
     engine = load_engine(options)
@@ -58,9 +60,9 @@ def run(options: argparse.Namespace) -> int:
     from meshsieve.cli.sink import print_text
     from meshsieve.walk.overlap import overlaps
 
-    everything = list(overlaps(engine))
-    if options.captures:
-        everything = _weighed(engine, options, everything)
+    everything, status = list(overlaps(engine)), 0
+    if options.captures or options.requests:
+        everything, status = _weighed(engine, options, everything)
     wanted = {name.replace("-", " ") for name in options.classes or _NAMES}
     found = [o for o in everything if o.kind in wanted]
     if options.format == "ndjson":
@@ -72,20 +74,28 @@ def run(options: argparse.Namespace) -> int:
     else:
         text = _table(found, everything, options)
     print_text(text, options.output)
-    return int(any(o.kind in {name.replace("-", " ") for name in options.fail_on} for o in everything))
+    failing = {name.replace("-", " ") for name in options.fail_on}
+    return status or int(any(o.kind in failing for o in everything))
 
 
-def _weighed(engine: Engine, options: argparse.Namespace, found: list[Overlap]) -> list[Overlap]:
+def _weighed(engine: Engine, options: argparse.Namespace, found: list[Overlap]) -> tuple[list[Overlap], int]:
+    """The pairs with their traffic, and the exit status that the reading of it asks for."""
     from meshsieve.cli.stderr import Progress
     from meshsieve.walk.overlap import Traffic
 
     traffic = Traffic(engine)
+    logs = None
     with Progress() as progress:
-        for batch in engine.classify_pcap(options.captures, progress=progress):
-            traffic.add_flows(batch)
-        for rows in engine.classify_requests(options.captures, assume_mtls=options.assume_mtls, progress=progress):
-            traffic.add_requests(rows)
-    return [traffic.of(o) for o in found]
+        if options.captures:
+            for batch in engine.classify_pcap(options.captures, progress=progress):
+                traffic.add_flows(batch)
+            for rows in engine.classify_requests(options.captures, assume_mtls=options.assume_mtls, progress=progress):
+                traffic.add_requests(rows)
+        if options.requests:
+            logs = classify_logs(engine, options, progress)
+            for rows in logs:
+                traffic.add_requests(rows)
+    return [traffic.of(o) for o in found], end_of_logs(logs) if logs is not None else 0
 
 
 def _table(found: list[Overlap], everything: list[Overlap], options: argparse.Namespace) -> str:
@@ -94,17 +104,18 @@ def _table(found: list[Overlap], everything: list[Overlap], options: argparse.Na
     from meshsieve.walk.overlap import CLASSES, MEANING, totals
 
     width = columns() if options.output is None else None
+    weighed = bool(options.captures or options.requests)
     order = {kind: i for i, kind in enumerate(CLASSES)}
     shown = sorted(found, key=lambda o: (order[o.kind], -o.bytes, o.source, o.destination))[: options.limit]
     cells = [
         [
             o.kind, fit(o.source, _NAME), fit(o.destination, _NAME), str(o.port or "any"), o.l4, o.l7,
-            *([byte_text(o.bytes), f"{o.requests:,}"] if options.captures else []),
+            *([byte_text(o.bytes), f"{o.requests:,}"] if weighed else []),
             o.request or o.packet, "; ".join(rule for _, rule, _ in o.rules),
         ]
         for o in shown
     ]  # fmt: skip
-    seen = ["BYTES", "REQUESTS"] if options.captures else []
+    seen = ["BYTES", "REQUESTS"] if weighed else []
     heads = ["CLASS", "FROM", "TO", "PORT", "L4", "L7", *seen, "WITNESS", "RULES"]
     parts = [table_text(heads, cells, columns=width)]
     if len(found) > len(shown):
@@ -113,7 +124,7 @@ def _table(found: list[Overlap], everything: list[Overlap], options: argparse.Na
         [
             t.kind,
             f"{t.pairs:,}",
-            *([byte_text(t.bytes), f"{t.requests:,}"] if options.captures else []),
+            *([byte_text(t.bytes), f"{t.requests:,}"] if weighed else []),
             MEANING[t.kind],
         ]
         for t in totals(everything)

@@ -13,6 +13,7 @@ from meshsieve.reports.escape import printable
 if TYPE_CHECKING:
     from meshsieve.capture import CaptureReader
     from meshsieve.policy import Diagnostic
+    from meshsieve.request_logs.batches import LogSource
     from meshsieve.summary import Summary
 
 _SHOWN_DIAGNOSTICS = 20
@@ -46,7 +47,7 @@ def show_open(summary: Summary) -> None:
 class Progress:
     """A line on a terminal's standard error, after half a second: packets, share of the file, speed.
 
-    Pass it as ``progress`` to ``Engine.classify_pcap``; leaving the block wipes the line.
+    Pass it as ``progress`` to ``Engine.classify_pcap`` and ``classify_log``; leaving the block wipes the line.
     """
 
     def __init__(self) -> None:
@@ -65,17 +66,25 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def __call__(self, reader: CaptureReader) -> None:
+    def __call__(self, reader: CaptureReader | LogSource) -> None:
         now = time.monotonic()
         if not self._on or now < self._next:
             return
         self._next = now + _AGAIN_AFTER_S
         self._shown = True
-        speed = reader.packets_read / (now - self._started)
-        text = f"{reader.packets_read:,} packets, {speed / 1e6:.2f} M/s"
+        seconds = now - self._started
+        from meshsieve.request_logs.batches import LogSource
+
+        if isinstance(reader, LogSource):
+            self._show(f"{reader.requests:,} requests, {reader.requests / seconds / 1e3:.1f} k/s")
+            return
+        text = f"{reader.packets_read:,} packets, {reader.packets_read / seconds / 1e6:.2f} M/s"
         if reader.size_bytes:
             share = min(1.0, reader.bytes_read / reader.size_bytes)
             filled = int(share * 24)
             text = f"[{'#' * filled}{'.' * (24 - filled)}] {share:4.0%}  {text}"
+        self._show(text)
+
+    def _show(self, text: str) -> None:
         sys.stderr.write(f"\r{text}\x1b[K")
         sys.stderr.flush()

@@ -29,7 +29,11 @@ _ENDED = [TCP_STATES.index("closed"), TCP_STATES.index("reset")]
 
 @dataclass(frozen=True, slots=True)
 class RuleStatistics:
-    """One rule's counts at one point. Times are ns since 1970, None without a hit."""
+    """One rule's counts at one point. Times are ns since 1970, None without a hit.
+
+    A rule of layer 7 (``request_statistics``) has hits that are requests, which the last two counts tell apart, and
+    neither packets nor sessions.
+    """
 
     point: str
     rule: str
@@ -43,6 +47,8 @@ class RuleStatistics:
     popularity_index: float
     first_hit_ns: int | None
     last_hit_ns: int | None
+    l7_accept_count: int = 0
+    l7_reject_count: int = 0
 
 
 class _PointCounts:

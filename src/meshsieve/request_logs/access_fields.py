@@ -113,9 +113,12 @@ def _observed(values: Mapping[str, Any], key: str, name: str) -> str | int:
 
 def _address(values: Mapping[str, Any], key: str) -> tuple[str, int | None] | None:
     """(address, port) of ``10.0.0.1:80`` or ``[::1]:80``; None for what has no IP address, such as a Unix socket."""
-    if key not in values:
-        return None
-    host, colon, port = _text(values, key).rpartition(":")
+    return host_and_port(_text(values, key)) if key in values else None
+
+
+def host_and_port(text: str) -> tuple[str, int] | None:
+    """(address, port) of ``10.0.0.1:80`` or ``[::1]:80``; None for what has none, such as a Unix socket."""
+    host, colon, port = text.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()) or int(port[:6]) > 65535:
         return None
     return host.removeprefix("[").removesuffix("]"), int(port)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +51,8 @@ class CallCounter:
 
     def add_requests(self, rows: RequestRows) -> None:
         seen, verdicts = rows.seen, rows.verdicts
+        times = [request.time_ns for request in verdicts.requests if request.time_ns is not None]
+        self._cover(min(times, default=None), max(times, default=None))
         self.flows_with_requests = np.union1d(self.flows_with_requests, seen["flow_id"])
         for i in range(len(rows)):
             request, observed = verdicts.requests[i], seen.observed(i)
@@ -79,8 +81,8 @@ class CallCounter:
     def add_flows(self, batch: ClassifiedBatch) -> None:
         """TCP connections without requests that were read."""
         headers, extra = batch.headers, batch.headers.extra
-        self._first_ns = min(self._first_ns, int(extra["first_ns"].min(initial=self._first_ns)))
-        self._last_ns = max(self._last_ns, int(extra["last_ns"].max(initial=self._last_ns)))
+        if len(batch):
+            self._cover(int(extra["first_ns"].min()), int(extra["last_ns"].max()))
         proto = np.broadcast_to(headers["proto"], (len(batch),)) if "proto" in headers else np.zeros(len(batch))
         rows = np.flatnonzero((proto == _TCP) & ~np.isin(extra["flow_id"], self.flows_with_requests))
         if not len(rows):
@@ -93,6 +95,10 @@ class CallCounter:
             key = (call, str(actions[i]))
             asked, answered = int(extra["bytes"][i]), int(extra["bytes_reply"][i])
             self._count(key, call, str(actions[i]), 1, asked, answered, int(closed[i]))
+
+    def _cover(self, first_ns: int | None, last_ns: int | None) -> None:
+        if first_ns is not None and last_ns is not None:
+            self._first_ns, self._last_ns = min(self._first_ns, first_ns), max(self._last_ns, last_ns)
 
     @property
     def seconds(self) -> float:
@@ -162,11 +168,22 @@ def workload_name(workload: MeshWorkload) -> str:
 
 
 def count_calls(
-    engine: Any, captures: list[str], *, assume_mtls: bool, progress: Any = None, **how: Any
+    engine: Any,
+    captures: list[str],
+    *,
+    assume_mtls: bool,
+    logs: Iterable[RequestRows] = (),
+    progress: Any = None,
+    **how: Any,
 ) -> CallCounter:
-    """All calls of captures, which are read twice: for their requests, then for the connections without any."""
+    """All calls of captures, which are read twice: for their requests, then for the connections without any; and those
+    of ``logs``."""
     mesh = engine.mesh
     counter = CallCounter(engine.layers, mesh.topology if mesh is not None else None)
+    for rows in logs:
+        counter.add_requests(rows)
+    if not captures:
+        return counter
     if mesh is not None:
         for rows in engine.classify_requests(captures, assume_mtls=assume_mtls, progress=progress, **how):
             counter.add_requests(rows)

@@ -1,7 +1,7 @@
-"""Requests out of captures through all layers: a stream of rows in bounded memory, and what they sum up to.
+"""Requests out of captures and logs through all layers: a stream of rows in bounded memory, and what they sum up to.
 
 Layers 2-4 judge the connection that a request was seen on, as they do for flows; ``flow`` is the flow's number, so that
-rows of requests and of flows can be joined.
+rows of requests and of flows can be joined. A log does not tell flows; its rows say file and line.
 """
 
 from __future__ import annotations
@@ -9,31 +9,90 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from meshsieve import http_requests
-from meshsieve.http_requests import RequestBatch
 from meshsieve.labels import TextTable
 from meshsieve.output import Column
+from meshsieve.request import Request
 from meshsieve.walk.batch import BatchWalk, RequestVerdicts
 from meshsieve.walk.request_walk import RequestWalk
 from meshsieve.walk.verdict import NONE
 
-# Columns of a request as it was seen, before those of its verdict.
-_SEEN = (
-    "flow", "time_ns", "source_ip", "source_port", "destination_ip", "destination_port", "method", "authority", "path",
-    "status", "duration_ns",
-)  # fmt: skip
 _DECIDED = ("action", "layer", "rule", "source", "reason")
+
+
+class SeenRequests(Protocol):
+    """Some requests with what was seen of their answers: ``RequestBatch`` of captures, ``LoggedBatch`` of logs."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+    def requests(self) -> Iterator[Request]: ...
+    def observed(self, i: int) -> dict[str, Any]: ...
+    def row(self, i: int, *, masked: bool = False) -> dict[str, Any]: ...
+    def output_columns(self, text_tables: dict[str, TextTable], /) -> list[Column]: ...
+
+
+class RequestSource(Protocol):
+    """Where requests come from.
+
+    columns  names of those that stand before the verdict's
+    problem  after an iteration: None, or why it could not be read to its end
+    counts   what was read, and what could not be
+    notes    the same in words, as far as a reader must know it
+    """
+
+    columns: tuple[str, ...]
+
+    def batches(self) -> Iterator[SeenRequests]: ...
+    def empty(self) -> SeenRequests: ...
+    @property
+    def problem(self) -> str | None: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+class CaptureSource:
+    """The requests of captures."""
+
+    columns: tuple[str, ...] = (
+        "flow", "time_ns", "source_ip", "source_port", "destination_ip", "destination_port", "method", "authority",
+        "path", "status", "duration_ns",
+    )  # fmt: skip
+
+    def __init__(
+        self, paths: Sequence[str | os.PathLike[str]], progress: Callable[[Any], None] | None = None, **how: Any
+    ) -> None:
+        """how: as for ``http_requests.read``."""
+        self._paths = list(paths)
+        self._progress = progress
+        self._how = how
+        self.problem: str | None = None
+        self.counts: dict[str, int] = {}
+
+    def batches(self) -> Iterator[SeenRequests]:
+        found = http_requests.read(self._paths, **self._how)
+        found.on_packets = self._progress
+        yield from found
+        self.problem, self.counts = found.problem, found.counts
+
+    def empty(self) -> SeenRequests:
+        return http_requests.RequestReader().take()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (self.problem,) if self.problem else ()
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRows:
     """Some rows: what was seen, every layer's answer, and both as columns for writers."""
 
-    seen: RequestBatch
+    seen: SeenRequests
     verdicts: RequestVerdicts
     columns: tuple[Column, ...]
 
@@ -65,35 +124,23 @@ class RequestTotals:
 
 
 class RequestClassification:
-    """The requests of captures with their verdicts; made by ``Engine.classify_requests``.
+    """The requests of captures or logs with their verdicts; made by ``Engine.classify_requests`` and ``classify_log``.
 
     problem  after an iteration: None, or why a capture could not be read to its end
     """
 
-    def __init__(
-        self,
-        walk: RequestWalk,
-        paths: Sequence[str | os.PathLike[str]],
-        *,
-        assume_mtls: bool,
-        progress: Callable[[Any], None] | None,
-        **how: Any,
-    ) -> None:
+    def __init__(self, walk: RequestWalk, source: RequestSource, *, assume_mtls: bool) -> None:
         self._walk = walk
-        self._paths = list(paths)
+        self._source = source
         self._assume_mtls = assume_mtls
-        self._progress = progress
-        self._how = how
         self._totals: RequestTotals | None = None
         self.problem: str | None = None
 
     def __iter__(self) -> Iterator[RequestRows]:
         judge = BatchWalk(self._walk)
-        found = http_requests.read(self._paths, **self._how)
-        found.on_packets = self._progress
-        texts = _Texts()
+        texts = _Texts(self._source.columns)
         totals: dict[tuple[str, str, str | None, str | None], int] = {}
-        for batch in found:
+        for batch in self._source.batches():
             verdicts = judge.judge(batch.requests(), assume_mtls=self._assume_mtls)
             for i in range(len(verdicts)):
                 decider = verdicts.deciding(i)
@@ -102,12 +149,12 @@ class RequestClassification:
                     key = (decider.verdict, decider.layer, decider.rule, decider.source)
                 totals[key] = totals.get(key, 0) + 1
             yield RequestRows(batch, verdicts, texts.columns(batch, verdicts))
-        self.problem = found.problem
+        self.problem = self._source.problem
         largest = dict(sorted(totals.items(), key=lambda item: (-item[1], item[0][:2])))
-        self._totals = RequestTotals(largest, found.counts, (found.problem,) if found.problem else ())
+        self._totals = RequestTotals(largest, self._source.counts, self._source.notes)
 
     def totals(self) -> RequestTotals:
-        """What the rows sum up to; runs through the captures if no iteration has been completed yet."""
+        """What the rows sum up to; runs through the source if no iteration has been completed yet."""
         if self._totals is None:
             for _ in self:
                 pass
@@ -116,21 +163,22 @@ class RequestClassification:
 
     def empty_columns(self) -> tuple[Column, ...]:
         """The columns of a batch without rows: names and types are known before anything is read."""
-        nothing = http_requests.RequestReader().take()
-        return _Texts().columns(nothing, BatchWalk(self._walk).judge([]))
+        nothing = self._source.empty()
+        return _Texts(self._source.columns).columns(nothing, BatchWalk(self._walk).judge([]))
 
 
 class _Texts:
     """Columns of text share tables that grow from batch to batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
         self._seen: dict[str, TextTable] = {}
         self._decided: dict[str, TextTable] = {name: TextTable() for name in _DECIDED}
         self._layers: dict[str, TextTable] = {}
 
-    def columns(self, batch: RequestBatch, verdicts: RequestVerdicts) -> tuple[Column, ...]:
+    def columns(self, batch: SeenRequests, verdicts: RequestVerdicts) -> tuple[Column, ...]:
         seen = {column.name: column for column in batch.output_columns(self._seen)}
-        return (*(seen[name] for name in _SEEN), *self._verdicts(verdicts))
+        return (*(seen[name] for name in self._names), *self._verdicts(verdicts))
 
     def _verdicts(self, verdicts: RequestVerdicts) -> Iterator[Column]:
         found = [verdicts.deciding(i) for i in range(len(verdicts))]

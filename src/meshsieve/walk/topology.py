@@ -78,6 +78,13 @@ class Topology:
         workload = self._by_address.get(canonical(address)) if address else None
         return None if workload is None else self._place(workload)
 
+    def knows(self, address: str) -> bool:
+        """Whether a workload has the address; False for what is no address."""
+        try:
+            return canonical(address) in self._by_address
+        except ValueError:
+            return False
+
     def named(self, name: str) -> Place:
         """``namespace/name`` of a pod or its controller.
 
