@@ -1,7 +1,7 @@
 // The registry of engines, in the order in which "auto" prefers them.
 #include "l4/bitmap_table.h"
 #include "l4/cross_table.h"
-#include "l4/forest_lookup.h"
+#include "l4/forest_engine.h"
 #include "l4/linear_table.h"
 #include "meshsieve/classifier.h"
 

@@ -38,13 +38,26 @@ class BoxMaker {
 
   Boxes make() {
     choose_dimensions();
-    cache_.assign(boxes_.dims(), std::vector<Constraint>(rules_.sets.size()));
-    for (int32_t rule = begin_; rule < end_; ++rule) add_rule(rule);
-    return std::move(boxes_);
+    return fill();
+  }
+
+  Boxes make_like(const Boxes& shape) {
+    boxes_.field = shape.field;
+    boxes_.bits = shape.bits;
+    boxes_.n32 = shape.n32, boxes_.n16 = shape.n16, boxes_.n8 = shape.n8;
+    ranks_ = &shape.ranks;
+    number_dimensions();
+    return fill();
   }
 
  private:
   using Part = std::vector<Constraint>;  // one a dimension
+
+  Boxes fill() {
+    cache_.assign(boxes_.dims(), std::vector<Constraint>(rules_.sets.size()));
+    for (int32_t rule = begin_; rule < end_; ++rule) add_rule(rule);
+    return std::move(boxes_);
+  }
 
   void choose_dimensions() {
     uint32_t used = 0;
@@ -68,6 +81,10 @@ class BoxMaker {
         ++(width == 32 ? boxes_.n32 : width == 16 ? boxes_.n16 : boxes_.n8);
       }
     }
+    number_dimensions();
+  }
+
+  void number_dimensions() {
     dim_of_.fill(-1);
     for (size_t d = 0; d < boxes_.dims(); ++d) dim_of_[index_of(boxes_.field[d])] = static_cast<int>(d);
   }
@@ -112,8 +129,12 @@ class BoxMaker {
     const int f = index_of(boxes_.field[dim]);
     std::vector<Range> ranges;
     if (family_ == kV6 && kFields[f].kind == FieldKind::address) {
-      for (const Interval& i : rules_.sets[id].v6)
-        ranges.push_back({boxes_.ranks[f].rank(i.lo), boxes_.ranks[f].rank(i.hi)});
+      for (const Interval& i : rules_.sets[id].v6) {
+        const Range range{(*ranks_)[f].rank(i.lo), (*ranks_)[f].rank(i.hi)};
+        aligned_ = aligned_ && (*ranks_)[f].starts_at(range.lo, i.lo) && (*ranks_)[f].ends_at(range.hi, i.hi);
+        if (!ranges.empty() && range.lo <= ranges.back().hi) ranges.back().hi = range.hi;
+        else ranges.push_back(range);
+      }
     } else {
       for (const Interval& i : rules_.sets[id].v4)
         ranges.push_back({static_cast<uint32_t>(i.lo.lo), static_cast<uint32_t>(i.hi.lo)});
@@ -239,7 +260,7 @@ class BoxMaker {
   }
 
   void add_entry(int32_t rule, uint8_t groups, bool exact, const Part& part) {
-    boxes_.entries.push_back({rule, groups, exact});
+    boxes_.entries.push_back({rule, groups, exact && aligned_});
     for (const Constraint& c : part) {
       boxes_.hull.push_back(c.hull);
       boxes_.list.push_back(c.list);
@@ -251,6 +272,8 @@ class BoxMaker {
   const Family family_;
   size_t spare_;
   Boxes boxes_;
+  const std::array<RankMap, 2>* ranks_ = &boxes_.ranks;
+  bool aligned_ = true;  // every bound so far starts or ends a rank; so they do where the ranks come from the rules
   std::array<int, kFieldCount> dim_of_{};
   std::vector<std::vector<Constraint>> cache_;  // [dim][set]
 };
@@ -274,6 +297,12 @@ uint32_t RankMap::rank(U128 value) const {
   return static_cast<uint32_t>(after - starts.begin()) - 1;
 }
 
+bool RankMap::starts_at(uint32_t rank, U128 value) const { return starts[rank] == value; }
+
+bool RankMap::ends_at(uint32_t rank, U128 value) const {
+  return rank + 1 == starts.size() ? value == U128::max() : value != U128::max() && starts[rank + 1] == value.next();
+}
+
 size_t Boxes::block_bytes() const {
   const size_t bytes = size_t{n32} * 64 + size_t{n16} * 32 + size_t{n8} * 16 + sizeof(BlockTail);
   return (bytes + 63) / 64 * 64;
@@ -281,6 +310,11 @@ size_t Boxes::block_bytes() const {
 
 Boxes make_boxes(const RuleSet& rules, int32_t begin, int32_t end, Family family, size_t max_entries) {
   return BoxMaker(rules, begin, end, family, max_entries).make();
+}
+
+Boxes make_boxes_like(const Boxes& shape, const RuleSet& rules, int32_t begin, int32_t end, Family family,
+                      size_t max_entries) {
+  return BoxMaker(rules, begin, end, family, max_entries).make_like(shape);
 }
 
 }  // namespace meshsieve::forest

@@ -51,7 +51,8 @@ struct Window {
 
 class Builder {
  public:
-  Builder(const Boxes& boxes, size_t budget) : boxes_(boxes), block_bytes_(boxes.block_bytes()), budget_(budget) {}
+  Builder(const Boxes& boxes, size_t budget, Hidden hidden)
+      : boxes_(boxes), block_bytes_(boxes.block_bytes()), budget_(budget), hidden_(hidden) {}
 
   Trees build() {
     add_node({}, whole_space());  // node 0: the leaf without entries
@@ -89,27 +90,15 @@ class Builder {
     return {reinterpret_cast<const char*>(boxes_.hull.data()) + entry * size, size};
   }
 
-  bool is_wide(uint32_t entry, size_t dim) const {
-    double values = 0;
-    for (const Range& r : boxes_.ranges(entry, dim)) values += static_cast<double>(r.hi - r.lo) + 1;
-    return values > kWideShare * std::ldexp(1.0, boxes_.bits[dim]);
-  }
-
-  std::vector<std::vector<uint32_t>> split_by_smallness() const {
+  std::vector<std::vector<uint32_t>> split_by_smallness() {
     std::vector<std::vector<uint32_t>> groups(kMaxTrees);
-    const auto dim_of = [&](Field field) {
-      const auto found = std::find(boxes_.field.begin(), boxes_.field.end(), field);
-      return static_cast<size_t>(found - boxes_.field.begin());
-    };
-    const size_t src = dim_of(Field::src_ip), dst = dim_of(Field::dst_ip);
     // By groups of fields named: the boxes seen. An entry with the box of an earlier one never decides.
     std::array<std::unordered_set<std::string_view>, 16> seen;
     for (uint32_t e = 0; e < boxes_.entries.size(); ++e) {
-      if (is_box(e) && !seen[boxes_.entries[e].groups].insert(box_bytes(e)).second) continue;
-      const bool wide_src = src == boxes_.dims() || is_wide(e, src);
-      const bool wide_dst = dst == boxes_.dims() || is_wide(e, dst);
-      groups[wide_src * 2 + wide_dst].push_back(e);
+      if (hidden_ == Hidden::drop && is_box(e) && !seen[boxes_.entries[e].groups].insert(box_bytes(e)).second) continue;
+      groups[smallness(boxes_, e)].push_back(e);
     }
+    std::iota(tree_of_.begin(), tree_of_.end(), int8_t{0});
     // Group 3 is wide in both, group 0 in neither. A small group goes where it is copied least.
     const auto few = static_cast<size_t>(kMinTreeShare * static_cast<double>(boxes_.entries.size())) + kLanes;
     for (const auto& [from, to] : {std::pair{0, 1}, std::pair{0, 2}, std::pair{1, 3}, std::pair{2, 3}}) {
@@ -119,10 +108,19 @@ class Builder {
                  std::back_inserter(merged));
       groups[from].clear();
       groups[to] = std::move(merged);
+      std::replace(tree_of_.begin(), tree_of_.end(), static_cast<int8_t>(from), static_cast<int8_t>(to));
     }
-    std::erase_if(groups, [](const auto& group) { return group.empty(); });
-    std::sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) { return a.front() < b.front(); });
-    return groups;
+    std::vector<int8_t> order;  // of the groups that have entries, by their first
+    for (int8_t g = 0; g < kMaxTrees; ++g)
+      if (!groups[g].empty()) order.push_back(g);
+    std::sort(order.begin(), order.end(), [&](int8_t a, int8_t b) { return groups[a].front() < groups[b].front(); });
+    std::vector<std::vector<uint32_t>> sorted;
+    for (const int8_t g : order) sorted.push_back(std::move(groups[g]));
+    for (int8_t& tree : tree_of_) {
+      const auto found = std::find(order.begin(), order.end(), tree);
+      tree = found == order.end() ? kNoTree : static_cast<int8_t>(found - order.begin());
+    }
+    return sorted;
   }
 
   // --- nodes ---
@@ -141,6 +139,7 @@ class Builder {
   // Drops entries that no packet of the region can reach: an earlier entry holds the whole region. A packet that lacks
   // ports fails an entry that names ports, so such an entry hides only entries that name ports too.
   void drop_covered(std::vector<uint32_t>& entries, const std::vector<Region>& region) const {
+    if (hidden_ == Hidden::keep) return;
     uint32_t covered = 0;  // bit m: an entry naming exactly the groups m covers
     size_t kept = 0;
     for (const uint32_t e : entries) {
@@ -367,6 +366,7 @@ class Builder {
       pending.push_back({roots_[t], static_cast<uint32_t>(t)});
     }
     out.n_trees = static_cast<uint8_t>(roots_.size());
+    out.tree_of = tree_of_;
     placed_.assign(nodes_.size(), Node{0, 0, 0, 255});
     for (size_t i = 0; i < pending.size(); ++i) {
       const auto [id, place] = pending[i];
@@ -464,6 +464,8 @@ class Builder {
   const Boxes& boxes_;
   const size_t block_bytes_;
   const size_t budget_;
+  const Hidden hidden_;
+  std::array<int8_t, kMaxTrees> tree_of_{};
   size_t bytes_ = 0;
   std::vector<BuildNode> nodes_;
   std::vector<uint32_t> roots_;
@@ -476,8 +478,20 @@ class Builder {
 
 }  // namespace
 
-Trees build_trees(Boxes boxes, size_t budget_bytes) {
-  Trees trees = Builder(boxes, budget_bytes).build();
+size_t smallness(const Boxes& boxes, size_t entry) {
+  const auto is_wide = [&](Field field) {
+    const auto found = std::find(boxes.field.begin(), boxes.field.end(), field);
+    if (found == boxes.field.end()) return true;
+    const auto dim = static_cast<size_t>(found - boxes.field.begin());
+    double values = 0;
+    for (const Range& r : boxes.ranges(entry, dim)) values += static_cast<double>(r.hi - r.lo) + 1;
+    return values > kWideShare * std::ldexp(1.0, boxes.bits[dim]);
+  };
+  return size_t{is_wide(Field::src_ip)} * 2 + size_t{is_wide(Field::dst_ip)};
+}
+
+Trees build_trees(Boxes boxes, size_t budget_bytes, Hidden hidden) {
+  Trees trees = Builder(boxes, budget_bytes, hidden).build();
   boxes.entries = {};
   boxes.hull = {};
   boxes.list = {};

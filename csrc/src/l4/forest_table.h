@@ -34,6 +34,8 @@
 
 namespace meshsieve::forest {
 
+inline constexpr int8_t kNoTree = -1;
+
 struct Range {
   uint32_t lo, hi;  // inclusive
   friend constexpr bool operator==(const Range&, const Range&) = default;
@@ -49,6 +51,8 @@ enum Family : uint8_t { kV4, kV6, kNoIp, kFamilies };
 struct RankMap {
   std::vector<U128> starts;
   uint32_t rank(U128 value) const;
+  bool starts_at(uint32_t rank, U128 value) const;  // the interval's first value is this
+  bool ends_at(uint32_t rank, U128 value) const;
 };
 
 // One box a rule or a rule's alternative.
@@ -78,6 +82,13 @@ struct Boxes {
   size_t block_bytes() const;
 };
 Boxes make_boxes(const RuleSet& rules, int32_t begin, int32_t end, Family family, size_t max_entries);
+// The same in the dimensions and ranks of other boxes. A bound between two of their ranks is rounded outward and the
+// entry is not exact. The rules name no field that `shape` lacks.
+Boxes make_boxes_like(const Boxes& shape, const RuleSet& rules, int32_t begin, int32_t end, Family family,
+                      size_t max_entries);
+
+// Four kinds of entries: bit 1 set where the source is wide, bit 0 where the destination is.
+size_t smallness(const Boxes& boxes, size_t entry);
 
 struct Trees {
   Boxes boxes;  // without entries once built
@@ -86,8 +97,12 @@ struct Trees {
   uint8_t n_trees = 0;
   std::array<uint32_t, kMaxTrees> root{};
   std::array<int32_t, kMaxTrees> first_rule{};
+  std::array<int8_t, kMaxTrees> tree_of{};  // smallness -> the tree of such entries, kNoTree where there are none
   uint64_t worst_case_steps = 0;
 };
-Trees build_trees(Boxes boxes, size_t budget_bytes);
+// Entries behind one that holds a leaf's whole region are never reached. A list that changes keeps them: removing the
+// one in front brings them forward.
+enum class Hidden { drop, keep };
+Trees build_trees(Boxes boxes, size_t budget_bytes, Hidden hidden = Hidden::drop);
 
 }  // namespace meshsieve::forest

@@ -1,0 +1,14 @@
+// The decision forest as an engine: a compiled list.
+#pragma once
+
+#include <memory>
+
+#include "l4/forest_table.h"
+
+namespace meshsieve::forest {
+
+// A forest over rules [begin, end), or the linear reference where even one leaf is beyond the budget.
+std::unique_ptr<EngineTable> build_forest(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end,
+                                          const CompileOptions& options);
+
+}  // namespace meshsieve::forest
