@@ -255,6 +255,8 @@ class _Run:
         evicted = self.table.stats["evicted"]
         if evicted:
             notes.append(f"{evicted} flows were written early because the flow table was full; they may show twice")
+        if lost := self.table.dns_answers_lost:
+            notes.append(f"{lost} DNS answers were forgotten; rules about domain names may miss flows")
         return self.tally.summary(notes)
 
 

@@ -146,9 +146,36 @@ class PointTable:
             here &= ~excluded
         rows = np.flatnonzero(here)
         if len(rows):
-            asked = self.at_point(headers.take(rows) if len(rows) < n else headers, interfaces, vnic, rows)
+            came = headers.take(rows) if len(rows) < n else headers
+            asked = self.at_point(came, interfaces, vnic, rows)
             rule[rows], verdict[rows] = self._judge(asked, self.classifier.classify_batch(asked))
+            if "fqdn" in self._asked:
+                self._further_names(came, interfaces, vnic, rows, PointDecisions(rule, verdict))
         return PointDecisions(rule, verdict)
+
+    def _further_names(
+        self,
+        came: PacketColumns,
+        interfaces: Mapping[str, str],
+        vnic: npt.NDArray[np.int32] | None,
+        rows: npt.NDArray[np.intp],
+        found: PointDecisions,
+    ) -> None:
+        """Servers with several names: a rule matches if it does for one of them, so the first rule that any of the
+        names leads to decides. ``came`` are the packets ``rows``; changes ``found``."""
+        texts = came.field_texts("fqdn")
+        if texts is None:
+            return
+        counts = np.array([len(text) if isinstance(text, tuple) else 1 for text in texts.tolist()])
+        for which in range(1, int(counts.max(initial=1))):
+            some = np.flatnonzero(counts > which)
+            at = rows[some]
+            asked = self.at_point(came.take(some), interfaces, vnic, at, which)
+            rule, verdict = self._judge(asked, self.classifier.classify_batch(asked))
+            open_before = np.isin(found.verdict[at], (Verdict.UNDECIDED, Verdict.PENDING))
+            earlier = (rule >= 0) & ((found.rule[at] < 0) | (rule < found.rule[at]))
+            earlier |= (rule == found.rule[at]) & open_before
+            found.rule[at[earlier]], found.verdict[at[earlier]] = rule[earlier], verdict[earlier]
 
     def who_comes(self, headers: PacketColumns) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32] | None]:
         """Which packets come to this point, bool (n,), and where it sits at vNICs, whose, int32 (n,)."""
@@ -166,15 +193,19 @@ class PointTable:
         interfaces: Mapping[str, str],
         vnic: npt.NDArray[np.int32] | None,
         rows: npt.NDArray[np.intp],
+        which: int = 0,
     ) -> PacketColumns:
-        """``headers``, which are the packets ``rows`` of a batch, with the fields that belong to the point."""
+        """``headers``, which are the packets ``rows`` of a batch, with the fields that belong to the point.
+
+        which  of the names of a server that has several
+        """
         fields: dict[str, npt.ArrayLike] = {name: [value] for name, value in self.point.constants.items()}
         where: dict[str, npt.NDArray[np.bool_]] = {}
         for name, codes in self._asked.items():
             if name in interfaces:
                 fields[name] = [codes.code(interfaces[name])]
             elif (texts := headers.field_texts(name)) is not None:
-                fields[name], where[name] = known_texts(texts, codes)
+                fields[name], where[name] = known_texts(texts, codes, which)
             elif name in ("src_mac", "dst_mac"):
                 macs = listed_macs(self.layer.inventory, headers, name, self.point.vnic_of)
                 fields[name], where[name] = known_texts(macs, codes)

@@ -21,6 +21,7 @@ from meshsieve.app_signatures import Signatures
 from meshsieve.capture import STATUSES, TUNNELS, CaptureReader, Source
 from meshsieve.columns import Array, PacketColumns
 from meshsieve.errors import ColumnError
+from meshsieve.fqdn_table import FqdnTable
 from meshsieve.labels import TextTable
 
 TCP_STATES: tuple[str, ...] = _core.TCP_STATES
@@ -112,12 +113,14 @@ class FlowColumns(PacketColumns):
     ``texts``     texts of the attributes
     ``problem``   why the capture could not be read to its end, or None (``flows.read`` only)
     ``stats``     of the table that made them (``flows.read`` only)
+    ``fqdn_table``  names that DNS answers of the capture gave for addresses, where known
     """
 
     problem: str | None = None
     stats: dict[str, int] | None = None
     app_names: tuple[str, ...] = apps.NAMES
     texts: TextTable = TextTable()
+    fqdn_table: FqdnTable | None = None
     _records: Any = None  # the core's own batch, which these flows were taken from
     _rows: npt.NDArray[np.int64] | None = None  # of _records; None: all
 
@@ -147,12 +150,27 @@ class FlowColumns(PacketColumns):
         if name == "app":
             return np.array([*self.apps, None], object)[:-1]
         if name == "fqdn":
-            named = zip(self.attribute("sni"), self.attribute("http_host"), strict=True)
-            return np.array([*(sni or _host_of(host or "") for sni, host in named), None], object)[:-1]
+            return self._server_names()
         attribute = _ATTRIBUTE_OF_FIELD.get(name)
         if attribute is None:
             return super().field_texts(name)
         return np.array([*(text or "" for text in self.attribute(attribute)), None], object)[:-1]
+
+    def _server_names(self) -> Array:
+        """Object (n,): the server's name, a tuple where it has several: those that the flow tells itself (TLS, HTTP),
+        and those that DNS answers gave for its address when the flow began; "" without any."""
+        named = zip(self.attribute("sni"), self.attribute("http_host"), strict=True)
+        out = np.array([*(sni or _host_of(host or "") for sni, host in named), None], object)[:-1]
+        if self.fqdn_table is None or not len(self.fqdn_table) or not len(self):
+            return out
+        words, versions, started = self["dst_ip"], self["ip_ver"], self.extra["first_ns"]
+        for i, told in enumerate(out):
+            address = int(words[i, 0]) << 64 | int(words[i, 1])
+            names = self.fqdn_table.names(int(versions[i]), address, int(started[i]))
+            every = tuple(dict.fromkeys([*([told.lower().rstrip(".")] if told else ()), *names]))
+            if every:
+                out[i] = every[0] if len(every) == 1 else every
+        return out
 
     def take(self, indices: Array) -> FlowColumns:
         """The flows at ``indices`` (integers or a boolean mask), in that order."""
@@ -170,7 +188,7 @@ class FlowColumns(PacketColumns):
     def _with_texts(self, columns: PacketColumns) -> FlowColumns:
         out = FlowColumns.__new__(FlowColumns)
         out.__dict__.update(columns.__dict__)
-        out.app_names, out.texts = self.app_names, self.texts
+        out.app_names, out.texts, out.fqdn_table = self.app_names, self.texts, self.fqdn_table
         out._records, out._rows = self._records, self._rows
         return out
 
@@ -249,6 +267,7 @@ class FlowTable:
     def __init__(self, options: FlowOptions | None = None) -> None:
         options = options or FlowOptions()
         self._native = _core.FlowTable(options._native())
+        self._fqdns = FqdnTable()
         self._app_names = apps.NAMES + (() if options.signatures is None else options.signatures.names)
 
     def update(self, batch: PacketColumns) -> PacketColumns:
@@ -288,12 +307,19 @@ class FlowTable:
         columns = FlowColumns._of_checked(fields, present, {**extra, **codes}, len(native), native)
         assert isinstance(columns, FlowColumns)
         columns.app_names, columns.texts, columns._records = self._app_names, TextTable(texts), native
+        self._fqdns.add(self._native.take_dns_answers())
+        columns.fqdn_table = self._fqdns
         return columns
 
     @property
     def finished(self) -> int:
         """Number of records that ``take_finished`` would return."""
         return int(self._native.finished)
+
+    @property
+    def dns_answers_lost(self) -> int:
+        """Names of addresses that had no room any more."""
+        return self._fqdns.forgotten + int(self.stats["dns_answers_dropped"])
 
     @property
     def slots(self) -> int:
@@ -304,7 +330,7 @@ class FlowTable:
     def stats(self) -> dict[str, int]:
         """Counts: packets (seen), flows (ever started), live, evicted, packets_without_flow, fragments_waiting (later
         fragments before their first one), fragments_unmatched, fragmented_evicted,
-        apps_given_up (recognition ended early: too much waited), bytes (memory)."""
+        apps_given_up (recognition ended early: too much waited), dns_answers_dropped, bytes (memory)."""
         stats: dict[str, int] = self._native.stats
         return stats
 

@@ -23,12 +23,17 @@ _WORD = 2**64 - 1
 _ADDRESSES = ("src_ip", "dst_ip")
 
 
-def known_texts(texts: Array, codes: NameCodes) -> tuple[npt.NDArray[np.uint32], Mask]:
-    """Numbers of a column of texts, uint32 (n,), and which of them are known, bool (n,); None = not known."""
+def known_texts(texts: Array, codes: NameCodes, which: int = 0) -> tuple[npt.NDArray[np.uint32], Mask]:
+    """Numbers of a column of texts, uint32 (n,), and which of them are known, bool (n,); None = not known.
+
+    which  of a cell that holds several texts, as a tuple, counted round
+    """
     number: dict[str | None, int] = {None: 0}
     out = np.zeros(len(texts), np.uint32)
     known = np.ones(len(texts), np.bool_)
     for i, text in enumerate(texts.tolist()):
+        if isinstance(text, tuple):
+            text = text[which % len(text)]
         if text not in number:
             number[text] = codes.code(text)
         out[i] = number[text]

@@ -104,6 +104,15 @@ class FlowBatch {
   std::unordered_map<std::string, int32_t> text_numbers_;
 };
 
+// A name that a DNS response gave for an address (IPv4 in the last four bytes).
+struct DnsAnswer {
+  int64_t time_ns;
+  uint32_t ttl_s;
+  uint8_t ip_ver;
+  std::array<uint8_t, 16> address;
+  std::string name;  // lower case, without the last dot
+};
+
 struct FlowStats {
   uint64_t packets = 0;                // ever seen
   uint64_t flows = 0;                  // ever started
@@ -113,6 +122,7 @@ struct FlowStats {
   uint64_t fragments_unmatched = 0;    // of these, given up: counted in a flow without ports
   uint64_t apps_given_up = 0;          // recognition ended early: too much waited
   uint64_t fragmented_evicted = 0;     // datagrams dropped from the fragment table because it was full
+  uint64_t dns_answers_dropped = 0;    // beyond kMostDnsAnswers that nobody took
 };
 
 // Community ID version 1 (github.com/corelight/community-id-spec) of flow i, seed 0: "1:" and base64 of a SHA-1.
@@ -135,6 +145,10 @@ class FlowTable {
   // The records written since the last call.
   std::shared_ptr<FlowBatch> take_finished();
   size_t finished() const;
+  // What DNS responses (from port 53, over UDP or whole in one TCP segment) said since the last call, in capture order;
+  // empty where no applications are recognised.
+  static constexpr size_t kMostDnsAnswers = 1u << 18;
+  std::vector<DnsAnswer> take_dns_answers();
 
   FlowStats stats() const;
   uint32_t live() const;        // flows in the table

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "app/dns_answers.h"
 #include "app/recognizer.h"
 #include "flow/flow_index.h"
 #include "flow/fragments.h"
@@ -70,6 +71,7 @@ class FlowTable::Impl {
   }
   size_t finished() const { return finished_->size(); }
   const app::Recognizer* apps() const { return apps_.get(); }
+  std::vector<DnsAnswer> take_dns_answers() { return std::exchange(dns_answers_, {}); }
 
  private:
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
@@ -94,6 +96,7 @@ class FlowTable::Impl {
   void give_up(const FragmentedDatagram& datagram);
   bool is_related(const Packet& packet);
   void show_payload(uint32_t slot, const Packet& packet, const Record& record, bool reply);
+  void snoop(const Packet& packet, const Record& record);
 
   uint32_t start(const Packet& packet, const Record& record, const DirectedKey& key, uint32_t tag, bool related);
   bool is_over(const HotFlow& flow, const Packet& packet, int64_t now_ns, FlowEnd& why) const;
@@ -119,6 +122,7 @@ class FlowTable::Impl {
   int64_t next_due_ns_ = kNever;
   std::shared_ptr<FlowBatch> finished_;
   std::unique_ptr<app::Recognizer> apps_;
+  std::vector<DnsAnswer> dns_answers_;
 };
 
 // ---- keys
@@ -189,6 +193,7 @@ void FlowTable::Impl::packet(const Packet& packet, const Record& record, const P
   HotFlow& flow = slots_.hot(slot);
   const bool reply = pending.key.from_high != (flow.initiator_is_high != 0);
   if (flow.app_open >> reply & 1 && packet.payload_length != 0) show_payload(slot, packet, record, reply);
+  if (packet.sport == 53 && apps_ != nullptr) snoop(packet, record);
   count(slot, packet, record, reply);
   batch.flow_id[row] = flow.flow_id;
   batch.flow_slot[row] = slot;
@@ -205,6 +210,22 @@ void FlowTable::Impl::show_payload(uint32_t slot, const Packet& packet, const Re
   const bool picked_up = (flow.notes & kNotePickedUp) != 0 && (flow.tcp_flags_or[reply] & kSyn) == 0;
   flow.app_open = apps_->inspect(slot, slots_.cold(slot).row, packet, record, reply,
                                  flow.seq_known[reply] != 0 && !picked_up, flow.next_seq[reply]);
+}
+
+// A packet from a DNS server: the answers in it.
+void FlowTable::Impl::snoop(const Packet& packet, const Record& record) {
+  if (record.data == nullptr || packet.is_fragment() || packet.payload_offset > record.captured ||
+      packet.payload_length > record.captured - packet.payload_offset) {
+    return;
+  }
+  if (dns_answers_.size() >= kMostDnsAnswers) {
+    ++stats_.dns_answers_dropped;
+    return;
+  }
+  app::Reader reader(app::Bytes(record.data + packet.payload_offset, packet.payload_length));
+  app::Bytes message = reader.rest();
+  if (!is_udp(packet.proto)) message = reader.vector16();  // over TCP a length stands before the message
+  if (reader.ok()) app::read_dns_answers(message, record.time_ns, dns_answers_);
 }
 
 // An ICMP error about a packet of a flow that we know, whichever side sent it.
@@ -568,6 +589,7 @@ void FlowTable::update(PacketBatch& batch) {
 
 void FlowTable::finish() { impl_->finish(); }
 std::shared_ptr<FlowBatch> FlowTable::take_finished() { return impl_->next_finished(); }
+std::vector<DnsAnswer> FlowTable::take_dns_answers() { return impl_->take_dns_answers(); }
 size_t FlowTable::finished() const { return impl_->finished(); }
 FlowStats FlowTable::stats() const {
   FlowStats stats = impl_->stats_;

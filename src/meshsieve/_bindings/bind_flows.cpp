@@ -58,6 +58,7 @@ py::dict stats(const FlowHandle& handle) {
   out["fragments_waiting"] = stats.fragments_waiting;
   out["fragments_unmatched"] = stats.fragments_unmatched;
   out["fragmented_evicted"] = stats.fragmented_evicted;
+  out["dns_answers_dropped"] = stats.dns_answers_dropped;
   out["apps_given_up"] = stats.apps_given_up;
   out["bytes"] = handle.table.bytes();
   return out;
@@ -159,6 +160,17 @@ void bind_flows(py::module_& module) {
              std::shared_ptr<FlowBatch> batch = handle.table.take_finished();
              if (sorted) batch->sort();
              return batch;
+           })
+      .def("take_dns_answers",
+           [](FlowHandle& handle) {
+             const std::unique_lock lock = handle.lock();
+             py::list out;
+             for (const DnsAnswer& answer : handle.table.take_dns_answers()) {
+               const size_t skip = answer.ip_ver == 4 ? 12 : 0;
+               const char* address = reinterpret_cast<const char*>(answer.address.data()) + skip;
+               out.append(py::make_tuple(answer.time_ns, answer.ttl_s, py::bytes(address, 16 - skip), answer.name));
+             }
+             return out;
            })
       .def_property_readonly("finished", [](const FlowHandle& handle) { return handle.table.finished(); })
       .def_property_readonly("slots", [](const FlowHandle& handle) { return handle.table.slots(); })
