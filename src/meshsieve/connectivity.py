@@ -161,8 +161,10 @@ def connectivity(layers: Sequence[Layer]) -> Iterator[Reach]:
     endpoints = _endpoints(layers, walks)
     as_src = [[walk.side("src", e) for walk in walks] for e in endpoints]
     as_dst = [[walk.side("dst", e) for walk in walks] for e in endpoints]
+    # Only gateways tell their interfaces; without any that asks there is nothing to look up for each pair.
+    by_side = [walk.sides for walk in walks] if any(walk.asks_side for walk in walks) else []
     # Pairs share few distinct lists of rules; None stands for a point that does not judge the pair.
-    answers: dict[tuple[int | None, ...], tuple[Connections, Connections]] = {}
+    answers: dict[tuple[int, tuple[int | None, ...], tuple[_Sides, ...]], tuple[Connections, Connections]] = {}
     for i, src in enumerate(endpoints):
         for j, dst in enumerate(endpoints):
             if i == j or src.version != dst.version or not (src.owned or dst.owned):
@@ -171,13 +173,18 @@ def connectivity(layers: Sequence[Layer]) -> Iterator[Reach]:
                 None if s is None or d is None or not walk.comes(src, dst) else s & d
                 for walk, s, d in zip(walks, as_src[i], as_dst[j], strict=True)
             )
-            key = (src.version, *applying)
+            sides = tuple(
+                () if entries is None else side(src, dst) for side, entries in zip(by_side, applying, strict=False)
+            )
+            key = (src.version, applying, sides)
             if key not in answers:
-                answers[key] = _combined(walks, applying, src.version)
+                answers[key] = _combined(walks, applying, sides, src.version)
             yield Reach(src, dst, *answers[key])
 
 
-def _combined(walks: list[_Walk], applying: tuple[int | None, ...], version: int) -> tuple[Connections, Connections]:
+def _combined(
+    walks: list[_Walk], applying: tuple[int | None, ...], sides: tuple[_Sides, ...], version: int
+) -> tuple[Connections, Connections]:
     """Allowed and undecided over all points: a denial anywhere is final; else undecided anywhere is undecided."""
     allowed, undecided = _everything(version), _nothing()
     for number, (walk, entries) in enumerate(zip(walks, applying, strict=True)):
@@ -185,7 +192,7 @@ def _combined(walks: list[_Walk], applying: tuple[int | None, ...], version: int
             continue
         if walk.point.role == "translate" and not _matters(walk, walks[number + 1 :], applying[number + 1 :]):
             continue
-        passed, unsure = walk.judge(entries, version)
+        passed, unsure = walk.judge(entries, sides[number] if sides else (), version)
         undecided = _combine(_both(undecided, _combine(passed, unsure)), _both(allowed, unsure))
         allowed = _both(allowed, passed)
     return Connections(allowed, version), Connections(undecided, version)
@@ -211,6 +218,7 @@ def _bits(number: int) -> Iterator[int]:
 
 
 Regions = dict[int | None, Region]
+_Sides = tuple[tuple[str, int], ...]  # field and its code at one point
 
 
 def _everything(version: int) -> Regions:
@@ -263,17 +271,36 @@ class _Walk:
                     free |= 1 << i
             self._free[field] = free
         self._members: dict[tuple[str, int, int], int] = {}
-        self._results: dict[tuple[int, int], tuple[Regions, Regions]] = {}
+        self._results: dict[tuple[int, _Sides, int], tuple[Regions, Regions]] = {}
+        self.asks_side = point.crossing is not None and bool({"iif", "oif"} & point.rules.fields)
+        self._networks = tuple(point.crossing.networks()) if point.crossing is not None else ()
 
     def comes(self, src: Endpoint, dst: Endpoint) -> bool:
         """Whether the way between the two leads here."""
         crossing = self.point.crossing
         return crossing is None or crossing.between(src.version, src.address, dst.address)
 
+    def sides(self, src: Endpoint, dst: Endpoint) -> _Sides:
+        """Through which interfaces the way between the two leads here, where rules ask."""
+        crossing = self.point.crossing
+        if crossing is None or not self.asks_side:
+            return ()
+        texts = crossing.sides_between(src.version, src.address, dst.address)
+        codes = self.point.rules.names
+        return tuple((name, codes[name].code(text)) for name, text in texts.items() if name in codes)
+
     def sets(self) -> Iterator[ValueSet]:
-        """Every set of addresses that some entry names."""
+        """Every set of addresses that some entry or the way names."""
         for field in ("src_ip", "dst_ip"):
             yield from self._by_set[field]
+        yield from self._networks
+
+    def place(self, version: int, value: int) -> int:
+        """Bit i set where the address is in network i of the way."""
+        key = ("way", version, value)
+        if key not in self._members:
+            self._members[key] = sum(1 << i for i, n in enumerate(self._networks) if n.contains(value, version))
+        return self._members[key]
 
     def members(self, field: str, version: int, value: int) -> int:
         """Bit i set where entry i does not refuse the value of the field."""
@@ -298,12 +325,12 @@ class _Walk:
             bits &= self.members("vnic", 4, vnic)
         return bits
 
-    def judge(self, applying: int, version: int) -> tuple[Regions, Regions]:
+    def judge(self, applying: int, sides: _Sides, version: int) -> tuple[Regions, Regions]:
         """Connections that the entries in ``applying`` allow here, and those that they leave undecided."""
-        key = (applying, version)
+        key = (applying, sides, version)
         if key not in self._results:
             entries = [entry for i, entry in enumerate(self.entries) if applying >> i & 1]
-            known = {**FIRST_PACKET, **self.point.constants, "ip_ver": version}
+            known = {**FIRST_PACKET, **self.point.constants, **dict(sides), "ip_ver": version}
             self._results[key] = _walk_regions(self.point, entries, known, version)
         return self._results[key]
 
@@ -389,7 +416,11 @@ def _signature(walks: list[_Walk], version: int, address: int) -> tuple[int, ...
     return tuple(
         bits
         for walk in walks
-        for bits in (walk.members("src_ip", version, address), walk.members("dst_ip", version, address))
+        for bits in (
+            walk.members("src_ip", version, address),
+            walk.members("dst_ip", version, address),
+            walk.place(version, address),
+        )
     )
 
 

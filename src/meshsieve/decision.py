@@ -117,6 +117,7 @@ class PointTable:
         self._excluded = np.array(sorted(point.excluded), np.int32)
         self._asked = {name: codes for name, codes in point.rules.names.items() if name in point.rules.fields}
         self._asks_app = bool(set(APP_FIELDS) & point.rules.fields)
+        self._asks_side = bool({"iif", "oif"} & point.rules.fields)
         self._asks_time = bool({"time", "week_minute"} & point.rules.fields)
 
     @property
@@ -201,8 +202,11 @@ class PointTable:
         """
         fields: dict[str, npt.ArrayLike] = {name: [value] for name, value in self.point.constants.items()}
         where: dict[str, npt.NDArray[np.bool_]] = {}
+        sides = self.point.crossing.sides(headers) if self.point.crossing is not None and self._asks_side else {}
         for name, codes in self._asked.items():
-            if name in interfaces:
+            if name in sides:
+                fields[name], where[name] = known_texts(sides[name], codes)
+            elif name in interfaces:
                 fields[name] = [codes.code(interfaces[name])]
             elif (texts := headers.field_texts(name)) is not None:
                 fields[name], where[name] = known_texts(texts, codes, which)

@@ -158,7 +158,9 @@ def _explain_point(
     if "mark" in values and "mark" in headers:
         values["mark"] = int(headers["mark"][0])
     texts = {name: column[0] for name in NAME_FIELDS if (column := asked.field_texts(name)) is not None}
-    values |= {name: text for name, text in {**texts, **interfaces}.items() if name in values}
+    if table.point.crossing is not None:
+        texts |= {name: column[0] for name, column in table.point.crossing.sides(headers).items()}
+    values |= {name: text for name, text in {**interfaces, **texts}.items() if name in values}
     trials = tuple(
         _trial(table, values, int(index), int(truth), int(failed), int(unknown))
         for index, truth, failed, unknown in _core.trace(table.point.rules.native, words)

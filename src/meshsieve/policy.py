@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from meshsieve.columns import PacketColumns
 from meshsieve.inventory import NO_VNIC, Inventory
-from meshsieve.model import Action, RuleSet
+from meshsieve.model import Action, RuleSet, ValueSet
 
 
 class Verdict(IntEnum):
@@ -65,6 +65,8 @@ class Rewrite:
     values  field -> its new value; None = nobody can know it (a pool of addresses, a port of the gateway's choice)
     shifts  address field -> how its addresses are mapped
     mark    (mask, value): the mark becomes ``(mark & ~mask) ^ value``
+    unsure  fields that get one of several values: the way is found by the value that stands here, while rules that ask
+            for them are unknown
     skips   points of the same layer, by name, to which the packet then does not come
     choices  rewrites of which one happens, nobody knows which (backends): the packet's verdict is that of all of them
     defaults  field -> value of packets that lack it
@@ -73,6 +75,7 @@ class Rewrite:
     values: Mapping[str, int | None] = field(default_factory=dict)
     shifts: Mapping[str, Shift] = field(default_factory=dict)
     mark: tuple[int, int] | None = None
+    unsure: frozenset[str] = frozenset()
     skips: frozenset[str] = frozenset()
     choices: tuple[Rewrite, ...] = ()
     defaults: Mapping[str, int] = field(default_factory=dict)
@@ -91,6 +94,16 @@ class Crossing(Protocol):
 
     def between(self, version: int, src: int, dst: int) -> bool:
         """Whether packets between two addresses come."""
+
+    def sides(self, headers: PacketColumns) -> Mapping[str, npt.NDArray[np.object_]]:
+        """{"iif": texts, "oif": texts}, object (n,): through which interfaces packets enter and leave; {} where the
+        place does not know."""
+
+    def sides_between(self, version: int, src: int, dst: int) -> Mapping[str, str]:
+        """The same for packets between two addresses."""
+
+    def networks(self) -> Iterable[ValueSet]:
+        """Sets of addresses; two that are in the same of them go the same ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +190,7 @@ class ImportOptions:
     default_action   NSX: effective verdict where no rule matches
     recompute_groups NSX: evaluate group expressions even where the dump lists realized members
     chains_down      NSX: paths of service chains that are taken to be down, so that their failure policy decides
+    time_zone        NSX: the hosts' time zone (IANA name), for schedules in local time; "" = not known
     document_bytes   NSX: largest JSON document
     document_nodes   NSX: most values in a JSON document
     host_network_pods  Kubernetes: "node": selectors never see pods of the host network (their traffic is the node's);
@@ -196,6 +210,7 @@ class ImportOptions:
     default_action: Verdict = Verdict.ALLOW
     recompute_groups: bool = False
     chains_down: tuple[str, ...] = ()
+    time_zone: str = ""
     document_bytes: int = 16 * 2**20
     document_nodes: int = 1_000_000
     host_network_pods: Literal["node", "pod"] = "node"

@@ -122,7 +122,7 @@ def _apply(rewrite: Rewrite, rows: Mask, columns: dict[str, Array], has: dict[st
             has[name][rows] = False
             continue
         columns[name][rows] = (value >> 64, value & _WORD) if name in _ADDRESSES else value
-        has[name][rows] = True
+        has[name][rows] = name not in rewrite.unsure
     for name, shift in rewrite.shifts.items():
         column = columns[name]
         for row in np.flatnonzero(rows & has[name]):

@@ -73,12 +73,14 @@ def nat(name: str, gateway: str, action: str, **fields: Any) -> Json:
     return {"resource_type": "PolicyNatRule", "path": path, "display_name": name, "action": action, **fields}
 
 
-def engine(*objects: Json, strict: bool = True, chains_down: tuple[str, ...] = (), **lists: Any) -> Engine:
+def engine(
+    *objects: Json, strict: bool = True, chains_down: tuple[str, ...] = (), time_zone: str = "", **lists: Any
+) -> Engine:
     sources = [
         SourceFile("inventory.json", json.dumps(inventory(**lists))),
         SourceFile("more.json", json.dumps(objects)),
     ]
-    result = NsxImporter().load(sources, ImportOptions(strict=strict, chains_down=chains_down))
+    result = NsxImporter().load(sources, ImportOptions(strict=strict, chains_down=chains_down, time_zone=time_zone))
     return Engine(result.layers, diagnostics=result.diagnostics)
 
 
@@ -192,10 +194,10 @@ def test_without_gateways_their_policies_are_named() -> None:
 
 
 UNREADABLE = [
-    ("NAT64", [nat("n", T0, "NAT64")], "NAT64 is not evaluated"),
+    ("NAT64 without networks", [nat("n", T0, "NAT64")], "NAT64 maps one IPv6 network"),
     ("an unknown NAT action", [nat("n", T0, "SNAP")], "PolicyNatRule.action is 'SNAP'"),
     ("a broken network", [nat("n", T0, "DNAT", destination_network="10.0.0.300")], "10.0.0.300"),
-    ("a rule for one interface", [dropping("fw", [f"{T0}/locale-services/x/interfaces/up"])], "single interfaces"),
+    ("a rule for one interface", [dropping("fw", [f"{T0}/locale-services/x/interfaces/up"])], "is in no file"),
 ]
 
 

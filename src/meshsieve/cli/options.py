@@ -23,6 +23,7 @@ _SETTINGS: dict[str, tuple[str, ...] | None] = {
     "default_action": ("ALLOW", "DROP", "REJECT"),
     "recompute_groups": ("yes", "no"),
     "chains_down": (),
+    "time_zone": (),
     "document_bytes": None,
     "document_nodes": None,
     "host_network_pods": ("node", "pod"),
@@ -208,6 +209,8 @@ def import_settings(words: Sequence[str]) -> dict[str, Any]:
             out[name] = int(value)
         elif name == "chains_down":
             out[name] = (*out.get(name, ()), value)
+        elif name == "time_zone":
+            out[name] = value
         elif value not in allowed:
             raise UsageError(f"-O {word}: the value is one of {', '.join(allowed)}")
         else:

@@ -51,6 +51,15 @@ class HostWay:
         ends = self.own.contains(src, version), self.to_host.contains(dst, version)
         return bool(self._meet(np.array([ends[0]]), np.array([ends[1]]))[0])
 
+    def sides(self, headers: PacketColumns) -> dict[str, npt.NDArray[np.object_]]:
+        return {}
+
+    def sides_between(self, version: int, src: int, dst: int) -> dict[str, str]:
+        return {}
+
+    def networks(self) -> tuple[ValueSet, ...]:
+        return (self.own, self.to_host)
+
     def _meet(self, mine: npt.NDArray[np.bool_], here: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         return {
             "OUTPUT": mine,

@@ -30,7 +30,7 @@ STRUCTURE = words(
     "DhcpServerConfig DhcpRelayConfig DhcpStaticBindingConfig PolicyDnsForwarder PolicyDnsForwarderZone LBService "
     "LBVirtualServer LBPool PolicyFirewallSessionTimerProfile "
     "PolicyFirewallFloodProtectionProfile FloodProtectionProfile IPDiscoveryProfile MacDiscoveryProfile "
-    "SegmentSecurityProfile QoSProfile PolicyDraft Ipv6NdraProfile Ipv6DadProfile SecurityZone PolicyLabel"
+    "SegmentSecurityProfile QoSProfile PolicyDraft Ipv6NdraProfile Ipv6DadProfile SecurityZone"
 )
 _STRUCTURE_STARTS = ("LB", "Ipfix", "Dhcp", "IPSec", "L2Vpn", "L2VPN")
 _STRUCTURE_ENDS = ("BindingMap", "DeploymentMap")
@@ -122,6 +122,7 @@ class Catalogue:
         self.profiles: dict[str, Profile | AccessProfile | PolicyError] = {}
         self.schedules: dict[str, Object] = {}
         self.service_chains: dict[str, Object] = {}
+        self.labels: dict[str, Object] = {}
         self.gateways: dict[str, tuple[str, Object]] = {}  # Tier0 or Tier1
         self.gateway_interfaces: dict[str, Object] = {}
         self.static_routes: dict[str, Object] = {}
@@ -229,6 +230,8 @@ class Catalogue:
         return {
             "PolicyFirewallScheduler": self.schedules,
             "PolicyServiceChain": self.service_chains,
+            "PolicyServiceInstance": self.service_chains,  # what north-south policies redirect to
+            "PolicyLabel": self.labels,
             "StaticRoutes": self.static_routes,
             "PolicyNatRule": self.nat_rules,
             "SpoofGuardProfile": self.spoofguard_profiles,
@@ -519,5 +522,6 @@ def _collection(kind: str) -> str:
     known = {"Tier0": "tier-0s", "Tier1": "tier-1s", "PolicyNat": "nat", "PolicyNatRule": "nat-rules"}
     known |= {"LocaleServices": "locale-services", "StaticRoutes": "static-routes"}
     known |= {"PolicyServiceChain": "service-chains", "PolicyFirewallScheduler": "firewall-schedulers"}
+    known |= {"PolicyServiceInstance": "service-instances", "PolicyLabel": "labels"}
     known |= {"SpoofGuardProfile": "spoofguard-profiles", **dict.fromkeys(_INTERFACES, "interfaces")}
     return known.get(kind, kind.lower() + "s")

@@ -1,7 +1,8 @@
 """What stands beside the firewall at a machine's port: SpoofGuard before it, east-west service insertion behind it.
 
 SpoofGuard   A port with a SpoofGuard profile that keeps an allow list lets only its address bindings speak.
-Redirection  Rules are walked first-match after the firewall allowed a flow. The answer says whether the flow goes
+Redirection  Rules are walked first-match after the firewall allowed a flow; east-west at the sender's port, north-south
+             at a gateway's uplinks. The answer says whether the flow goes
              through the chain; it decides nothing, unless the option ``chains_down`` names a chain: then its failure
              policy does (BLOCK drops, ALLOW lets pass), and never turns a drop into an allow.
 """
@@ -13,14 +14,14 @@ from dataclasses import replace
 from meshsieve.errors import PolicyError
 from meshsieve.importers.nsx.addresses import address_set, parse_range
 from meshsieve.importers.nsx.fields import Fields
-from meshsieve.importers.nsx.objects import Policy, Port, mac_text
+from meshsieve.importers.nsx.objects import Policy, Port, Rule, mac_text
 from meshsieve.importers.nsx.order import placed
 from meshsieve.importers.nsx.rules import RuleTranslator, rule_set
-from meshsieve.model import Action, Source, ValueSet
+from meshsieve.model import Action, RuleSet, Source, ValueSet
 from meshsieve.model import Rule as ModelRule
-from meshsieve.policy import Diagnostic, Point
+from meshsieve.policy import Crossing, Diagnostic, ImportOptions, Point
 
-_REDIRECTION = {"REDIRECT": Action.ALLOW, "DO_NOT_REDIRECT": Action.ALLOW}
+REDIRECTION = {"REDIRECT": Action.ALLOW, "DO_NOT_REDIRECT": Action.ALLOW}
 
 
 def spoofguard_points(translator: RuleTranslator) -> list[Point]:
@@ -84,7 +85,7 @@ def _bindings(translator: RuleTranslator, port: Port) -> list[dict[str, ValueSet
 
 
 def redirection_points(translator: RuleTranslator) -> list[Point]:
-    """The point "redirection", if there are east-west redirection rules.
+    """The point "redirection" at a sender's port, if there are east-west redirection rules.
 
     raises  PolicyError
     """
@@ -93,44 +94,45 @@ def redirection_points(translator: RuleTranslator) -> list[Point]:
         policy, rule = place.policy, place.rule
         if rule is None:
             continue
-        if policy.north_south:
-            translator.note(
-                Diagnostic(
-                    "not-evaluated", "north-south redirection happens at the gateway's uplink and is not evaluated",
-                    where=policy.obj.where(), obj=policy.label, level="note",
-                )
-            )  # fmt: skip
-            continue
-        for made in translator.rules(policy, rule, dict, _REDIRECTION):
-            if rule.action == "REDIRECT":
-                made = _redirected(translator, policy, made)
-            else:
-                made = replace(made, name=f"{made.name}: not redirected")
-            rules.append(made)
+        if not policy.north_south:  # the others stand at gateways (gateways.py)
+            rules += [
+                redirected(translator, policy, rule, made) for made in translator.rules(policy, rule, dict, REDIRECTION)
+            ]
     if not rules:
         return []
-    down = bool(translator.options.chains_down)
-    return [
-        Point(
-            "redirection", rule_set(rules, translator.names), vnic_of="src", role="filter" if down else "advise"
-        )
-    ]  # fmt: skip
+    point = redirection_point("redirection", rule_set(rules, translator.names), translator.options)
+    return [replace(point, vnic_of="src")]
 
 
-def _redirected(translator: RuleTranslator, policy: Policy, rule: ModelRule) -> ModelRule:
+def redirection_point(name: str, rules: RuleSet, options: ImportOptions, crossing: Crossing | None = None) -> Point:
+    """A point that tells which chain a flow goes through, and decides where the options name a chain that is down."""
+    return Point(name, rules, crossing=crossing, role="filter" if options.chains_down else "advise")
+
+
+def redirected(translator: RuleTranslator, policy: Policy, rule: Rule, made: ModelRule) -> ModelRule:
+    """The rule's answer in words and, for a chain that is down, in its action.
+
+    raises  PolicyError in a strict import where the chain is in no file
+    """
+    if rule.action == "REDIRECT":
+        return _through_chain(translator, policy, made)
+    return replace(made, name=f"{made.name}: not redirected")
+
+
+def _through_chain(translator: RuleTranslator, policy: Policy, rule: ModelRule) -> ModelRule:
     chain = policy.redirect_to[0] if policy.redirect_to else ""
     known = translator.catalogue.service_chains.get(chain)
     if known is None:
         problem = PolicyError(
             f"the service chain '{chain}' is in no file, so what happens when it is down is not known",
             where=policy.obj.where("redirect_to"), obj=policy.label,
-            hint="add the answer of .../service-chains",
+            hint="add the answer of .../service-chains, for north-south policies of .../service-instances",
         )  # fmt: skip
         if translator.options.strict:
             raise problem
         failure = "UNKNOWN"
     else:
-        f = Fields(known, "PolicyServiceChain", chain)
+        f = Fields(known, "service chain", chain)
         failure = f.choice("failure_policy", ("ALLOW", "BLOCK"), "ALLOW") or "ALLOW"
     name = f"{rule.name}: redirected to {chain.rpartition('/')[2]}, if it is down {failure}"
     if chain not in translator.options.chains_down:

@@ -23,7 +23,7 @@ from meshsieve.importers.nsx.fields import LENIENT_HINT
 from meshsieve.importers.nsx.groups import Groups
 from meshsieve.importers.nsx.objects import Policy, Rule
 from meshsieve.importers.nsx.profiles import AccessProfile, Names, access_rules, both_of
-from meshsieve.importers.nsx.schedules import schedule_match
+from meshsieve.importers.nsx.schedules import schedule_alternatives
 from meshsieve.importers.nsx.services import TCP, Services, merged
 from meshsieve.model import Action, Match, RuleSet, Source, ValueSet
 from meshsieve.model import Rule as ModelRule
@@ -91,7 +91,8 @@ class RuleTranslator:
         if alternatives is None:
             match["proto"] = NOTHING  # services without entries: nothing, and not "any"
             alternatives = ()
-        match |= self.clause(lambda: self._schedule(policy), unknown, nowhere)
+        always: tuple[Match, ...] = ()
+        alternatives = both_of(alternatives, self.clause(lambda: self._schedule(policy), unknown, always))
         action = self.clause(lambda: self._action(policy, rule, actions), unknown, Action.UNDECIDED)
         if action is Action.DROP and not is_any(rule.profiles):
             action = Action.REJECT  # what a profile drops is reset, for the sender has been let through before
@@ -279,10 +280,10 @@ class RuleTranslator:
             found = [{**m, "tcp_flags": SYN_WITHOUT_ACK} if m["proto"] == TCP else m for m in found]
         return merged(found)
 
-    def _schedule(self, policy: Policy) -> Match:
+    def _schedule(self, policy: Policy) -> tuple[Match, ...]:
         path = policy.scheduler_path
         if not path:
-            return {}
+            return ()
         if path not in self.catalogue.schedules:
             raise PolicyError(
                 f"the schedule '{path}', which says when the policy is in force, is in no file",
@@ -290,7 +291,10 @@ class RuleTranslator:
                 obj=policy.label,
                 hint="add the answer of .../firewall-schedulers to the same load, or import with --lenient",
             )
-        return schedule_match(self.catalogue.schedules[path], path)
+        when = schedule_alternatives(self.catalogue.schedules[path], path, self.options.time_zone)
+        if when == ({},):
+            return ()
+        return when or ({"time": NOTHING},)  # in force at no time: nothing, and not "always"
 
     def _profiles(self, rule: Rule, action: Action) -> list[tuple[str, tuple[Match, ...], Action]]:
         """(name, condition, action) of the rule's variants: one, or those of its L7 access profile."""
