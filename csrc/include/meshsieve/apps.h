@@ -83,7 +83,7 @@ class Attributes {
       at += 3 + size;
     }
   }
-  void shrink() { packed_.shrink_to_fit(); }
+  void clear() { packed_.clear(); }
 
  private:
   size_t size_at(size_t at) const {

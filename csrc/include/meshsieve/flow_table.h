@@ -101,7 +101,11 @@ class FlowBatch {
 
  private:
   int32_t text_number(std::string_view text);
-  std::unordered_map<std::string, int32_t> text_numbers_;
+  struct TextHash {
+    using is_transparent = void;
+    size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+  };
+  std::unordered_map<std::string, int32_t, TextHash, std::equal_to<>> text_numbers_;
 };
 
 // A name that a DNS response gave for an address (IPv4 in the last four bytes).

@@ -30,7 +30,7 @@ class PacketBatch {
   uint32_t capacity() const { return capacity_; }
   bool full() const { return size_ == capacity_; }
   void clear();
-  void append(const Record& record, const Packet& packet);  // not when full
+  void append(const Record* records, const Packet* packets, size_t n);  // n <= capacity() - size()
   // Row i as the decoder left it.
   void read(uint32_t i, Record& record, Packet& packet) const;
   // Packets that were given as columns, not decoded: rows appear and the caller fills the arrays. n <= capacity.
@@ -68,6 +68,8 @@ class PacketBatch {
   uint8_t* ct_state;
 
  private:
+  void append_sparse(uint32_t i, const Packet& packet);
+
   struct FreeBlock {
     void operator()(uint8_t* block) const;
   };

@@ -65,6 +65,13 @@ struct Findings {
   bool follow = false;  // show packets beyond the limits as well, each by itself (FTP control)
   Attributes attributes;
   std::vector<Expectation> expectations;
+
+  void clear() {
+    app = App::unknown;
+    done = follow = false;
+    attributes.clear();
+    expectations.clear();
+  }
 };
 
 using FirstBytes = std::bitset<256>;

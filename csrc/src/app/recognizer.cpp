@@ -10,6 +10,7 @@ namespace {
 
 constexpr uint8_t kSyn = 2;
 constexpr int kNone = -1;
+constexpr size_t kSpareStates = 256, kSpareBytes = 4096;
 constexpr Recognizer::Open kInitiator = 1, kBoth = 3;
 
 int transport_index(uint8_t proto) { return proto == 6 ? 0 : proto == 17 ? 1 : proto == 132 ? 2 : kNone; }
@@ -29,9 +30,9 @@ bool fits_host(std::string_view text, std::string_view suffix) {
 }  // namespace
 
 struct Recognizer::State {
-  uint64_t flow_id;
-  int transport;
-  App hint;
+  uint64_t flow_id = 0;
+  int transport = kNone;
+  App hint = App::unknown;
   Open open = kBoth;
   int dissector = kNone;
   int likely = kNone;  // a dissector that said so, and of which direction
@@ -55,9 +56,21 @@ struct Recognizer::State {
 
   // With itself: a flood of flows that say little is bounded as well.
   size_t held_bytes() const { return sizeof(State) + stream[0].held_bytes() + stream[1].held_bytes() + history_bytes + joined.size(); }
+
+  // As new; small buffers stay, for the next flow.
+  void clear() {
+    State fresh;
+    for (const int reply : {0, 1}) {
+      fresh.stream[reply] = std::move(stream[reply]);
+      fresh.stream[reply].clear(kMaxBytes, kSpareBytes);
+    }
+    fresh.findings = std::move(findings);
+    fresh.findings.clear();
+    *this = std::move(fresh);
+  }
 };
 
-Recognizer::Recognizer(AppOptions options) : options_(std::move(options)) {
+Recognizer::Recognizer(AppOptions options) : options_(std::move(options)), expected_ports_(65536) {
   const auto& all = dissectors();
   for (size_t i = 0; i < all.size(); ++i) {
     for (int transport = 0; transport < 3; ++transport) {
@@ -78,7 +91,7 @@ size_t Recognizer::bytes() const {
 Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
   if (slot >= slots_.size()) slots_.resize(std::max<size_t>(slot + 1, slots_.size() * 2));
   if (transport_index(row.proto) == kNone || (row.present & bit_of(Field::sport)) == 0) return 0;
-  if (!expected_.empty()) {
+  if (expected_ports_[row.dport] != 0 || expected_ports_[row.sport] != 0) {
     for (const auto& [address, port] : {std::pair(row.dst_ip, row.dport), std::pair(row.src_ip, row.sport)}) {
       const auto found = expected_.find(make_key(address, {}, port, 0, row.proto, row.ip_ver).key);
       if (found == expected_.end()) continue;
@@ -86,6 +99,7 @@ Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
       row.app_how = static_cast<uint8_t>(AppHow::related);
       const bool announced_only = found->second == App::ftp_data || found->second == App::tftp;
       expected_.erase(found);
+      --expected_ports_[port];
       return announced_only ? 0 : kBoth;
     }
   }
@@ -100,38 +114,36 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
     return kBoth;
   }
   if (slot.closed) return 0;
-  if (!slot.state) {
-    slot.state = std::make_unique<State>();
-    slot.state->flow_id = row.flow_id;
-    slot.state->transport = transport_index(row.proto);
-    slot.state->hint = app_of_port(row.proto, row.dport);
-    if (slot.state->hint == App::unknown) slot.state->hint = app_of_port(row.proto, row.sport);
-  }
+  if (!slot.state) slot.state = new_state(row);
   State& state = *slot.state;
   if ((state.open & direction) == 0) return state.open;
   Bytes segment(record.data + packet.payload_offset, packet.payload_length);
   const bool later_fragment = packet.has_sparse && packet.fragment_offset != 0;
   if (packet.is_fragment() && !join(state, packet, segment, reply)) return state.open;
   if (later_fragment) segment = state.joined;
-  const bool tcp = state.transport == 0;
+  const bool ordered = state.transport == 0 && !state.follow;
   TcpStream& stream = state.stream[reply];
-  if (tcp && !state.follow) {
-    const bool syn = (packet.tcp_flags & kSyn) != 0;
+  // The first segment is read where it is; it is copied only if more is wanted of the flow behind it.
+  bool in_place = false;
+  const uint32_t seq = packet.tcp_seq + ((packet.tcp_flags & kSyn) != 0);
+  if (ordered) {
     if (!stream.started()) {
-      stream.start(from_start ? next_seq : packet.tcp_seq + syn);
-      state.from_start[reply] = from_start || syn;
+      stream.start(from_start ? next_seq : seq);
+      state.from_start[reply] = from_start || (packet.tcp_flags & kSyn) != 0;
     }
-    if (!stream.add(packet.tcp_seq + syn, segment)) {
+    in_place = seq == stream.next() && stream.held_bytes() == 0 && segment.size() < kMaxBytes;
+    if (!in_place && !stream.add(seq, segment)) {
       if (++state.n_duplicates[reply] >= kMaxDuplicates) return close(slot, row, direction);
       account(slot, number);
       return state.open;
     }
   }
   if (!later_fragment) ++state.n_payloads[reply];
-  const size_t known = std::exchange(state.n_known[reply], stream.bytes().size());
-  const Payload payload{.here = tcp && !state.follow ? stream.bytes() : segment,
-                        .there = tcp && !state.follow ? state.stream[!reply].bytes() : Bytes{},
-                        .fresh = tcp && !state.follow ? stream.bytes().size() - known : segment.size(),
+  const Bytes here = ordered && !in_place ? stream.bytes() : segment;
+  const size_t known = ordered ? std::exchange(state.n_known[reply], here.size()) : 0;
+  const Payload payload{.here = here,
+                        .there = ordered ? state.stream[!reply].bytes() : Bytes{},
+                        .fresh = here.size() - known,
                         .reply = reply,
                         .transport = static_cast<Transport>(1 << state.transport),
                         .here_port = reply ? row.dport : row.sport,
@@ -140,12 +152,17 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
                         .whole = record.captured >= record.length && (!packet.is_fragment() || packet.more_fragments == 0),
                         .multicast = is_multicast(packet.dst_ip, packet.ip_ver),
                         .history = state.history};
-  const Open before = state.open;
-  dispatch(state, row, payload);
+  const bool wanted = dispatch(state, row, payload);
   expect(payload, row, state.findings.expectations);
-  Open closing = state.findings.done ? kBoth : static_cast<Open>(before & ~state.open);
+  Open closing = state.findings.done ? kBoth : Open{0};
+  bool skip = false;
+  if (!wanted && payload.tcp()) {
+    // Picked up in the middle of something: the next segment may begin a message.
+    if (payload.from_start) closing |= direction;
+    else skip = true;
+  }
   if (!state.follow) {
-    const bool full = tcp ? stream.lost() || stream.bytes().size() >= kMaxBytes : state.history_bytes >= kMaxBytes;
+    const bool full = ordered ? stream.lost() || here.size() >= kMaxBytes : state.history_bytes >= kMaxBytes;
     if (state.n_payloads[reply] >= kMaxPayloads || full) closing |= direction;
     if (closing != 0 && state.findings.follow && !state.findings.done) {
       // From here on each packet by itself: the lines of a control channel are short.
@@ -153,16 +170,47 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
       for (TcpStream& s : state.stream) s.close();
       closing = 0;
     }
-    const bool wanted = state.dissector == kNone || dissectors()[static_cast<size_t>(state.dissector)].rereads;
-    if (!tcp && closing == 0 && !later_fragment && wanted) {
+    const bool rereads = state.dissector == kNone || dissectors()[static_cast<size_t>(state.dissector)].rereads;
+    if (!payload.tcp() && closing == 0 && !later_fragment && rereads) {
       state.history.push_back({reply, {segment.begin(), segment.end()}});
       state.history_bytes += segment.size();
     }
   }
-  state.open = before;
+  if (ordered && !state.follow && (state.open & ~closing) != 0) {
+    if (skip) {
+      const uint32_t next = in_place ? seq + static_cast<uint32_t>(segment.size()) : stream.next();
+      stream.clear(kMaxBytes, kSpareBytes);
+      stream.start(next);
+      state.n_known[reply] = 0;
+      state.rejected[reply].reset();
+    } else if (in_place) {
+      stream.add(seq, segment);
+    }
+  }
   if (closing != 0) return close(slot, row, closing);
   account(slot, number);
-  return slot.state ? slot.state->open : 0;
+  return state.open;
+}
+
+std::unique_ptr<Recognizer::State> Recognizer::new_state(const FlowRow& row) {
+  std::unique_ptr<State> state;
+  if (spare_.empty()) {
+    state = std::make_unique<State>();
+  } else {
+    state = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  state->flow_id = row.flow_id;
+  state->transport = transport_index(row.proto);
+  state->hint = app_of_port(row.proto, row.dport);
+  if (state->hint == App::unknown) state->hint = app_of_port(row.proto, row.sport);
+  return state;
+}
+
+void Recognizer::give_back(std::unique_ptr<State> state) {
+  if (spare_.size() >= kSpareStates) return;
+  state->clear();
+  spare_.push_back(std::move(state));
 }
 
 // Puts a fragment behind those that came before it. False for one that does not follow, or without a first one.
@@ -182,14 +230,15 @@ bool Recognizer::join(State& state, const Packet& packet, Bytes data, bool reply
   return true;
 }
 
-// Asks the dissectors; a TCP direction that none of them wants is closed.
-Recognizer::Open Recognizer::dispatch(State& state, FlowRow& row, const Payload& payload) {
+// Asks the dissectors. False if none of them wants more of this direction.
+bool Recognizer::dispatch(State& state, FlowRow& row, const Payload& payload) {
   const auto& all = dissectors();
-  const auto take = [&](size_t i, Findings&& findings, AppHow how) {
+  const auto take = [&](size_t i, AppHow how) {
     state.dissector = static_cast<int>(i);
-    state.findings = std::move(findings);
+    std::swap(state.findings, findings_);
     row.app = static_cast<uint16_t>(state.findings.app);
     row.app_how = static_cast<uint8_t>(how);
+    return true;
   };
   if (state.dissector != kNone) {
     if (all[static_cast<size_t>(state.dissector)].dissect(payload, state.findings) == Answer::yes) {
@@ -198,27 +247,25 @@ Recognizer::Open Recognizer::dispatch(State& state, FlowRow& row, const Payload&
         row.app_how = static_cast<uint8_t>(AppHow::parsed);
       }
     }
-    return state.open;
+    return true;
   }
   if (apply_signatures(state, row, payload)) {
     state.findings.done = true;
-    return 0;
+    return true;
   }
   bool wanted = false;
   const auto& candidates = candidates_[state.transport][payload.here[0]];
   for (const bool hinted : {true, false}) {
     for (const size_t i : candidates) {
       if ((all[i].app == state.hint) != hinted || state.rejected[payload.reply][i]) continue;
-      Findings findings;
-      const Answer answer = all[i].dissect(payload, findings);
-      if (answer == Answer::yes) return take(i, std::move(findings), AppHow::parsed), state.open;
+      findings_.clear();
+      const Answer answer = all[i].dissect(payload, findings_);
+      if (answer == Answer::yes) return take(i, AppHow::parsed);
       if (answer == Answer::likely) {
-        const bool agrees = findings.app == state.hint || all[i].app == state.hint;
+        const bool agrees = findings_.app == state.hint || all[i].app == state.hint;
         // Again: in another datagram, or in what the other side says.
         const bool again = state.likely == static_cast<int>(i) && (!payload.tcp() || state.likely_reply != payload.reply);
-        if (agrees || again) {
-          return take(i, std::move(findings), AppHow::pattern), state.open;
-        }
+        if (agrees || again) return take(i, AppHow::pattern);
         if (state.likely == kNone) {
           state.likely = static_cast<int>(i);
           state.likely_reply = payload.reply;
@@ -228,18 +275,7 @@ Recognizer::Open Recognizer::dispatch(State& state, FlowRow& row, const Payload&
       wanted = wanted || answer != Answer::no;
     }
   }
-  if (wanted || !payload.tcp()) return state.open;
-  if (payload.from_start) {
-    state.open &= static_cast<Open>(~(kInitiator << payload.reply));
-  } else {
-    // Picked up in the middle of something: the next segment may begin a message.
-    const uint32_t next = state.stream[payload.reply].next();
-    state.stream[payload.reply] = TcpStream(kMaxBytes);
-    state.stream[payload.reply].start(next);
-    state.n_known[payload.reply] = 0;
-    state.rejected[payload.reply].reset();
-  }
-  return state.open;
+  return wanted;
 }
 
 bool Recognizer::apply_signatures(const State& state, FlowRow& row, const Payload& payload) const {
@@ -290,9 +326,11 @@ void Recognizer::expect(const Payload& payload, const FlowRow& row, std::vector<
     const U128 address = expectation.address.value_or(of_initiator ? row.src_ip : row.dst_ip);
     const FlowKey key = make_key(address, {}, expectation.port, 0, expectation.proto, row.ip_ver).key;
     if (expectation.port == 0 || !expected_.insert_or_assign(key, expectation.app).second) continue;
-    expected_order_.push_back(key);
+    ++expected_ports_[expectation.port];
+    expected_order_.push_back({key, expectation.port});
     if (expected_order_.size() > kMaxExpected) {
-      expected_.erase(expected_order_.front());
+      const auto& [oldest, port] = expected_order_.front();
+      if (expected_.erase(oldest) != 0) --expected_ports_[port];
       expected_order_.pop_front();
     }
   }
@@ -343,17 +381,15 @@ void Recognizer::give_up_oldest() {
   waiting_.pop_front();
   Slot& slot = slots_[oldest.slot];
   if (!slot.state || slot.state->flow_id != oldest.flow_id) return;
-  State& state = *slot.state;
   ++given_up_;
-  waiting_bytes_ -= state.accounted;
+  waiting_bytes_ -= slot.state->accounted;
   keep(slot);
 }
 
 // What was learned stays; the state goes. inspect() tells the flow table at the flow's next packet.
 void Recognizer::keep(Slot& slot) {
-  slot.attributes = std::move(slot.state->findings.attributes);
-  slot.attributes.shrink();
-  slot.state.reset();
+  slot.attributes = slot.state->findings.attributes;
+  give_back(std::move(slot.state));
   slot.closed = true;
 }
 
@@ -376,8 +412,10 @@ const Attributes& Recognizer::look(uint32_t number, FlowRow& row) {
 
 void Recognizer::end(uint32_t number) {
   Slot& slot = slots_[number];
-  if (slot.state) waiting_bytes_ -= slot.state->accounted;
-  slot.state.reset();
+  if (slot.state) {
+    waiting_bytes_ -= slot.state->accounted;
+    give_back(std::move(slot.state));
+  }
   slot.attributes = Attributes();
   slot.closed = false;
 }

@@ -55,19 +55,23 @@ class Recognizer {
     bool closed = false;  // nothing more is wanted
   };
 
+  std::unique_ptr<State> new_state(const FlowRow& row);
+  void give_back(std::unique_ptr<State> state);
   static bool join(State& state, const Packet& packet, Bytes data, bool reply);
-  Open dispatch(State& state, FlowRow& row, const Payload& payload);
+  bool dispatch(State& state, FlowRow& row, const Payload& payload);
   bool apply_signatures(const State& state, FlowRow& row, const Payload& payload) const;
   void apply_host_signatures(const Attributes& attributes, FlowRow& row) const;
   void expect(const Payload& payload, const FlowRow& row, std::vector<Expectation>& expectations);
   Open close(Slot& slot, FlowRow& row, Open directions);
   void account(Slot& slot, uint32_t number);
   void give_up_oldest();
-  static void keep(Slot& slot);
+  void keep(Slot& slot);
 
   AppOptions options_;
   std::vector<uint8_t> candidates_[3][256];  // dissectors by transport and first byte
   std::vector<Slot> slots_;
+  std::vector<std::unique_ptr<State>> spare_;  // of decided flows, to be used again
+  Findings findings_;                          // of the dissector that is being asked
   struct Waiting {
     uint32_t slot;
     uint64_t flow_id;
@@ -81,7 +85,8 @@ class Recognizer {
     size_t operator()(const FlowKey& key) const { return (*hash)(key); }
   };
   std::unordered_map<FlowKey, App, Hash> expected_{16, Hash{&hash_}};
-  std::deque<FlowKey> expected_order_;
+  std::deque<std::pair<FlowKey, uint16_t>> expected_order_;
+  std::vector<uint32_t> expected_ports_;  // by port: how many are expected. Most flows need no more than a look here
 };
 
 }  // namespace meshsieve::app

@@ -45,9 +45,14 @@ inline bool is_plain_text(std::string_view text) {
   return true;
 }
 
-// The text up to the first of `ends`, which may be missing.
+// The text up to the first of `ends`, which may be missing. Not find_first_of, which makes a call a byte.
 inline std::string_view word(std::string_view text, std::string_view ends = " \t\r\n") {
-  return text.substr(0, text.find_first_of(ends));
+  const auto is_end = [&](char c) {
+    bool end = false;
+    for (const char e : ends) end |= c == e;
+    return end;
+  };
+  return text.substr(0, static_cast<size_t>(std::find_if(text.begin(), text.end(), is_end) - text.begin()));
 }
 
 // A number of 1 to `digits` decimal digits that is all of `text`.

@@ -27,7 +27,7 @@ void read_messages(Bytes bytes, Attributes& out, TlsProgress& progress) {
     const uint32_t size = reader.u24();
     if (!is_handshake_type(type) || size > kMaxHandshake) return;
     const Bytes body = reader.up_to(size);
-    if (type == kCertificate) read_certificates(body, out);  // its first entry may be whole although the list is not
+    if (type == kCertificate && !out.has(Attribute::certificate_names)) read_certificates(body, out);  // its first entry may be whole although the list is not
     if (body.size() != size) return;
     if (type == kClientHello && read_client_hello(body, HelloOf::tls, out)) progress.client_hello = true;
     if (type == kServerHello && read_server_hello(body, out)) progress.server_hello = true;

@@ -55,11 +55,12 @@ Answer sip(const Payload& p, Findings& out) {
   bool fits = text.starts_with("SIP/2.0 ");
   if (!fits) {
     const bool method = std::any_of(std::begin(kMethods), std::end(kMethods), [&](auto m) { return text.starts_with(m); });
+    if (!method && text.size() >= 10) return Answer::no;
     const std::string_view line = word(text, "\r\n");
     const std::string_view target = line.size() > word(line).size() ? line.substr(word(line).size() + 1) : line;
     const bool uri = starts_nocase(target, "sip:") || starts_nocase(target, "sips:") || starts_nocase(target, "tel:");
     fits = method && (line.ends_with(" SIP/2.0") || (uri && line.size() == text.size()));
-    if (!fits && p.tcp() && line.size() == text.size() && text.size() < 1024 && (method || text.size() < 10)) {
+    if (!fits && p.tcp() && line.size() == text.size() && text.size() < 1024) {
       const bool could = method || std::any_of(std::begin(kMethods), std::end(kMethods), [&](auto m) { return m.starts_with(text); }) ||
                          std::string_view("SIP/2.0 ").starts_with(text);
       return could ? Answer::more : Answer::no;
@@ -78,10 +79,12 @@ Answer sip(const Payload& p, Findings& out) {
 }
 
 Answer rtsp(const Payload& p, Findings& out) {
-  const std::string_view text = text_of(p.here), line = word(text, "\r\n");
-  const std::string_view method = word(line);
-  const bool capitals = !method.empty() && method.size() <= 16 &&
+  constexpr size_t kMaxMethod = 16;
+  const std::string_view text = text_of(p.here), method = word(text.substr(0, kMaxMethod + 1));
+  const bool capitals = !method.empty() && method.size() <= kMaxMethod &&
                         std::all_of(method.begin(), method.end(), [](char c) { return is_upper(c) || c == '_'; });
+  if (!capitals && !text.starts_with("RTSP/")) return Answer::no;
+  const std::string_view line = word(text, "\r\n");
   const bool request = capitals && (line.ends_with(" RTSP/1.0") || line.ends_with(" RTSP/2.0"));
   if (!text.starts_with("RTSP/1.0 ") && !text.starts_with("RTSP/2.0 ") && !request) {
     const bool open = line.size() == text.size() && text.size() < 1024;

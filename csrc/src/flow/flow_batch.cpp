@@ -21,9 +21,12 @@ constexpr ColumnType type_of() {
 }  // namespace
 
 int32_t FlowBatch::text_number(std::string_view text) {
-  const auto [at, is_new] = text_numbers_.try_emplace(std::string(text), static_cast<int32_t>(texts.size()));
-  if (is_new) texts.emplace_back(text);
-  return at->second;
+  const auto known = text_numbers_.find(text);
+  if (known != text_numbers_.end()) return known->second;
+  const auto number = static_cast<int32_t>(texts.size());
+  text_numbers_.emplace(text, number);
+  texts.emplace_back(text);
+  return number;
 }
 
 void FlowBatch::append(const FlowRow& row, const Attributes& found) {

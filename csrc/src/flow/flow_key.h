@@ -18,7 +18,13 @@ struct FlowKey {
   uint32_t vni = 0;      // the same
   uint32_t tunnel = 0;   // the same
 
-  bool operator==(const FlowKey& other) const { return std::memcmp(this, &other, sizeof *this) == 0; }
+  // Without a call: memcmp of 48 bytes makes one.
+  bool operator==(const FlowKey& other) const {
+    uint64_t a[6], b[6];
+    std::memcpy(a, this, sizeof a);
+    std::memcpy(b, &other, sizeof b);
+    return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5])) == 0;
+  }
 };
 static_assert(sizeof(FlowKey) == 48);
 

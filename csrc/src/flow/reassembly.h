@@ -94,6 +94,17 @@ class TcpStream {
   size_t waiting_bytes() const { return waiting_bytes_; }
   size_t held_bytes() const { return ready_.size() - begin_ + waiting_bytes_; }
 
+  // As new, not started; a buffer of up to `spare` bytes stays.
+  void clear(uint32_t limit, size_t spare) {
+    if (ready_.capacity() > spare) ready_ = {};
+    ready_.clear();
+    waiting_.clear();
+    limit_ = limit;
+    next_ = 0;
+    begin_ = waiting_bytes_ = 0;
+    started_ = conflicting_ = lost_ = false;
+  }
+
   // Frees the memory; the stream then takes nothing more.
   void close() {
     *this = TcpStream(0);

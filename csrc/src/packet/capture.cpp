@@ -102,7 +102,8 @@ CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows
     }
     const uint32_t row = batch.size();
     size_t n = 0;
-    for (; run_->at != run_->n && !batch.full() && delivered_ != options_.count; ++run_->at) {
+    const size_t room = batch.capacity() - row;
+    for (; run_->at != run_->n && n != room && delivered_ != options_.count; ++run_->at) {
       const Record& record = run_->records[run_->at];
       ++packets_read_;
       bytes += record.captured + 16;
@@ -110,9 +111,9 @@ CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows
       ++delivered_;
       decode(record, packets[n]);
       ++status_counts_[packets[n].status];
-      batch.append(record, packets[n]);
       records[n++] = record;
     }
+    batch.append(records, packets, n);
     if (flows != nullptr) {
       flows->update(packets, records, n, batch, row);
       for (PacketObserver* observer : observers) observer->update(packets, records, n, batch, row);

@@ -96,22 +96,32 @@ void PacketBatch::clear() {
   size_ = 0;
 }
 
-void PacketBatch::append(const Record& record, const Packet& packet) {
-  const uint32_t i = size_++;
-#define FIELD_COLUMN(type, name) name[i] = packet.name;
-#define DENSE_COLUMN(type, name, doc) name[i] = packet.name;
+// Column by column, so that each is one short stream of stores.
+void PacketBatch::append(const Record* records, const Packet* packets, size_t n) {
+  const auto fill = [this, n](auto* column, auto value) {
+    auto* const to = column + size_;
+    for (size_t i = 0; i < n; ++i) to[i] = value(i);
+  };
+#define FIELD_COLUMN(type, name) fill(name, [packets](size_t i) { return packets[i].name; });
+#define DENSE_COLUMN(type, name, doc) fill(name, [packets](size_t i) { return packets[i].name; });
 #define SPARSE_COLUMN(type, name, doc)
 #include "meshsieve/packet_columns.def"
 #undef FIELD_COLUMN
 #undef DENSE_COLUMN
 #undef SPARSE_COLUMN
-  present[i] = packet.present;
-  number[i] = record.number;
-  time_ns[i] = record.time_ns;
-  captured_length[i] = record.captured;
-  length[i] = record.length;
-  file[i] = record.file;
-  if (!packet.has_sparse) return;
+  fill(present, [packets](size_t i) { return packets[i].present; });
+  fill(number, [records](size_t i) { return records[i].number; });
+  fill(time_ns, [records](size_t i) { return records[i].time_ns; });
+  fill(captured_length, [records](size_t i) { return records[i].captured; });
+  fill(length, [records](size_t i) { return records[i].length; });
+  fill(file, [records](size_t i) { return records[i].file; });
+  for (size_t i = 0; i < n; ++i) {
+    if (packets[i].has_sparse) append_sparse(size_ + static_cast<uint32_t>(i), packets[i]);
+  }
+  size_ += static_cast<uint32_t>(n);
+}
+
+void PacketBatch::append_sparse(uint32_t i, const Packet& packet) {
   sparse_used_ = true;
 #define FIELD_COLUMN(type, name)
 #define DENSE_COLUMN(type, name, doc)

@@ -50,7 +50,7 @@ class OneFlow {
     if (packet_.tcp_flags != 2) packet_.tcp_seq = kSeq + static_cast<uint32_t>(offset);
     packet_.payload_length = record.captured;
     batch_.clear();
-    batch_.append(record, packet_);
+    batch_.append(&record, &packet_, 1);
     table_.update(&packet_, &record, 1, batch_, 0);
   }
 
