@@ -59,6 +59,20 @@ def test_any_budget_is_kept_and_never_fails(engine: str, budget: int) -> None:
     assert np.array_equal(clf.classify_batch(headers), expected)
 
 
+@pytest.mark.parametrize("backend", _core.backends())
+@pytest.mark.parametrize("side", [46, 182], ids=["2,116 rules", "33,124 rules: more than 64 lines of bits"])
+def test_a_rule_is_found_wherever_its_bit_lies(side: int, backend: str) -> None:
+    """One rule for each pair of hosts: every line of every row holds a bit that decides for some packet."""
+    hosts = [ValueSet.numbers(2 * i) for i in range(side)]
+    rules = RuleSet([Rule({"src_ip": source, "dst_ip": destination}) for source in hosts for destination in hosts])
+    clf = packets.compile(rules, engine="bitmap", backend=backend)
+    pairs = np.random.default_rng(1).permutation(side * side)[:5000]
+    source, destination = (2 * part.astype(np.uint32) for part in np.divmod(pairs, side))
+    found = clf.classify_batch({"src_ip": source, "dst_ip": destination})
+    assert np.array_equal(found, pairs)
+    assert np.all(clf.classify_batch({"src_ip": source + 1, "dst_ip": destination}) == -1)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_groups_stay_groups(engine: str) -> None:
     policy = groups.Policy(300)

@@ -35,6 +35,22 @@ static inline int32_t bit_in_word(const uint64_t* const* row, uint32_t n_dims, u
   return static_cast<int32_t>(word * 64 + static_cast<uint32_t>(__builtin_ctzll(bits | uint64_t{1} << 63)));
 }
 
+// The first common bit of the line at word `at`, counted from there; negative where there is none.
+static inline int32_t first_bit_of_line(const uint64_t* const* row, uint32_t n_dims, uint32_t at) {
+#if MESHSIEVE_LANES == 512
+  __m512i bits = _mm512_load_si512(row[0] + at);
+  for (uint32_t d = 1; d < n_dims; ++d) bits = _mm512_and_si512(bits, _mm512_load_si512(row[d] + at));
+  const uint32_t words = _mm512_test_epi64_mask(bits, bits);
+  const __m512i packed = _mm512_maskz_compress_epi64(static_cast<__mmask8>(words), bits);
+  const auto word = static_cast<uint64_t>(_mm_cvtsi128_si64(_mm512_castsi512_si128(packed)));
+  const auto bit = static_cast<int32_t>((at + _tzcnt_u32(words)) * 64 + _tzcnt_u64(word));
+#else
+  const uint32_t words = nonzero_words(row, n_dims, at);
+  const int32_t bit = bit_in_word(row, n_dims, at + static_cast<uint32_t>(__builtin_ctz(words | 1u << 31)) % 8);
+#endif
+  return bit | -static_cast<int32_t>(words == 0);  // arithmetic, where a conditional would become a branch
+}
+
 // At most 32 words: all of them, without a branch on the data.
 template <uint32_t kDims, uint32_t kWords>
 static void first_bit_all(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
@@ -49,37 +65,59 @@ static void first_bit_all(const BitmapView& view, const uint32_t* const* ids, si
   }
 }
 
-// Any number of words: only chunks whose summary bit is set in every dimension.
+// The first common bit of `words` words, negative where there is none.
+static inline int32_t first_bit_of_chunk(const uint64_t* const* row, uint32_t n_dims, uint32_t words) {
+  int32_t bit = first_bit_of_line(row, n_dims, 0);
+  for (uint32_t at = 8; at < words && bit < 0; at += 8) bit = first_bit_of_line(row, n_dims, at);
+  return bit;
+}
+
+// Asks for packet i's lines of its next chunk. Inlined by force: the compiler drops calls of what it takes for a function
+// without effect.
+[[gnu::always_inline]] static inline void fetch_lines(const BitmapView& view, const uint32_t* const* ids, uint32_t n_dims,
+                                                      size_t i, uint64_t chunks) {
+  const size_t at = static_cast<size_t>(__builtin_ctzll(chunks | uint64_t{1} << 63)) * view.chunk_words;
+  for (uint32_t d = 0; d < n_dims; ++d) __builtin_prefetch(view.rows[d] + size_t{ids[d][i]} * view.words + at);
+}
+
+// Any number of words, a chunk at a time: the packets that have not found a rule go on to their next chunk together, so
+// that no branch depends on one packet and the lines of all of them are fetched meanwhile.
+template <uint32_t kDims>
 static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
-  const uint64_t* row[kMaxBitmapDims];
+  const uint32_t n_dims = kDims ? kDims : view.n_dims;
   uint64_t chunks[classes::kChunk];
-  for (size_t i = 0; i < n; ++i) {
-    chunks[i] = view.summary[0][ids[0][i]];
-    for (uint32_t d = 1; d < view.n_dims; ++d) chunks[i] &= view.summary[d][ids[d][i]];
-    if (chunks[i] == 0) continue;
-    const size_t at = static_cast<size_t>(__builtin_ctzll(chunks[i])) * view.chunk_words;
-    for (uint32_t d = 0; d < view.n_dims; ++d)
-      __builtin_prefetch(view.rows[d] + size_t{ids[d][i]} * view.words + at);
-  }
-  for (size_t i = 0; i < n; ++i) {
-    for (uint32_t d = 0; d < view.n_dims; ++d) row[d] = view.rows[d] + size_t{ids[d][i]} * view.words;
+  uint32_t left[classes::kChunk];  // packets that go on
+  size_t n_left = 0;
+  for (uint32_t i = 0; i < n; ++i) {
+    chunks[i] = view.all_chunks;
+    for (uint32_t d = 0; d < n_dims; ++d)
+      if (view.summary[d] != nullptr) chunks[i] &= view.summary[d][ids[d][i]];
+    fetch_lines(view, ids, n_dims, i, chunks[i]);
     out[i] = kNoMatch;
-    for (uint64_t left = chunks[i]; left != 0 && out[i] == kNoMatch; left &= left - 1) {
-      const uint32_t begin = static_cast<uint32_t>(__builtin_ctzll(left)) * view.chunk_words;
-      const uint32_t end = begin + view.chunk_words < view.words ? begin + view.chunk_words : view.words;
-      for (uint32_t at = begin; at < end; at += 8) {
-        const uint32_t mask = nonzero_words(row, view.n_dims, at);
-        if (mask == 0) continue;
-        out[i] = bit_in_word(row, view.n_dims, at + static_cast<uint32_t>(__builtin_ctz(mask)));
-        break;
-      }
+    left[n_left] = i;
+    n_left += chunks[i] != 0;
+  }
+  while (n_left != 0) {
+    size_t kept = 0;
+    for (size_t j = 0; j < n_left; ++j) {
+      const uint32_t i = left[j];
+      const uint32_t at = static_cast<uint32_t>(__builtin_ctzll(chunks[i])) * view.chunk_words;
+      chunks[i] &= chunks[i] - 1;
+      fetch_lines(view, ids, n_dims, i, chunks[i]);
+      const uint64_t* row[kMaxBitmapDims];
+      for (uint32_t d = 0; d < n_dims; ++d) row[d] = view.rows[d] + size_t{ids[d][i]} * view.words + at;
+      const int32_t bit = first_bit_of_chunk(row, n_dims, view.chunk_words);
+      out[i] = bit < 0 ? kNoMatch : static_cast<int32_t>(at * 64) + bit;
+      left[kept] = i;
+      kept += static_cast<size_t>(bit < 0) & static_cast<size_t>(chunks[i] != 0);
     }
+    n_left = kept;
   }
 }
 
 template <uint32_t kDims>
 static void first_bit(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
-  if (view.chunk_words != 0) return first_bit_by_chunk(view, ids, n, out);
+  if (view.chunk_words != 0) return first_bit_by_chunk<kDims>(view, ids, n, out);
   switch (view.words) {
     case 8: return first_bit_all<kDims, 8>(view, ids, n, out);
     case 16: return first_bit_all<kDims, 16>(view, ids, n, out);

@@ -10,6 +10,7 @@ namespace meshsieve {
 namespace {
 
 constexpr uint32_t kWordsWithoutSummary = 32;  // 2,048 rules
+constexpr double kMostFull = 0.9;               // share of chunks with bits from which on a summary is not worth its line
 static_assert(kFieldCount <= kMaxBitmapDims, "at most one dimension a field");
 
 }  // namespace
@@ -43,13 +44,20 @@ BitmapTable::BitmapTable(std::shared_ptr<const RuleSet> rules, int32_t begin, in
 
 void BitmapTable::summarize() {
   view_.chunk_words = (view_.words / 8 + 63) / 64 * 8;  // at most 64 chunks
+  const uint32_t n_chunks = (view_.words + view_.chunk_words - 1) / view_.chunk_words;
+  view_.all_chunks = ~uint64_t{0} >> (64 - n_chunks);
   for (uint32_t d = 0; d < view_.n_dims; ++d) {
     const uint32_t n_classes = front_.dimensions()[d].n_classes;
-    summary_.emplace_back(n_classes);
-    for (uint32_t c = 0; c < n_classes; ++c)
+    TableArray<uint64_t> summary(n_classes);
+    size_t full = 0;
+    for (uint32_t c = 0; c < n_classes; ++c) {
       for (uint32_t w = 0; w < view_.words; ++w)
-        if (rows_[d][size_t{c} * view_.words + w] != 0) summary_[d][c] |= uint64_t{1} << w / view_.chunk_words;
-    view_.summary[d] = summary_[d].data();
+        if (rows_[d][size_t{c} * view_.words + w] != 0) summary[c] |= uint64_t{1} << w / view_.chunk_words;
+      full += static_cast<size_t>(__builtin_popcountll(summary[c]));
+    }
+    const bool tells = static_cast<double>(full) < kMostFull * n_chunks * n_classes;
+    summary_.push_back(tells ? std::move(summary) : TableArray<uint64_t>());
+    view_.summary[d] = tells ? summary_[d].data() : nullptr;
   }
 }
 

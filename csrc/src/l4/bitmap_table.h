@@ -4,8 +4,9 @@
 //         where rule r does not fail on that dimension. The first bit set in all rows is the first rule that matches.
 // Why     Nothing is multiplied, so it builds in about a millisecond a thousand rules and bears any overlap: the engine
 //         for small sets, for groups (rows belong to classes of groups, not to rules), and for hard sets.
-// Cost    Look-up: up to 2,048 rules every word of a row is read, without a data-dependent branch. Beyond, one summary
-//         word a class names the chunks of rules that may match; worst case all of them: dimensions x rules / 64 words.
+// Cost    Look-up: up to 2,048 rules every word of a row is read, without a data-dependent branch. Beyond, 64 packets go
+//         through their chunks of rules side by side until each has found a rule; where rows have gaps, one summary word
+//         a class names the chunks to read. Worst case all of them: dimensions x rules / 64 words.
 //         Memory: classes x rules / 8 bytes.
 // Limits  The table must fit the budget (budget.h), which is known from class counts before it is built.
 // Example rules {0: 10/8 -> any :80, 1: any -> any}; packet 10.1.2.3 :22: rows S = 11, D = 11, P = 10 (bit 1 left);

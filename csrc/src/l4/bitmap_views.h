@@ -13,7 +13,9 @@ struct BitmapView {
   uint32_t words;        // a multiple of 8
   uint32_t chunk_words;  // a multiple of 8; 0: no summary, at most 32 words
   const uint64_t* rows[kMaxBitmapDims];
-  const uint64_t* summary[kMaxBitmapDims];  // one word a class: bit k set where any bit of chunk k is
+  uint64_t all_chunks;   // a bit a chunk
+  // One word a class: bit k set where any bit of chunk k is. Null where nearly all would be set.
+  const uint64_t* summary[kMaxBitmapDims];
 };
 
 }  // namespace meshsieve
