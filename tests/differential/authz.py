@@ -306,7 +306,7 @@ def ask(routes: list[dict[str, Any]], asked: Sequence[tuple[int, Request]], port
                 key = (request.source_ip or "", request.destination_ip or "", request.destination_port or 0)
                 by_connection.setdefault(key, []).append((i, _encoded(i, number, request)))
             for (source, destination, port), texts in by_connection.items():
-                _send(source, destination, port, [text for _, text in texts])
+                send(source, destination, port, [text for _, text in texts])
         return {int(entry["id"]): entry for line in log.read_text().splitlines() if (entry := json.loads(line))["id"]}
 
 
@@ -327,15 +327,17 @@ def _encoded(i: int, number: int, request: Request) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def _send(source: str, destination: str, port: int, texts: Sequence[bytes]) -> None:
+def send(source: str, destination: str, port: int, texts: Sequence[bytes]) -> list[int]:
+    """The status of each request, one after another over connections from ``source``."""
     connection, stream = None, None
+    statuses = []
     for text in texts:
         if connection is None:
             connection = socket.create_connection((destination, port), 20, (source, 0))
             stream = connection.makefile("rb")
         connection.sendall(text)
         assert stream is not None
-        stream.readline()
+        statuses.append(int(stream.readline().split()[1]))
         length, close = 0, False
         while line := stream.readline().strip().lower():
             name, _, value = line.partition(b":")
@@ -348,6 +350,7 @@ def _send(source: str, destination: str, port: int, texts: Sequence[bytes]) -> N
             connection = None
     if connection is not None:
         connection.close()
+    return statuses
 
 
 def envoy_answer(entry: dict[str, Any]) -> dict[str, Any]:

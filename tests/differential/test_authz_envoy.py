@@ -11,7 +11,7 @@ import pytest
 
 from meshsieve.authz import from_kubernetes
 from meshsieve.request import Request
-from tests.differential import authz, authz_trees
+from tests.differential import authz, authz_trees, cel_expressions
 from tests.differential.envoy import Client, free_ports, listener, running
 
 DECISIONS = 20_000
@@ -35,6 +35,12 @@ def test_random_trees_of_a_network_filter():
     asked, allowed, wrong = authz_trees.compare_network(7, 60)
     assert not wrong, wrong[0]
     assert asked / 4 < allowed < asked * 3 / 4
+
+
+def test_random_conditions_in_cel():
+    tally, wrong = cel_expressions.compare(3, 600)
+    assert not wrong, wrong[0]
+    assert min(tally[word] for word in ("true", "false", "error")) > 60
 
 
 NOW = int(time.time())

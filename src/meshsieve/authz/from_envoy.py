@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from meshsieve.authz.cel import compile_expression
+from meshsieve.authz.cel.dialect import Dialect, of_envoy
 from meshsieve.authz.cel.tree import MAX_DEPTH
 from meshsieve.authz.cel.tree import from_envoy as read_expression
 from meshsieve.authz.chain_authorizer import ChainAuthorizer
@@ -181,18 +182,31 @@ def _policy(policies: Proto, name: str, action: Action, on_error: OnError) -> Ru
 
 def _condition(node: Proto, on_error: bool) -> Condition | None:
     key = node.one_of("condition", "checked_condition")
+    dialect = _dialect(node)
     if key is None:
         return None
     try:
         if isinstance(node.value(key), str):
-            return Condition(compile_expression(node.string(key)), on_error)
+            return Condition(compile_expression(node.string(key), dialect=dialect), on_error)
         message = node.message(key)
         assert message is not None
         if key == "checked_condition":
             message = message.message("expr") or message
-        return Condition(compile_expression(read_expression(message), text=f"condition at {message.path}"), on_error)
+        text = f"condition at {message.path}"
+        return Condition(compile_expression(read_expression(message), text=text, dialect=dialect), on_error)
     except ModelError as error:
         raise node.error(str(error), key) from None
+
+
+def _dialect(node: Proto) -> Dialect:
+    config = node.message("cel_config")
+    if config is None:
+        return of_envoy(string_conversion=False, text_concatenation=False)
+    config.only("enable_string_conversion", "enable_string_concat", "enable_string_functions")
+    return of_envoy(
+        string_conversion=config.flag("enable_string_conversion"),
+        text_concatenation=config.flag("enable_string_concat"),
+    )
 
 
 def _alternatives(clauses: Iterable[Clause]) -> Alternatives:

@@ -160,6 +160,25 @@ def test_a_condition_that_fails_never_widens_access():
     assert from_envoy(rbac(condition=BROKEN, action="DENY"), on_error="no-match").decide(REQUEST).allowed
 
 
+# Conditions that Envoy's evaluator answers otherwise than the language's definition, and with which cel_config.
+ENVOYS_OWN = [
+    ("concatenation of texts is off", "'a' + 'b' == 'ab'", {}, False),
+    ("until it is switched on", "'a' + 'b' == 'ab'", {"enable_string_concat": True}, True),
+    ("concatenation of lists is off for good", "[1] + [2] == [1, 2]", {"enable_string_concat": True}, False),
+    ("string() can be switched on", "string(1) == '1'", {"enable_string_conversion": True}, True),
+    ("|| gets over a division by zero", "1 / 0 == 1 || true", {}, True),
+    ("but not over a key that stands twice", "{'a': 1, 'a': 2}.a == 1 || true", {}, False),
+    ("nor over matches of what is no text", "source.port.matches('1') || true", {}, False),
+]
+
+
+@pytest.mark.parametrize(("says", "condition", "config", "allowed"), ENVOYS_OWN, ids=[row[0] for row in ENVOYS_OWN])
+def test_conditions_as_envoy_evaluates_them(says, condition, config, allowed):
+    rules = rbac(condition=condition)
+    rules["policies"]["p"]["cel_config"] = config
+    assert from_envoy(rules).decide(REQUEST).allowed is allowed
+
+
 def test_filters_come_in_their_order_and_shadow_rules_are_reported():
     kind = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
     shadow = {"@type": kind, "shadow_rules": rbac(action="DENY"), "shadow_rules_stat_prefix": "dry_"}
@@ -204,7 +223,9 @@ REFUSED = [
     (rbac(principals=[{"custom": {"name": "x"}}]), "extensions are not read"),
     (rbac(action="PERMIT"), "expected one of ALLOW, DENY, LOG"),
     (rbac(condition=call("foo")), "no function 'foo'"),
-    (rbac(condition="request.body == ''"), "has no 'body'"),
+    (rbac(condition="request.body == ''"), "body is not known here"),
+    (rbac(condition="string(1) == '1'"), "enable_string_conversion"),
+    (rbac(condition="[1].all(x, x > 0)"), "macros such as all and exists are switched off"),
     (rbac(condition={"ident_expr": {"name": "x"}, "const_expr": {"bool_value": True}}), "exclude each other"),
     ({"filters": []}, "holds no RBAC filter"),
     ({"virtual_hosts": []}, "expected an RBAC filter"),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from meshsieve.authz.cel.values import EvaluationError, Timestamp, Value
+from meshsieve.authz.cel.values import TYPES, EvaluationError, Message, Timestamp, Value
 from meshsieve.authz.facts import Address, Facts
 
 # Fields of each root; None: any.
@@ -39,7 +39,7 @@ ATTRIBUTES: dict[str, tuple[str, ...] | None] = {
 _SPIFFE = re.compile(rb"spiffe://([^/]+)/ns/([^/]+)/sa/([^/]+)\Z")
 
 
-class Attributes(Mapping[str, Value]):
+class Attributes(Message):
     """The fields of one root, each worked out when it is asked for; absent ones are not in it."""
 
     def __init__(self, make: Mapping[str, Callable[[], Value]]) -> None:
@@ -61,9 +61,21 @@ class Attributes(Mapping[str, Value]):
         return sum(1 for _ in self)
 
 
+class Headers(dict[str, Value]):
+    """By lower-case names; found by names in any case, as HTTP has it."""
+
+    def __getitem__(self, name: str) -> Value:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+
 def root(facts: Facts, name: str) -> Value:
     """raises  EvaluationError for a name that is none of the roots"""
     made = _ROOTS.get(name)
+    if made is None and name in TYPES:
+        return TYPES[name]
     if made is None:
         raise EvaluationError(f"there is no {name}")
     return Attributes(made(facts))
@@ -80,7 +92,7 @@ def _request(facts: Facts) -> dict[str, Callable[[], Value]]:
 
     def headers() -> Value:
         names = dict.fromkeys(name for name, _ in seen.headers)
-        return {_text(name): _text(b",".join(seen.lines(name))) for name in names}
+        return Headers({_text(name): _text(b",".join(seen.lines(name))) for name in names})
 
     def size() -> Value:
         text = next(iter(seen.lines(b"content-length")), b"")
@@ -118,7 +130,7 @@ def _connection(facts: Facts) -> dict[str, Callable[[], Value]]:
     state: Mapping[str, Any] = facts.request.tls or {}
     return {
         "mtls": lambda: facts.peer is not None or bool(state.get("validated")),
-        "requested_server_name": lambda: facts.request.sni,
+        "requested_server_name": lambda: facts.request.sni or "",
         "tls_version": lambda: state.get("version"),
         "uri_san_peer_certificate": lambda: None if facts.peer is None else _text(facts.peer),
         "dns_san_peer_certificate": lambda: state.get("dns_san"),

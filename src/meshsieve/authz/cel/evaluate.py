@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from meshsieve.authz.cel import values
+from meshsieve.authz.cel.dialect import OWN, Dialect
 from meshsieve.authz.cel.tree import Call, Comprehension, Expr, Ident, ListExpr, Literal, MapExpr, Select
-from meshsieve.authz.cel.values import EvaluationError, Value
+from meshsieve.authz.cel.values import EvaluationError, FinalError, Value
 
 MAX_NODES = 10_000
 _PATTERN_NODES = 1000  # compiling may take RE2 milliseconds
@@ -39,9 +40,10 @@ class Evaluator:
     raises  EvaluationError from ``value`` where the expression has none
     """
 
-    def __init__(self, names: Callable[[str], Value], max_nodes: int = MAX_NODES) -> None:
+    def __init__(self, names: Callable[[str], Value], max_nodes: int = MAX_NODES, dialect: Dialect = OWN) -> None:
         self.names = names
         self.left = max_nodes
+        self.dialect = dialect
         self.bound: dict[str, Value] = {}
 
     def value(self, expr: Expr) -> Value:
@@ -72,20 +74,20 @@ class Evaluator:
         if not isinstance(holder, Mapping):
             raise EvaluationError(f"a {values.kind(holder)} has no fields")
         if expr.test:
-            return expr.field in holder
+            return expr.field in holder and (holder[expr.field] != {} or not isinstance(holder, values.Message))
         if expr.field not in holder:
             raise EvaluationError(f"there is no {expr.field}")
         return holder[expr.field]
 
     def map(self, entries: tuple[tuple[Expr, Expr], ...]) -> Value:
-        out = {}
-        for key, value in entries:
-            found = self.value(key)
-            if values.kind(found) not in ("int", "uint", "bool", "string"):
-                raise EvaluationError(f"a {values.kind(found)} is no key")
-            if found in out:
-                raise EvaluationError("a key twice")
-            out[found] = self.value(value)
+        found = self.all_of(tuple(part for entry in entries for part in entry))
+        out: dict[Value, Value] = {}
+        for key, value in zip(found[::2], found[1::2], strict=True):
+            if values.kind(key) not in ("int", "uint", "bool", "string"):
+                raise self.final(f"a {values.kind(key)} is no key")
+            if key in out:
+                raise self.final("a key twice")
+            out[key] = value
         return out
 
     def comprehension(self, expr: Comprehension) -> Value:
@@ -114,10 +116,16 @@ class Evaluator:
         """The value, or the error itself: ``all`` and ``exists`` go on looking for an element that decides."""
         try:
             return self.value(expr)
+        except FinalError:
+            raise
         except EvaluationError as error:
             if self.left < 0:
                 raise
             return error
+
+    def all_of(self, args: tuple[Expr, ...]) -> list[Value]:
+        """Every argument is worked out, for the sake of final errors, before an error of one counts."""
+        return [_checked(value) for value in [self.attempt(arg) for arg in args]]
 
     def call(self, expr: Call) -> Value:
         args = expr.args if expr.target is None else (expr.target, *expr.args)
@@ -134,16 +142,36 @@ class Evaluator:
             case "@not_strictly_false":
                 return self.attempt(args[0]) is not False
         if expr.function in OPERATORS:
-            a, b = (_checked(self.value(arg)) for arg in args)
+            a, b = self.all_of(args)
             self.spend(_weight(a) + _weight(b))
+            if expr.function == "_+_":
+                self.concatenable(a)
             return OPERATORS[expr.function](a, b)
+        if expr.function == "matches" and isinstance(args[1], Literal):
+            return self.matches(args[0], args[1].value)
         counts, function = values.FUNCTIONS[expr.function]
         assert len(args) in counts
-        found = [_checked(self.value(arg)) for arg in args]
+        found = self.all_of(args)
         self.spend(sum(map(_weight, found)))
-        if expr.function == "matches" and not isinstance(args[1], Literal):
+        if expr.function == "matches":
             self.spend(_PATTERN_NODES)
         return function(*found)
+
+    def matches(self, text: Expr, pattern: Value) -> bool:
+        try:
+            found = _checked(self.value(text))
+            self.spend(_weight(found))
+            return values.matches(found, pattern)
+        except EvaluationError as error:
+            raise self.final(str(error)) from None
+
+    def final(self, why: str) -> EvaluationError:
+        return values.FinalError(why) if self.dialect.final_errors else EvaluationError(why)
+
+    def concatenable(self, value: Value) -> None:
+        texts, lists = self.dialect.text_concatenation, self.dialect.list_concatenation
+        if (not texts and isinstance(value, str | bytes)) or (not lists and isinstance(value, list | tuple)):
+            raise EvaluationError("concatenation is switched off")
 
     def boolean(self, expr: Expr) -> bool:
         value = _checked(self.value(expr))
@@ -159,7 +187,7 @@ class Evaluator:
                 if self.boolean(arg) is decisive:
                     return decisive
             except EvaluationError as error:
-                if self.left < 0:
+                if self.left < 0 or isinstance(error, FinalError):
                     raise
                 problem = error
         if problem is not None:

@@ -3,7 +3,7 @@
     int        int (64 bits; what leaves them is an error)      list    list
     uint       UInt                                             map     dict
     double     float                                            null    None
-    bool string bytes   as in Python                            timestamp, duration   classes below
+    bool string bytes   as in Python                            timestamp, duration, type   classes below
 
 Types do not mix: ``1 + 1.0`` is an error. Equality and order compare numbers of different types by value; equality of
 other types is false. Texts are measured and cut in code points.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
@@ -30,6 +30,10 @@ NANO = 10**9
 
 class EvaluationError(Exception):
     """An expression that has no value: an absent attribute, a wrong type, a limit. Never leaves the room."""
+
+
+class FinalError(EvaluationError):
+    """One that ``&&`` and ``||`` do not get over."""
 
 
 class UInt(int):
@@ -51,7 +55,7 @@ class Timestamp:
             except (ValueError, OSError, KeyError):
                 raise EvaluationError("no such time zone") from None
         try:
-            return datetime.fromtimestamp(self.ns // NANO, tz)
+            return datetime.fromtimestamp(self.ns // NANO, tz).replace(microsecond=self.ns % NANO // 1000)
         except (ValueError, OverflowError, OSError):
             raise EvaluationError("a time out of range") from None
 
@@ -61,8 +65,19 @@ class Duration:
     ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class Type:
+    """What ``type(x)`` gives and names such as ``int`` stand for."""
+
+    name: str
+
+
+class Message(Mapping[str, Value]):
+    """A message of known fields: ``has`` of an empty map in it is false."""
+
+
 def kind(value: Value) -> str:
-    """CEL's name of a value's type."""
+    """CEL's name of a value's type; of null its short form."""
     match value:
         case None:
             return "null"
@@ -84,7 +99,15 @@ def kind(value: Value) -> str:
             return "timestamp"
         case Duration():
             return "duration"
+        case Type():
+            return "type"
     return "map"
+
+
+TYPES = {
+    name: Type(name)
+    for name in ("bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint")
+}
 
 
 NUMBERS = frozenset({"int", "uint", "double"})
@@ -125,7 +148,7 @@ def bounded(value: Value) -> Value:
         case bytes():
             ok = len(value) <= MAX_TEXT_BYTES
         case Timestamp() | Duration():
-            ok = abs(value.ns) < 2**80
+            ok = abs(value.ns) < 2**63 * NANO
         case _:
             return value
     if not ok:
@@ -221,7 +244,9 @@ def _has_key(key: Value, container: Value) -> bool:
     """Python takes True for 1; CEL does not."""
     if kind(key) == "string":
         return key in container
-    return any(equal(key, own) for own in container) if kind(key) in (*NUMBERS, "bool") else False
+    if kind(key) in (*NUMBERS, "bool"):
+        return any(equal(key, own) for own in container)
+    raise EvaluationError(f"a {kind(key)} is no key")
 
 
 # --- functions: name -> (kinds of the arguments, target first; what it does)
@@ -269,14 +294,18 @@ def _ends_with(text: Value, part: Value) -> bool:
     return bool(text.endswith(part))
 
 
+# Conversions from text pass over these around a number, as cel-cpp does.
+_SPACES = " \t\n\v\f\r"
+
+
 def _to_int(value: Value) -> int:
     match kind(value):
-        case "int" | "uint":
+        case "int" | "uint" | "bool":
             return int(bounded(int(value)))
         case "double" if math.isfinite(value) and abs(value) < 2**63:
             return int(value)
-        case "string" if re.fullmatch(r"[+-]?[0-9]{1,19}", value, re.ASCII):
-            return int(bounded(int(value)))
+        case "string" if re.fullmatch(r"[+-]?[0-9]{1,19}", value.strip(_SPACES), re.ASCII):
+            return int(bounded(int(value.strip(_SPACES))))
         case "timestamp":
             return int(value.ns // NANO)
     raise EvaluationError(f"no int of this {kind(value)}")
@@ -288,18 +317,42 @@ def _to_uint(value: Value) -> UInt:
             return UInt(value)
         case "double" if math.isfinite(value) and 0 <= value < 2**64:
             return UInt(int(value))
-        case "string" if re.fullmatch(r"[0-9]{1,20}", value, re.ASCII):
-            return UInt(bounded(UInt(value)))
+        case "string" if re.fullmatch(r"[0-9]{1,20}", value.strip(_SPACES), re.ASCII):
+            return UInt(bounded(UInt(value.strip(_SPACES))))
     raise EvaluationError(f"no uint of this {kind(value)}")
+
+
+def _to_bool(value: Value) -> bool:
+    if kind(value) == "bool":
+        return bool(value)
+    for truth, words in ((True, ("1", "t", "true", "TRUE", "True")), (False, ("0", "f", "false", "FALSE", "False"))):
+        if kind(value) == "string" and value in words:
+            return truth
+    raise EvaluationError(f"no bool of this {kind(value)}")
+
+
+def _to_bytes(value: Value) -> bytes:
+    if kind(value) == "bytes":
+        return bytes(value)
+    _texts(value)
+    return bytes(value.encode("utf-8", "surrogateescape"))
+
+
+def _type(value: Value) -> Type:
+    return Type({"null": "null_type"}.get(kind(value), kind(value)))
 
 
 def _to_double(value: Value) -> float:
     if kind(value) in NUMBERS:
         return float(value)
-    if kind(value) == "string" and re.fullmatch(r"[+-]?[0-9.]{1,40}([eE][+-]?[0-9]{1,3})?", value, re.ASCII):
+    if kind(value) == "string":
+        text = value.strip(_SPACES)
         try:
-            return float(value)
-        except ValueError:
+            if re.fullmatch(r"[+-]?0x[0-9a-f.]{1,40}(p[+-]?[0-9]{1,4})?", text, re.ASCII | re.IGNORECASE):
+                return float.fromhex(text)
+            if re.fullmatch(r"[+-]?([0-9.]{1,40}(e[+-]?[0-9]{1,4})?|inf(inity)?|nan)", text, re.ASCII | re.IGNORECASE):
+                return float(text)
+        except (ValueError, OverflowError):
             pass
     raise EvaluationError(f"no double of this {kind(value)}")
 
@@ -312,6 +365,8 @@ def _to_string(value: Value) -> str:
             return str(int(value))
         case "bool":
             return "true" if value else "false"
+        case "double" if value == 0:
+            return "-0" if math.copysign(1, value) < 0 else "0"
         case "double":
             return (
                 str(int(value)) if math.isfinite(value) and value == int(value) and abs(value) < 1e15 else repr(value)
@@ -322,7 +377,7 @@ def _to_string(value: Value) -> str:
             except UnicodeDecodeError:
                 raise EvaluationError("these bytes are no text") from None
         case "timestamp":
-            text = value.at("UTC").replace(tzinfo=None).isoformat()
+            text = value.at("UTC").replace(tzinfo=None, microsecond=0).isoformat()
             part = value.ns % NANO
             return f"{text}.{part:09}".rstrip("0") + "Z" if part else text + "Z"
         case "duration":
@@ -365,19 +420,21 @@ def _to_duration(value: Value) -> Duration:
 
 
 def _part(name: str) -> Callable[..., int]:
-    def of(value: Value, zone: Value = "UTC") -> int:
-        _texts(zone)
-        if kind(value) == "duration" and name in _OF_DURATION and zone == "UTC":
+    def of(value: Value, zone: Value = None) -> int:
+        if kind(value) == "duration" and name in _OF_DURATION and zone is None:
             return int(abs(value.ns) // _OF_DURATION[name]) * (-1 if value.ns < 0 else 1)
         if kind(value) != "timestamp":
             raise EvaluationError(f"a {kind(value)} is no time")
-        return int(_PARTS[name](value.at(zone)))
+        if zone is not None:
+            _texts(zone)
+        return int(_PARTS[name](value.at(zone or "UTC")))
 
     return of
 
 
-_OF_DURATION = {"getHours": 3600 * NANO, "getMinutes": 60 * NANO, "getSeconds": NANO}
+_OF_DURATION = {"getHours": 3600 * NANO, "getMinutes": 60 * NANO, "getSeconds": NANO, "getMilliseconds": 10**6}
 _PARTS: dict[str, Callable[[datetime], int]] = {
+    "getMilliseconds": lambda at: at.microsecond // 1000,
     "getFullYear": lambda at: at.year,
     "getMonth": lambda at: at.month - 1,
     "getDate": lambda at: at.day,
@@ -396,6 +453,10 @@ FUNCTIONS: dict[str, tuple[tuple[int, ...], Callable[..., Value]]] = {
     "startsWith": ((2,), _starts_with),
     "endsWith": ((2,), _ends_with),
     "matches": ((2,), matches),
+    "bool": ((1,), _to_bool),
+    "bytes": ((1,), _to_bytes),
+    "dyn": ((1,), lambda value: value),
+    "type": ((1,), _type),
     "int": ((1,), _to_int),
     "uint": ((1,), _to_uint),
     "double": ((1,), _to_double),
