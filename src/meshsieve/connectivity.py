@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from meshsieve.inventory import NO_VNIC
 from meshsieve.model import MAX_V4, MAX_V6, Action, Match, RuleSet, Span, ValueSet, range_text
-from meshsieve.policy import Layer, Point, Verdict
+from meshsieve.policy import ACTION_VERDICT, Layer, Point, Verdict
 
 PORT_PROTOCOLS = {6: "TCP", 17: "UDP", 33: "DCCP", 132: "SCTP", 136: "UDP-Lite"}
 ICMP_PROTOCOLS = {1: "ICMP", 58: "ICMPv6"}
@@ -42,6 +42,7 @@ SPACES: dict[int | None, tuple[tuple[str, str], tuple[ValueSet, ValueSet]]] = {
     None: (("proto", ""), (OTHER_PROTOCOLS, ValueSet.numbers(0))),
 }
 
+NO_RULE = -1
 Box = tuple[ValueSet, ValueSet]
 Region = tuple[Box, ...]  # disjoint boxes
 
@@ -64,12 +65,12 @@ def _without(whole: ValueSet, part: ValueSet) -> ValueSet:
     return whole.intersection(part.complement("ip_length"))  # any 16-bit field: every space here fits 16 bits
 
 
-def _intersect(region: Region, box: Box) -> Region:
+def intersect(region: Region, box: Box) -> Region:
     cut = ((first.intersection(box[0]), second.intersection(box[1])) for first, second in region)
     return tuple((a, b) for a, b in cut if a and b)
 
 
-def _merge(region: Iterable[Box]) -> Region:
+def merge(region: Iterable[Box]) -> Region:
     """The same region with boxes of equal first side joined, in a fixed order."""
     by_first: dict[ValueSet, ValueSet] = {}
     for first, second in region:
@@ -90,7 +91,7 @@ class Connections:
 
     @property
     def everything(self) -> bool:
-        return all(_merge(self.regions.get(p, ())) == whole for p, whole in _everything(self.version).items())
+        return all(merge(self.regions.get(p, ())) == whole for p, whole in everything(self.version).items())
 
     def contains(self, proto: int, first: int = 0, second: int = 0) -> bool:
         """Whether it holds ``proto`` with source and destination port, or ICMP type and code."""
@@ -105,7 +106,7 @@ class Connections:
 
 
 def _texts(proto: int | None, region: Region) -> Iterator[str]:
-    for first, second in _merge(region):
+    for first, second in merge(region):
         if proto is None:
             yield f"IP protocols {_numbers(first)}"
             continue
@@ -157,14 +158,14 @@ class Reach:
 def connectivity(layers: Sequence[Layer]) -> Iterator[Reach]:
     """Every ordered pair of distinct endpoints of one IP version with at least one owner among them, in a fixed order:
     what may pass every point of every layer."""
-    walks = [_Walk(layer, point) for layer in layers for point in layer.points if point.role != "advise"]
+    walks = [PointWalk(layer, point) for layer in layers for point in layer.points if point.role != "advise"]
     endpoints = _endpoints(layers, walks)
     as_src = [[walk.side("src", e) for walk in walks] for e in endpoints]
     as_dst = [[walk.side("dst", e) for walk in walks] for e in endpoints]
     # Only gateways tell their interfaces; without any that asks there is nothing to look up for each pair.
     by_side = [walk.sides for walk in walks] if any(walk.asks_side for walk in walks) else []
     # Pairs share few distinct lists of rules; None stands for a point that does not judge the pair.
-    answers: dict[tuple[int, tuple[int | None, ...], tuple[_Sides, ...]], tuple[Connections, Connections]] = {}
+    answers: dict[tuple[int, tuple[int | None, ...], tuple[Sides, ...]], tuple[Connections, Connections]] = {}
     for i, src in enumerate(endpoints):
         for j, dst in enumerate(endpoints):
             if i == j or src.version != dst.version or not (src.owned or dst.owned):
@@ -183,14 +184,14 @@ def connectivity(layers: Sequence[Layer]) -> Iterator[Reach]:
 
 
 def _combined(
-    walks: list[_Walk], applying: tuple[int | None, ...], sides: tuple[_Sides, ...], version: int
+    walks: list[PointWalk], applying: tuple[int | None, ...], sides: tuple[Sides, ...], version: int
 ) -> tuple[Connections, Connections]:
     """Allowed and undecided over all points: a denial anywhere is final; else undecided anywhere is undecided."""
-    allowed, undecided = _everything(version), _nothing()
+    allowed, undecided = everything(version), _nothing()
     for number, (walk, entries) in enumerate(zip(walks, applying, strict=True)):
         if entries is None:
             continue
-        if walk.point.role == "translate" and not _matters(walk, walks[number + 1 :], applying[number + 1 :]):
+        if walk.point.role == "translate" and not rewrite_matters(walk, walks[number + 1 :], applying[number + 1 :]):
             continue
         passed, unsure = walk.judge(entries, sides[number] if sides else (), version)
         undecided = _combine(_both(undecided, _combine(passed, unsure)), _both(allowed, unsure))
@@ -198,7 +199,7 @@ def _combined(
     return Connections(allowed, version), Connections(undecided, version)
 
 
-def _matters(translation: _Walk, later: Sequence[_Walk], applying: Sequence[int | None]) -> bool:
+def rewrite_matters(translation: PointWalk, later: Sequence[PointWalk], applying: Sequence[int | None]) -> bool:
     """Whether what the point rewrites bears on the points behind it: a destination always, as the way depends on it."""
     touched = {name for rewrite in translation.point.rewrites.values() for name in rewrite.touches}
     skips = any(rewrite.skips for rewrite in translation.point.rewrites.values())
@@ -218,10 +219,10 @@ def _bits(number: int) -> Iterator[int]:
 
 
 Regions = dict[int | None, Region]
-_Sides = tuple[tuple[str, int], ...]  # field and its code at one point
+Sides = tuple[tuple[str, int], ...]  # field and its code at one point
 
 
-def _everything(version: int) -> Regions:
+def everything(version: int) -> Regions:
     absent = 58 if version == 4 else 1  # ICMPv6 is not spoken over IPv4, nor ICMP over IPv6
     return {p: (space,) for p, (_, space) in SPACES.items() if p != absent}
 
@@ -231,7 +232,7 @@ def _nothing() -> Regions:
 
 
 def _both(a: Regions, b: Regions) -> Regions:
-    return {p: tuple(box for part in b[p] for box in _intersect(a[p], part)) for p in a if p in b}
+    return {p: tuple(box for part in b[p] for box in intersect(a[p], part)) for p in a if p in b}
 
 
 def _combine(a: Regions, b: Regions) -> Regions:
@@ -241,8 +242,18 @@ def _combine(a: Regions, b: Regions) -> Regions:
         rest = region
         for box in a.get(p, ()):
             rest = _subtract(rest, box)
-        out[p] = _merge((*a.get(p, ()), *rest))
+        out[p] = merge((*a.get(p, ()), *rest))
     return out
+
+
+@dataclass(frozen=True)
+class Part:
+    """Connections of one protocol that a rule of a point decides, or its default (rule ``NO_RULE``)."""
+
+    proto: int | None
+    region: Region
+    verdict: Verdict
+    rule: int
 
 
 @dataclass(frozen=True)
@@ -254,7 +265,7 @@ class _Entry:
     certain: bool
 
 
-class _Walk:
+class PointWalk:
     """One point of one layer: which entries can apply to a pair of addresses, and what they leave."""
 
     def __init__(self, layer: Layer, point: Point) -> None:
@@ -271,7 +282,7 @@ class _Walk:
                     free |= 1 << i
             self._free[field] = free
         self._members: dict[tuple[str, int, int], int] = {}
-        self._results: dict[tuple[int, _Sides, int], tuple[Regions, Regions]] = {}
+        self._results: dict[tuple[int, Sides, int], tuple[Regions, Regions]] = {}
         self.asks_side = point.crossing is not None and bool({"iif", "oif"} & point.rules.fields)
         self._networks = tuple(point.crossing.networks()) if point.crossing is not None else ()
 
@@ -280,7 +291,7 @@ class _Walk:
         crossing = self.point.crossing
         return crossing is None or crossing.between(src.version, src.address, dst.address)
 
-    def sides(self, src: Endpoint, dst: Endpoint) -> _Sides:
+    def sides(self, src: Endpoint, dst: Endpoint) -> Sides:
         """Through which interfaces the way between the two leads here, where rules ask."""
         crossing = self.point.crossing
         if crossing is None or not self.asks_side:
@@ -325,14 +336,28 @@ class _Walk:
             bits &= self.members("vnic", 4, vnic)
         return bits
 
-    def judge(self, applying: int, sides: _Sides, version: int) -> tuple[Regions, Regions]:
+    def judge(self, applying: int, sides: Sides, version: int) -> tuple[Regions, Regions]:
         """Connections that the entries in ``applying`` allow here, and those that they leave undecided."""
         key = (applying, sides, version)
         if key not in self._results:
-            entries = [entry for i, entry in enumerate(self.entries) if applying >> i & 1]
-            known = {**FIRST_PACKET, **self.point.constants, **dict(sides), "ip_ver": version}
-            self._results[key] = _walk_regions(self.point, entries, known, version)
+            allowed: dict[int | None, list[Box]] = {proto: [] for proto in everything(version)}
+            undecided: dict[int | None, list[Box]] = {proto: [] for proto in everything(version)}
+            for part in self.parts(applying, sides, version):
+                if part.verdict == Verdict.ALLOW:
+                    allowed[part.proto] += part.region
+                elif part.verdict == Verdict.UNDECIDED:
+                    undecided[part.proto] += part.region
+            self._results[key] = (
+                {proto: merge(boxes) for proto, boxes in allowed.items()},
+                {proto: merge(boxes) for proto, boxes in undecided.items()},
+            )
         return self._results[key]
+
+    def parts(self, applying: int, sides: Sides, version: int) -> Iterator[Part]:
+        """All connections, cut into disjoint parts by what the entries in ``applying`` make of them here."""
+        entries = [entry for i, entry in enumerate(self.entries) if applying >> i & 1]
+        known = {**FIRST_PACKET, **self.point.constants, **dict(sides), "ip_ver": version}
+        return _parts(self.point, entries, known, version)
 
 
 def _entries(rules: RuleSet) -> Iterator[_Entry]:
@@ -344,34 +369,24 @@ def _entries(rules: RuleSet) -> Iterator[_Entry]:
             yield _Entry(index, match, rule.certain)
 
 
-def _walk_regions(
-    point: Point, entries: list[_Entry], known: Mapping[str, int], version: int
-) -> tuple[Regions, Regions]:
-    passed, unsure = _nothing(), _nothing()
+def _parts(point: Point, entries: list[_Entry], known: Mapping[str, int], version: int) -> Iterator[Part]:
     boxes = {proto: list(_boxes(entries, proto, known)) for proto in SPACES}
-    for proto, whole in _everything(version).items():
-        allowed: list[Box] = []
-        undecided: list[Box] = []
+    for proto, whole in everything(version).items():
         waiting: list[tuple[int, Region]] = [(0, whole)]
         while waiting:
             start, region = waiting.pop()
             for rule, box, certain in boxes[proto]:
-                if rule < start or not (part := _intersect(region, box)):
+                if rule < start or not (taken := intersect(region, box)):
                     continue
                 region = _subtract(region, box)
                 action = Action(int(point.rules.actions[rule]))
-                if not certain or action == Action.UNDECIDED or rule in point.rewrites:
-                    undecided += part
-                elif action == Action.SKIP:
-                    waiting.append((point.rules.skip_target(rule), part))
-                elif action == Action.ALLOW:
-                    allowed += part
-            if point.default == Verdict.ALLOW:
-                allowed += region
-            elif point.default == Verdict.UNDECIDED:
-                undecided += region
-        passed[proto], unsure[proto] = _merge(allowed), _merge(undecided)
-    return passed, unsure
+                if certain and action == Action.SKIP and rule not in point.rewrites:
+                    waiting.append((point.rules.skip_target(rule), taken))
+                    continue
+                certain = certain and rule not in point.rewrites
+                yield Part(proto, taken, ACTION_VERDICT[action] if certain else Verdict.UNDECIDED, rule)
+            if region:
+                yield Part(proto, region, point.default, NO_RULE)
 
 
 def _boxes(entries: list[_Entry], proto: int | None, known: Mapping[str, int]) -> Iterator[tuple[int, Box, bool]]:
@@ -407,12 +422,14 @@ def _box(entry: _Entry, proto: int | None, known: Mapping[str, int]) -> tuple[Bo
     return (sides[0], sides[1]), certain
 
 
-def _endpoints(layers: Sequence[Layer], walks: list[_Walk]) -> list[Endpoint]:
+def _endpoints(layers: Sequence[Layer], walks: list[PointWalk]) -> list[Endpoint]:
     out = [e for version in (4, 6) for e in _owned(layers, walks, version)]
-    return out + [e for version in (4, 6) for e in _outside(walks, version, [o for o in out if o.version == version])]
+    return out + [
+        e for version in (4, 6) for e in outside_endpoints(walks, version, [o for o in out if o.version == version])
+    ]
 
 
-def _signature(walks: list[_Walk], version: int, address: int) -> tuple[int, ...]:
+def _signature(walks: list[PointWalk], version: int, address: int) -> tuple[int, ...]:
     return tuple(
         bits
         for walk in walks
@@ -424,7 +441,7 @@ def _signature(walks: list[_Walk], version: int, address: int) -> tuple[int, ...
     )
 
 
-def _owned(layers: Sequence[Layer], walks: list[_Walk], version: int) -> Iterator[Endpoint]:
+def _owned(layers: Sequence[Layer], walks: list[PointWalk], version: int) -> Iterator[Endpoint]:
     """One endpoint an owner and signature: an owner whose addresses are in different groups is several."""
     owners: dict[str, dict[tuple[int, ...], list[int]]] = {}
     for layer in layers:
@@ -442,7 +459,7 @@ def _owned(layers: Sequence[Layer], walks: list[_Walk], version: int) -> Iterato
             yield Endpoint(label, version, ValueSet.numbers(*addresses).v4, True)
 
 
-def _outside(walks: list[_Walk], version: int, owned: list[Endpoint]) -> Iterator[Endpoint]:
+def outside_endpoints(walks: list[PointWalk], version: int, owned: list[Endpoint]) -> Iterator[Endpoint]:
     """The unowned addresses, grouped by signature."""
     largest = MAX_V6 if version == 6 else MAX_V4
     taken = ValueSet.numbers(*(span for e in owned for span in e.addresses)).v4

@@ -27,6 +27,7 @@ from meshsieve.request import Request
 from meshsieve.request_text import parse_request
 
 if TYPE_CHECKING:
+    from meshsieve.request_logs.batches import LogSource
     from meshsieve.walk.batch import RequestVerdicts
     from meshsieve.walk.captured import RequestClassification
     from meshsieve.walk.mesh_policy import MeshPolicy
@@ -219,14 +220,25 @@ class Engine:
         raises  UsageError if the configuration says nothing about requests; when the iteration starts for a file that
                 cannot be read or is of no known format
         """
-        from meshsieve.request_logs.batches import LogSource
         from meshsieve.walk.captured import RequestClassification
+
+        source = self.log_source(path, format=format, header_fields=header_fields, progress=progress)
+        return RequestClassification(self.request_walk, source, assume_mtls=assume_mtls)
+
+    def log_source(
+        self,
+        path: Path | Sequence[Path],
+        *,
+        format: str = "auto",
+        header_fields: Mapping[str, str] | None = None,
+        progress: Callable[[Any], None] | None = None,
+    ) -> LogSource:
+        """The requests of files, unjudged, as ``classify_log`` reads them."""
+        from meshsieve.request_logs.batches import LogSource
 
         paths = [path] if isinstance(path, str | os.PathLike) else list(path)
         topology = self.mesh.topology if self.mesh is not None else None
-        knows = topology.knows if topology is not None else None
-        source = LogSource(paths, format, header_fields, progress, knows)
-        return RequestClassification(self.request_walk, source, assume_mtls=assume_mtls)
+        return LogSource(paths, format, header_fields, progress, topology.knows if topology is not None else None)
 
     def explain(
         self, packet: str | Mapping[str, Any], *, iif: str | None = None, oif: str | None = None

@@ -236,6 +236,22 @@ class Question:
             return Answer("conditional", search.depends_on(), search.exact)
         return Answer("allowed" if True in search.seen else "denied", (), search.exact)
 
+    def compared(
+        self, old: Question, new: Question, caller: Caller, method: str, group: _Ports
+    ) -> set[tuple[bool, bool]] | None:
+        """``what_changes`` at the ports of one group, of a question that has both chains in one."""
+        fixed = self._fixed(caller, method, group)
+        if fixed.denied:
+            return set()
+        truths: dict[Key, bool] = {}
+        truths.update(fixed.truths.items())
+        chains = [_reduced(question.chains[fixed.tcp], truths) for question in (old, new)]
+        both = Chain((*chains[0].filters, *chains[1].filters), fixed.tcp)
+        search = _JointSearch(chains[0], chains[1], truths, *self._variables(both, fixed))
+        search.run()
+        known = search.left >= 0 and (search.exact or not search.unlike)
+        return search.unlike if known else None
+
     def _variables(self, chain: Chain, fixed: _Fixed) -> tuple[list[tuple[str, list[Choice]]], bool]:
         """Every free variable of the chain with its choices; whether all of them are exact."""
         by_variable: dict[Variable, list[Core]] = {}
@@ -321,6 +337,25 @@ class Question:
         return list(both.values())
 
 
+def what_changes(old: Question, new: Question, caller: Caller, method: str) -> frozenset[tuple[bool, bool]] | None:
+    """Outcomes (under old, under new) that differ for some request with the method: both chains are searched together.
+
+    returns  () if every request is answered alike; None where that is not known
+    """
+    if old.groups != new.groups or old.issuers != new.issuers:
+        return None
+    filters = {tcp: (*old.chains[tcp].filters, *new.chains[tcp].filters) for tcp in (False, True)}
+    chains = {tcp: Chain(both, tcp) for tcp, both in filters.items()}
+    joint = Question(new.authorizer, new.place, new.workload, chains)
+    out: set[tuple[bool, bool]] = set()
+    for group in joint.groups:
+        found = joint.compared(old, new, caller, method, group)
+        if found is None:
+            return None
+        out |= found
+    return frozenset(out)
+
+
 def _issuer_answers(matchers: Sequence[Matcher], issuers: Sequence[str]) -> set[frozenset[int]]:
     """A token that was accepted is of one of the issuers."""
     return {frozenset(i for i, m in enumerate(matchers) if matches(m, issuer.encode())) for issuer in issuers}
@@ -352,6 +387,10 @@ class _Search:
         if outcome is not None:
             self.seen.add(outcome)
             return
+        self.branch(depth)
+
+    def branch(self, depth: int) -> None:
+        """Every choice of the next variable."""
         _, choices = self.variables[depth]
         if choices[0].keys() <= self.truths.keys():
             self.run(depth + 1)
@@ -370,6 +409,28 @@ class _Search:
     def _matters(self, choices: list[Choice]) -> bool:
         keys = set(choices[0])
         return any(key in keys for key in _open_keys(self.chain, self.truths))
+
+
+class _JointSearch(_Search):
+    """The same for two chains at once; ``unlike``: pairs of outcomes that differ."""
+
+    def __init__(
+        self, old: Chain, new: Chain, truths: dict[Key, bool], variables: list[tuple[str, list[Choice]]], exact: bool
+    ) -> None:
+        super().__init__(Chain((*old.filters, *new.filters), old.tcp), truths, variables, exact)
+        self.chains = old, new
+        self.unlike: set[tuple[bool, bool]] = set()
+
+    def run(self, depth: int = 0) -> None:
+        self.left -= 1
+        if self.left < 0 or len(self.unlike) == 2:
+            return
+        before, after = (_chain_allows(chain, self.truths) for chain in self.chains)
+        if before is not None and after is not None:
+            if before != after:
+                self.unlike.add((before, after))
+            return
+        self.branch(depth)
 
 
 # --- three-valued evaluation: True, False, None for "not known yet"

@@ -26,6 +26,7 @@ VERBS = {
     "requests": "the HTTP requests of a capture, with what was answered",
     "services": "who calls whom in a capture: a table, Istio's metrics, or a service graph",
     "overlap": "which layer protects each pair of ends: L4, L7, both, neither, or they conflict",
+    "diff": "what a change of policy or routes does, exactly and to real traffic",
     "explain": "every rule that one packet meets, and why it does or does not match",
     "connectivity": "who may reach whom, on what, from the rules alone",
     "route": "which route takes a request, and what becomes of it",

@@ -72,14 +72,16 @@ def add_signatures(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_policy(parser: argparse.ArgumentParser) -> None:
+def add_policy(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """required: False where a verb names its policies in another way, and -p adds to them."""
     group = parser.add_argument_group("policy")
     group.add_argument(
         "-p",
         dest="policies",
         metavar="POLICY",
         nargs="+",
-        required=True,
+        required=required,
+        default=None if required else [],
         action="extend",
         help="NSX exports, iptables-save dumps, Kubernetes policies, ClassBench rules; files, folders, or -",
     )

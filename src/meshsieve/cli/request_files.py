@@ -14,6 +14,7 @@ from meshsieve.request import Request
 
 if TYPE_CHECKING:
     from meshsieve.engine import Engine
+    from meshsieve.request_logs.batches import LogSource
     from meshsieve.walk.captured import RequestClassification
 
 SHOWN_BAD_LINES = 20
@@ -72,6 +73,16 @@ def classify_logs(engine: Engine, options: argparse.Namespace, progress: Any) ->
         format=options.requests_format,
         header_fields=dict(map(_log_header, options.log_headers)),
         assume_mtls=options.assume_mtls,
+        progress=progress,
+    )
+
+
+def log_source(engine: Engine, options: argparse.Namespace, progress: Any) -> LogSource:
+    """The requests of ``--requests``, unjudged."""
+    return engine.log_source(
+        options.requests,
+        format=options.requests_format,
+        header_fields=dict(map(_log_header, options.log_headers)),
         progress=progress,
     )
 

@@ -27,10 +27,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from meshsieve.authz.matrix import METHODS, NOBODY, Caller, Question
-from meshsieve.authz.model import HOST, METHOD, PATH, Chain, Clause, Group, Test, Text
 from meshsieve.connectivity import Connections, Endpoint, Reach, connectivity
 from meshsieve.policy import owner_name
-from meshsieve.request import Request
+from meshsieve.walk.candidates import candidate_requests, serving_ports
 from meshsieve.walk.mesh_policy import MeshPolicy
 from meshsieve.walk.topology import Place
 
@@ -125,25 +124,14 @@ class _Pairs:
             if reach.dst.owned:
                 yield self._judged(reach, None, None)
             return
-        for port in self._ports(server) or (None,):
+        assert self._authorizer is not None
+        for port in serving_ports(self._authorizer.services, server.workload) or (None,):
             yield self._judged(reach, server, port)
 
     def _place(self, end: Endpoint) -> Place | None:
         if self._topology is None or not end.owned:
             return None
         return self._topology.at(_text(end))
-
-    def _ports(self, server: Place) -> list[int]:
-        assert self._authorizer is not None
-        workload, found = server.workload, set()
-        for service in self._authorizer.services:
-            if service.namespace == workload.namespace and service.selector and workload.selected_by(service.selector):
-                for port in service.ports:
-                    target = port.target if port.target is not None else port.number
-                    number = workload.ports.get(target) if isinstance(target, str) else target
-                    if number is not None and port.protocol != "udp":
-                        found.add(number)
-        return sorted(found)
 
     def _judged(self, reach: Reach, server: Place | None, port: int | None) -> Overlap:
         l4 = _l4(reach, port)
@@ -196,7 +184,7 @@ class _Pairs:
         """A request that is allowed (or, with ``wanted`` False, denied), and the rule that says so."""
         assert self._authorizer is not None
         chain = self._authorizer.chain(server.workload)
-        for request in _candidates(chain, caller, server, port):
+        for request in candidate_requests((chain,), caller, server.workload, port):
             decision = self._authorizer.decide(request, server.workload)
             if decision.allowed == wanted:
                 rule = decision.rule or decision.policy or decision.by
@@ -266,48 +254,6 @@ def _text(end: Endpoint) -> str:
 
 def _end(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _candidates(chain: Chain, caller: Caller, server: Place, port: int | None) -> Iterator[Request]:
-    """Requests made of what the policies name: methods, paths and hosts that they compare with, and others."""
-    texts: dict[str, list[str]] = {"method": [], "path": [], "host": []}
-    fields = {METHOD: "method", PATH: "path", HOST: "host"}
-    for step in chain.filters:
-        for rule in step.rules or ():
-            for alternatives in (rule.principals, rule.permissions):
-                for clause in (c for conjunction in alternatives for c in conjunction):
-                    for test in _tests(clause):
-                        if test.field in fields:
-                            texts[fields[test.field]] += [_example(m) for m in test.matchers if isinstance(m, Text)]
-    authority = f"{server.workload.name}.{server.workload.namespace}" + (f":{port}" if port is not None else "")
-    base = Request(
-        authority=authority,
-        source_ip=caller.addresses[0] if caller.addresses else None,
-        destination_ip=server.workload.addresses[0] if server.workload.addresses else None,
-        destination_port=port,
-        principal=caller.principal,
-    )
-    methods = dict.fromkeys([*texts["method"], *METHODS])
-    paths = dict.fromkeys([*texts["path"], "/"])
-    hosts = dict.fromkeys([authority, *texts["host"]])
-    for method in methods:
-        for path in paths:
-            for host in hosts:
-                yield replace(base, method=method, path=path if path.startswith("/") else f"/{path}", authority=host)
-
-
-def _tests(clause: Clause) -> Iterator[Test]:
-    if isinstance(clause, Test):
-        yield clause
-    elif isinstance(clause, Group):
-        for conjunction in clause.alternatives:
-            for inner in conjunction:
-                yield from _tests(inner)
-
-
-def _example(matcher: Text) -> str:
-    """A text that the matcher takes."""
-    return {"exact": "", "prefix": "x", "suffix": "", "contains": ""}[matcher.op].join((matcher.value, ""))
 
 
 class Traffic:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from meshsieve.reports.escape import printable
+from meshsieve.reports.markdown import markdown_cell, markdown_table
 from meshsieve.reports.page.model import Report
 from meshsieve.reports.page.timeline_chart import time_text
 from meshsieve.reports.text import byte_text
@@ -15,16 +14,16 @@ SHOWN = 40
 def report_markdown(report: Report) -> str:
     """CommonMark with tables. Text from captures and policies cannot become markup or leave its cell."""
     total = report.summary.total
-    lines = [f"# {_cell(report.title)}", ""]
+    lines = [f"# {markdown_cell(report.title)}", ""]
     if report.last_ns:
         lines += [f"{time_text(report.first_ns)} to {time_text(report.last_ns)}", ""]
     lines += [f"{total.flows:,} flows, {total.packets:,} packets, {byte_text(total.bytes)}.", ""]
-    lines += _table(
+    lines += markdown_table(
         ["verdict", "flows", "packets", "bytes"],
         ([name, f"{c.flows:,}", f"{c.packets:,}", byte_text(c.bytes)] for name, c in report.summary.verdicts.items()),
     )
     lines += ["## Rules", ""]
-    lines += _table(
+    lines += markdown_table(
         ["verdict", "flows", "packets", "point", "rule", "written at"],
         (
             [r.action, f"{r.count.flows:,}", f"{r.count.packets:,}", r.point, r.rule or "(default)", r.place]
@@ -38,7 +37,7 @@ def report_markdown(report: Report) -> str:
             ", ".join(f"{n:,} {name}" for name, n in report.requests.by_action.items()) + ".",
             "",
         ]
-        lines += _table(
+        lines += markdown_table(
             ["verdict", "requests", "from", "to", "request", "layer", "rule or reason"],
             (
                 [g.action, f"{g.count:,}", g.client.name, g.server.name, f"{g.method} {g.target}", g.layer, g.rule]
@@ -46,7 +45,7 @@ def report_markdown(report: Report) -> str:
             ),
         )
     lines += ["## Services", ""]
-    lines += _table(
+    lines += markdown_table(
         ["server", "port", "application", "flows", "bytes", "verdicts"],
         (
             [s.peer.name, f"{s.proto} {s.port}", s.app or "-", f"{s.flows:,}", byte_text(s.bytes), _counted(s.verdicts)]
@@ -54,7 +53,7 @@ def report_markdown(report: Report) -> str:
         ),
     )
     lines += ["## Top talkers", ""]
-    lines += _table(
+    lines += markdown_table(
         ["from", "to", "flows", "bytes", "verdicts"],
         (
             [k.source.name, k.target.name, f"{k.flows:,}", byte_text(k.bytes), _counted(k.verdicts)]
@@ -62,25 +61,10 @@ def report_markdown(report: Report) -> str:
         ),
     )
     lines += ["## Findings", ""]
-    lines += _table(["level", "finding", "where"], ([f.level, f.what, f.where] for f in report.findings))
+    lines += markdown_table(["level", "finding", "where"], ([f.level, f.what, f.where] for f in report.findings))
     lines += ["## How to repeat it", "", f"    {printable(report.command)}", ""]
     return "\n".join(lines)
 
 
 def _counted(verdicts: dict[str, int]) -> str:
     return ", ".join(f"{flows:,} {name}" for name, flows in sorted(verdicts.items()))
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
-    if not lines:
-        return ["None.", ""]
-    return ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *lines, ""]
-
-
-def _cell(text: str) -> str:
-    """Text that stays text: every character that Markdown or HTML could read is escaped."""
-    return "".join(
-        f"\\{c}" if c in r"\`*_{}[]()#+-.!|~>$^:@/=" else "&lt;" if c == "<" else "&amp;" if c == "&" else c
-        for c in printable(text)
-    )
