@@ -202,6 +202,7 @@ def _combined(
 def rewrite_matters(translation: PointWalk, later: Sequence[PointWalk], applying: Sequence[int | None]) -> bool:
     """Whether what the point rewrites bears on the points behind it: a destination always, as the way depends on it."""
     touched = {name for rewrite in translation.point.rewrites.values() for name in rewrite.touches}
+    touched |= {"mark"} if touched & {"ct_mark", "ct_nat"} else set()  # the field mark stands for all registers
     skips = any(rewrite.skips for rewrite in translation.point.rewrites.values())
     if skips or touched & {"dst_ip"}:
         return True

@@ -218,9 +218,8 @@ class PointTable:
             if announced.any() and "ct_state" in headers:
                 fields["ct_state"] = np.where(announced, np.uint8(RELATED), headers["ct_state"])
                 where["ct_state"] = headers.has("ct_state") | announced
-        if self.point.rules.marks is not None and "mark" in headers:
-            fields["mark"] = mark_codes(headers["mark"], self.point.rules.marks)
-            where["mark"] = headers.has("mark")
+        if self.point.rules.marks is not None:
+            fields["mark"], where["mark"] = mark_codes(headers, self.point.rules.marks)
         if vnic is not None:
             fields["vnic"] = vnic[rows].astype(np.uint32)
         if self._asks_time:
@@ -294,11 +293,14 @@ class DecisionTables:
         choice  which of several possible rewrites happens (policy.Rewrite)
         """
         away: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}  # (layer, point or translation) -> who stays away
+        came, hook = headers, ("", "")
         for table in self.points:
             layer, point = table.layer.name, table.point
+            if not point.hook or (layer, point.hook) != hook:
+                came, hook = headers, (layer, point.hook)
             absent = [away[key] for key in ((layer, point.name), (layer, point.once)) if key in away]
-            answer = table.decide(headers, interfaces or {}, np.logical_or.reduce(absent) if absent else None)
-            yield table, headers, answer
+            answer = table.decide(came, interfaces or {}, np.logical_or.reduce(absent) if absent else None)
+            yield table, came, answer
             if not point.rewrites:
                 continue
             headers, done = rewritten(headers, point, answer.rule, answer.verdict == Verdict.UNDECIDED, choice)

@@ -201,8 +201,8 @@ def _rewrite_text(rewrite: Rewrite, values: Mapping[str, int | str]) -> str:
     for name, shift in rewrite.shifts.items():
         if isinstance(old := values.get(name), int):
             changes.append(f"{name} to {_value(name, old - shift.start + shift.to, values)}")
-    if rewrite.mark:
-        changes.append("mark to (mark & ~{:#x}) ^ {:#x}".format(*rewrite.mark))
+    for name, (mask, value, of) in rewrite.bits.items():
+        changes.append(f"{name} to {value:#x}" if mask == 0xFFFFFFFF else f"{name} to ({of} & ~{mask:#x}) ^ {value:#x}")
     if rewrite.choices:
         texts = [_rewrite_text(choice, values).removeprefix("changes ") for choice in rewrite.choices]
         return f"changes, one of {len(texts)}: {'; or '.join(texts)}"

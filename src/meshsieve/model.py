@@ -264,26 +264,33 @@ def _backwards(name: str) -> str:
     return name.lower()[::-1]
 
 
+MarkTest = tuple[int, int, str]  # value, mask, register
+
+
 @dataclass(frozen=True, slots=True)
 class MarkCodes:
-    """Numbers for packet marks, by which tests ``(value, mask)`` hold: a test on single bits would be millions of
-    ranges of the mark itself.
+    """Numbers for packet marks, by which tests ``(value, mask, register)`` hold: a test on single bits would be
+    millions of ranges of the mark itself. The registers are those of ``importers/marks.py``: mark, ct_mark, ct_nat.
 
-    >>> codes = MarkCodes(((0x4000, 0x4000),))
-    >>> codes.test(0x4000, 0x4000), codes.code(0x4001)
+    >>> codes = MarkCodes(((0x4000, 0x4000, "mark"),))
+    >>> codes.test(0x4000, 0x4000, "mark"), codes.code({"mark": 0x4001})
     (ValueSet(1), 1)
     """
 
-    tests: tuple[tuple[int, int], ...] = ()
+    tests: tuple[MarkTest, ...] = ()
 
     MOST: ClassVar[int] = 10  # tests of one rule list; a test is half of 2^tests codes
 
-    def code(self, mark: int) -> int:
-        return sum(1 << i for i, (value, mask) in enumerate(self.tests) if mark & mask == value)
+    def code(self, marks: Mapping[str, int]) -> int:
+        return sum(1 << i for i, (value, mask, name) in enumerate(self.tests) if marks[name] & mask == value)
 
-    def test(self, value: int, mask: int) -> ValueSet:
-        """The codes of the marks for which ``mark & mask == value``, one of the tests."""
-        bit = 1 << self.tests.index((value, mask))
+    @property
+    def registers(self) -> frozenset[str]:
+        return frozenset(name for _, _, name in self.tests)
+
+    def test(self, value: int, mask: int, register: str) -> ValueSet:
+        """The codes of the marks for which ``register & mask == value``, one of the tests."""
+        bit = 1 << self.tests.index((value, mask, register))
         return ValueSet.numbers(*(code for code in range(1 << len(self.tests)) if code & bit))
 
 

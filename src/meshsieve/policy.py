@@ -64,7 +64,8 @@ class Rewrite:
 
     values  field -> its new value; None = nobody can know it (a pool of addresses, a port of the gateway's choice)
     shifts  address field -> how its addresses are mapped
-    mark    (mask, value): the mark becomes ``(mark & ~mask) ^ value``
+    bits    register (mark, ct_mark, ct_nat) -> (mask, value, of): it becomes ``(of & ~mask) ^ value``, ``of`` as the
+            packet had it before
     unsure  fields that get one of several values: the way is found by the value that stands here, while rules that ask
             for them are unknown
     skips   points of the same layer, by name, to which the packet then does not come
@@ -74,7 +75,7 @@ class Rewrite:
 
     values: Mapping[str, int | None] = field(default_factory=dict)
     shifts: Mapping[str, Shift] = field(default_factory=dict)
-    mark: tuple[int, int] | None = None
+    bits: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
     unsure: frozenset[str] = frozenset()
     skips: frozenset[str] = frozenset()
     choices: tuple[Rewrite, ...] = ()
@@ -82,7 +83,8 @@ class Rewrite:
 
     @property
     def touches(self) -> frozenset[str]:
-        own = {*self.values, *self.shifts, *self.defaults, *(("mark",) if self.mark else ())}
+        """Fields and registers that may change."""
+        own = {*self.values, *self.shifts, *self.defaults, *self.bits}
         return frozenset(own.union(*(choice.touches for choice in self.choices)))
 
 
@@ -122,6 +124,7 @@ class Point:
     rewrites   by rule index
     stateless  rules that keep no state: packets of their flows are judged one by one, replies included
     tracks_algs  flows that another one announced (FTP data, TFTP) come with connection state RELATED
+    hook       points of one such name stand side by side: each judges the packet as it came to the first of them
     once       translations of points with one such name happen once a packet: who has been rewritten by one of them
                does not come to the others
     """
@@ -136,6 +139,7 @@ class Point:
     role: Literal["filter", "translate", "advise"] = "filter"
     rewrites: Mapping[int, Rewrite] = field(default_factory=dict)
     once: str = ""
+    hook: str = ""
     stateless: frozenset[int] = frozenset()
     tracks_algs: bool = False
 

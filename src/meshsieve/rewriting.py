@@ -21,6 +21,7 @@ Mask = npt.NDArray[np.bool_]
 
 _WORD = 2**64 - 1
 _ADDRESSES = ("src_ip", "dst_ip")
+_REGISTERS = ("mark", "ct_mark", "ct_nat")
 
 
 def known_texts(texts: Array, codes: NameCodes, which: int = 0) -> tuple[npt.NDArray[np.uint32], Mask]:
@@ -41,12 +42,29 @@ def known_texts(texts: Array, codes: NameCodes, which: int = 0) -> tuple[npt.NDA
     return out, known
 
 
-def mark_codes(marks: Array, codes: MarkCodes) -> npt.NDArray[np.uint32]:
-    """``codes.code`` of every mark, uint32, as many as there are."""
-    out = np.zeros(len(marks), np.uint32)
-    for i, (value, mask) in enumerate(codes.tests):
-        out |= (marks & np.uint32(mask) == value).astype(np.uint32) << np.uint32(i)
-    return out
+def mark_codes(headers: PacketColumns, codes: MarkCodes) -> tuple[npt.NDArray[np.uint32], Mask]:
+    """``codes.code`` of every packet, uint32 (n,), and where all registers that it needs are known, bool (n,)."""
+    n = len(headers)
+    out = np.zeros(n, np.uint32)
+    known = np.ones(n, np.bool_)
+    registers = {name: _register(headers, name) for name in codes.registers}
+    for name in registers:
+        known &= registers[name][1]
+    for i, (value, mask, name) in enumerate(codes.tests):
+        out |= (registers[name][0] & np.uint32(mask) == value).astype(np.uint32) << np.uint32(i)
+    return out, known
+
+
+def _register(headers: PacketColumns, name: str) -> tuple[npt.NDArray[np.uint32], Mask]:
+    """The values of a register, uint32 (n,), and where they are known; ct_mark and ct_nat are no fields, but columns of
+    ``extra`` with -1 for what is not known."""
+    n = len(headers)
+    if name == "mark":
+        if "mark" not in headers:
+            return np.zeros(n, np.uint32), np.zeros(n, np.bool_)
+        return np.array(np.broadcast_to(headers["mark"], (n,)), np.uint32), headers.has("mark")
+    column = headers.extra.get(name, np.full(n, -1, np.int64))
+    return column.astype(np.uint32), column >= 0
 
 
 def listed_macs(inventory: Inventory, headers: PacketColumns, name: str, vnic_of: str | None) -> Array:
@@ -86,7 +104,8 @@ def rewritten(
     choice   which of a rewrite's choices happens, counted round
     """
     done = np.zeros(len(headers), np.bool_)
-    touched = {name for rewrite in point.rewrites.values() for name in rewrite.touches}
+    changed = {name for rewrite in point.rewrites.values() for name in rewrite.touches}
+    touched, registers = changed - set(_REGISTERS), changed & set(_REGISTERS)
     if not unknown.any() and not np.isin(rule, np.array(sorted(point.rewrites), np.int32)).any():
         return headers, done
     columns = {name: _full(headers, name) for name in touched}
@@ -98,10 +117,47 @@ def rewritten(
             _apply(rewrite.choices[choice % len(rewrite.choices)] if rewrite.choices else rewrite, rows, columns, has)
     for name in touched:
         has[name] &= ~unknown
+    extra: dict[str, Array] = {}
+    if registers:
+        marks = {name: _register(headers, name) for name in _REGISTERS}
+        for name in registers:
+            value, known = _marked(point, name, marks, rule, unknown)
+            if name == "mark":
+                columns[name], has[name] = value, known
+            else:
+                extra[name] = np.where(known, value.astype(np.int64), -1)
     if "ip_ver" not in headers:  # two-word columns would else be read as IPv6
         wide = any(headers[name].ndim == 2 for name in _ADDRESSES if name in headers)
         columns["ip_ver"] = np.array([6 if wide else 4], np.uint8)
-    return headers.with_fields(columns, has), done
+    out = headers.with_fields(columns, has)
+    out.extra = {**out.extra, **extra}
+    return out, done
+
+
+def _marked(
+    point: Point,
+    name: str,
+    marks: dict[str, tuple[npt.NDArray[np.uint32], Mask]],
+    rule: npt.NDArray[np.int32],
+    unknown: Mask,
+) -> tuple[npt.NDArray[np.uint32], Mask]:
+    """A register behind the point, and where it is known. Choices of one rewrite do the same to registers."""
+    value, known = marks[name][0].copy(), marks[name][1].copy()
+    for index, rewrite in point.rewrites.items():
+        rows = (rule == index) & ~unknown
+        one = rewrite.choices[0] if rewrite.choices else rewrite
+        if name in one.bits:
+            mask, bits, of = one.bits[name]
+            old, has = marks[of]
+            value[rows] = old[rows] & np.uint32(~mask & 0xFFFFFFFF) ^ np.uint32(bits)
+            known[rows] = has[rows] | (mask == 0xFFFFFFFF)
+        elif name in one.values:
+            known[rows] = False
+        elif name in one.defaults:
+            lacking = rows & ~known
+            value[lacking] = one.defaults[name]
+            known |= lacking
+    return value, known & ~unknown
 
 
 def _full(headers: PacketColumns, name: str) -> Array:
@@ -118,6 +174,8 @@ def _full(headers: PacketColumns, name: str) -> Array:
 
 def _apply(rewrite: Rewrite, rows: Mask, columns: dict[str, Array], has: dict[str, Mask]) -> None:
     for name, value in rewrite.values.items():
+        if name in _REGISTERS:
+            continue
         if value is None:
             has[name][rows] = False
             continue
@@ -129,11 +187,8 @@ def _apply(rewrite: Rewrite, rows: Mask, columns: dict[str, Array], has: dict[st
             address = (int(column[row, 0]) << 64 | int(column[row, 1])) - shift.start + shift.to
             column[row] = (address >> 64, address & _WORD)
     for name, value in rewrite.defaults.items():
+        if name in _REGISTERS:
+            continue
         lacking = rows & ~has[name]
         columns[name][lacking] = value
         has[name] |= lacking
-    if rewrite.mark is not None:
-        mask, value = rewrite.mark
-        columns["mark"][rows] = columns["mark"][rows] & np.uint32(~mask & 0xFFFFFFFF) ^ np.uint32(value)
-        if mask == 0xFFFFFFFF:
-            has["mark"][rows] = True

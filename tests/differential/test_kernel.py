@@ -72,7 +72,12 @@ MATCHES = (
         "-f",
         "! -f",
     ),
+    ("-m mark --mark 0x1/0x1", "-m mark ! --mark 0x2/0x3", "-m mark --mark 0x3", "-m mark ! --mark 0x0"),
 )
+MARKS = (
+    "-j MARK --set-xmark 0x1/0x1", "-j MARK --set-mark 0x2", "-j MARK --or-mark 0x3", "-j MARK --and-mark 0xfffffffe",
+    "-j MARK --xor-mark 0x3", "-j MARK --set-xmark 0x0/0x2",
+)  # fmt: skip
 
 
 NFT_MATCHES = (
@@ -104,12 +109,25 @@ NFT_MATCHES = (
         "ip saddr . tcp dport { 10.0.0.5 . 80, 10.3.0.9 . 80, 11.0.0.1 . 90-1000 }",
     ),
     ("ip ttl > 63", "ip ttl != 5", "ip length 20-48", "meta length < 49", "ip dscp af11", "ip dscp & 0x8 == 0x8"),
+    (
+        "meta mark & 0x1 == 0x1",
+        "meta mark 0x3",
+        "meta mark != { 0x0, 0x2 }",
+        "meta mark & 0x3 != 0x2",
+        "meta mark 0x1-0x2",
+    ),
 )
+NFT_MARKS = (
+    "meta mark set 0x2", "meta mark set meta mark | 0x1", "meta mark set meta mark & 0xfffffffe",
+    "meta mark set meta mark ^ 0x3", "meta mark set 0x3 return", "meta mark set 0x1 accept",
+)  # fmt: skip
+
 NFT_MAPS = (
     "tcp dport vmap { 80 : accept, 90-91 : drop, 1000 : jump C }",
     "ip protocol vmap { icmp : accept, udp : goto C, 47 : drop }",
     "tcp dport vmap { 80 : accept, * : drop }",
     "udp dport vmap @ports",
+    "meta mark vmap { 0x0 : return, 0x1 : accept, 0x3 : drop }",
 )
 TOOLS = {"iptables": "iptables-restore", "nft": "nft"}
 
@@ -149,7 +167,10 @@ def accepted(tool: str, rules: str, some: list[Packet], mode: str) -> list[bool 
     answers: list[bool | None] = [True] * len(some)
     for layer in IMPORTERS[tool].load([SourceFile("generated", rules)], options).layers:
         rule_set = layer.points[0].rules
-        results = packets.compile(rule_set).classify_batch(columns(some, rule_set.names, 4))
+        asked = columns(some, rule_set.names, 4)
+        if rule_set.marks is not None:  # every packet comes with mark 0
+            asked = asked.with_fields({"mark": [rule_set.marks.code({"mark": 0})]})
+        results = packets.compile(rule_set).classify_batch(asked)
         here = [None if r < 0 else bool(rule_set.actions[r] == Action.ALLOW) for r in results]
         answers = [_both(a, b) for a, b in zip(answers, here, strict=True)]
     return answers
@@ -192,7 +213,7 @@ def nft_program(draw: random.Random) -> str:
         lines.append("}")
     lines.append("}\ntable ip after {\nset some { type ipv4_addr; elements = { 10.3.0.9, 150.1.1.1 } }")
     lines.append("chain last { type filter hook forward priority 10; policy accept;")
-    lines += [rule for rule in _nft_rules(draw, [], at_most=3) if "nfproto" not in rule]
+    lines += [rule for rule in _nft_rules(draw, [], at_most=3) if "nfproto" not in rule and "mark" not in rule]
     return "\n".join([*lines, "}", "}", ""])
 
 
@@ -203,7 +224,7 @@ def _nft_rules(draw: random.Random, callees: list[str], at_most: int = 6) -> lis
             rules.append(f"{draw.choice(NFT_MATCHES[draw.randrange(4)])} {draw.choice(NFT_MAPS)}")
             continue
         matches = " ".join(draw.choice(group) for group in draw.sample(NFT_MATCHES, draw.randint(0, 2)))
-        verdicts = ["accept", "drop", "return", "counter", "counter accept", "continue", "meta mark set 0x7 return"]
+        verdicts = ["accept", "drop", "return", "counter", "counter accept", "continue", *draw.sample(NFT_MARKS, 3)]
         verdicts += [f"{kind} {callee}" for callee in callees for kind in ("jump", "jump", "goto")]
         rules.append(f"{matches} {draw.choice(verdicts)}")
     return rules
@@ -212,7 +233,7 @@ def _nft_rules(draw: random.Random, callees: list[str], at_most: int = 6) -> lis
 def iptables_program(draw: random.Random) -> str:
     lines = ["*filter", f":FORWARD {draw.choice(['ACCEPT', 'DROP'])} [0:0]", ":A - [0:0]", ":B - [0:0]", ":C - [0:0]"]
     for index, chain in enumerate(CHAINS):
-        targets = ["-j ACCEPT", "-j DROP", "-j RETURN", ""]
+        targets = ["-j ACCEPT", "-j DROP", "-j RETURN", "", *draw.sample(MARKS, 2)]
         targets += [f"-{kind} {callee}" for callee in CHAINS[index + 1 :] for kind in "jjg"]
         for _ in range(draw.randint(1, 6)):
             groups = draw.sample(MATCHES, draw.randint(0, 2))

@@ -82,8 +82,57 @@ CASES = [
     ("a rule behind ACCEPT sets no mark",
      MANGLE.format("-A PREROUTING -j ACCEPT\n-A PREROUTING -j MARK --set-mark 1")
      + FILTER.format("-A FORWARD -m mark --mark 1 -j DROP"), {}, TO_VIP, "ALLOW"),
-    ("a restored mark is not known", MANGLE.format("-A PREROUTING -j CONNMARK --restore-mark")
-     + FILTER.format("-A FORWARD -m mark --mark 1 -j DROP"), {}, TO_VIP, "UNDECIDED"),
+    ("the connection of a first packet has mark 0", MANGLE.format("-A PREROUTING -j CONNMARK --restore-mark")
+     + FILTER.format("-A FORWARD -m mark --mark 1 -j DROP"), {}, TO_VIP, "ALLOW"),
+    ("a restored mark of a later packet is not known", MANGLE.format("-A PREROUTING -j CONNMARK --restore-mark")
+     + FILTER.format("-A FORWARD -m mark --mark 1 -j DROP"), {}, TO_VIP + " ct_state 2", "UNDECIDED"),
+    ("a saved mark is the connection's", MANGLE.format("-A PREROUTING -j MARK --set-mark 5\n"
+     "-A PREROUTING -j CONNMARK --save-mark") + FILTER.format("-A FORWARD -m connmark --mark 5 -j DROP"), {}, TO_VIP,
+     "DROP"),
+    ("saved under masks", MANGLE.format("-A PREROUTING -j MARK --set-mark 0xff\n"
+     "-A PREROUTING -j CONNMARK --save-mark --nfmask 0xf0 --ctmask 0xff")
+     + FILTER.format("-A FORWARD -m connmark --mark 0xf0 -j DROP"), {}, TO_VIP, "DROP"),
+    ("saved, cleared and restored", MANGLE.format("-A PREROUTING -j MARK --set-mark 5\n"
+     "-A PREROUTING -j CONNMARK --save-mark\n-A PREROUTING -j MARK --set-mark 0\n"
+     "-A FORWARD -j CONNMARK --restore-mark") + FILTER.format("-A FORWARD -m mark --mark 5 -j DROP"), {}, TO_VIP,
+     "DROP"),
+    ("connmark is another number than mark", MANGLE.format("-A PREROUTING -j MARK --set-mark 5")
+     + FILTER.format("-A FORWARD -m connmark --mark 5 -j DROP"), {}, TO_VIP, "ALLOW"),
+    ("a table sees the marks that it sets itself", FILTER.format("-A FORWARD -p tcp -j MARK --set-xmark 0x1/0x1\n"
+     "-A FORWARD -m mark --mark 0x1/0x1 -j DROP"), {"table": "filter"}, TO_VIP, "DROP"),
+    ("and only behind them", FILTER.format("-A FORWARD -m mark --mark 0x1/0x1 -j DROP\n"
+     "-A FORWARD -p tcp -j MARK --set-xmark 0x1/0x1"), {}, TO_VIP, "ALLOW"),
+    ("under its mask a mark keeps its other bits", FILTER.format("-A FORWARD -j MARK --set-xmark 0x1/0x1\n"
+     "-A FORWARD -m mark --mark 0x5 -j DROP"), {"table": "filter"}, TO_VIP + " mark 4", "DROP"),
+    ("xor", FILTER.format("-A FORWARD -j MARK --xor-mark 0x5\n-A FORWARD -m mark --mark 0x1 -j DROP"),
+     {"table": "filter"}, TO_VIP + " mark 4", "DROP"),
+    ("a mark of another packet's rule does not count", FILTER.format("-A FORWARD -p udp -j MARK --set-mark 1\n"
+     "-A FORWARD -m mark --mark 1 -j DROP"), {}, TO_VIP, "ALLOW"),
+    ("NOTRACK: the connection state is UNTRACKED", RAW.format("-A PREROUTING -j CT --notrack")
+     + FILTER.format("-A FORWARD -m conntrack --ctstate UNTRACKED -j DROP"), {}, TO_VIP, "DROP"),
+    ("--ctstate DNAT is a property beside the state: translated",
+     NAT.format("-A PREROUTING -d 203.0.113.5 -j DNAT --to-destination 10.0.0.7")
+     + FILTER.format("-A FORWARD -m conntrack --ctstate DNAT -j DROP"), {}, TO_VIP, "DROP"),
+    ("--ctstate DNAT: not translated", NAT.format("-A PREROUTING -d 203.0.113.6 -j DNAT --to-destination 10.0.0.7")
+     + FILTER.format("-A FORWARD -m conntrack --ctstate DNAT -j DROP"), {}, TO_VIP, "ALLOW"),
+    ("--ctstate INVALID,DNAT: one of both", NAT.format("-A PREROUTING -d 203.0.113.5 -j DNAT --to-destination 10.0.0.7")
+     + FILTER.format("-A FORWARD -m conntrack --ctstate INVALID,DNAT -j DROP"), {}, TO_VIP, "DROP"),
+    ("! --ctstate RELATED,DNAT: neither", NAT.format("-A PREROUTING -d 203.0.113.5 -j DNAT --to-destination 10.0.0.7")
+     + FILTER.format("-A FORWARD -m conntrack ! --ctstate RELATED,DNAT -j DROP"), {}, TO_VIP, "ALLOW"),
+    ("--ctstate DNAT without NAT evaluated", FILTER.format("-A FORWARD -m conntrack --ctstate DNAT -j DROP"),
+     {"table": "filter"}, TO_VIP, "UNDECIDED"),
+    ("mac --mac-source", FILTER.format("-A FORWARD -m mac --mac-source 00:11:22:33:44:55 -j DROP"), {},
+     TO_VIP + " src_mac 00:11:22:33:44:55", "DROP"),
+    ("mac of another frame", FILTER.format("-A FORWARD -m mac --mac-source 00:11:22:33:44:55 -j DROP"), {},
+     TO_VIP + " src_mac 00:11:22:33:44:56", "ALLOW"),
+    ("pkttype multicast", FILTER.format("-A FORWARD -m pkttype --pkt-type multicast -j DROP"), {},
+     TO_VIP + " dst_mac 01:00:5e:00:00:01", "DROP"),
+    ("pkttype unicast", FILTER.format("-A FORWARD -m pkttype --pkt-type unicast -j DROP"), {},
+     TO_VIP + " dst_mac 00:11:22:33:44:55", "DROP"),
+    ("pkttype broadcast is no multicast", FILTER.format("-A FORWARD -m pkttype --pkt-type multicast -j DROP"), {},
+     TO_VIP + " dst_mac ff:ff:ff:ff:ff:ff", "ALLOW"),
+    ("recent --set matches every packet", FILTER.format("-A FORWARD -m recent --set --name a --rsource -j DROP"), {},
+     TO_VIP, "DROP"),
     ("a mark given with the packet counts", FILTER.format("-A FORWARD -m mark --mark 7 -j DROP"), {"table": "filter"},
      TO_VIP + " mark 7", "DROP"),
     ("a mark that is not given is not known", FILTER.format("-A FORWARD -m mark --mark 7 -j DROP"),
@@ -114,9 +163,19 @@ def test_malformed_targets_are_refused(rule: str, text: str) -> None:
     assert "x.rules:6" in str(caught.value)
 
 
-def test_connmark_is_another_number() -> None:
-    with pytest.raises(PolicyError, match="-m connmark --mark 7"):
-        engine(FILTER.format("-A FORWARD -m connmark --mark 7 -j DROP"), table="filter")
+def test_calico_decides_by_the_marks_that_it_sets() -> None:
+    """Profiles set a mark, their callers return on it; the table is decided without any mark given."""
+    rules = (
+        "-A FORWARD -j cali-FORWARD\n-A FORWARD -m mark --mark 0x10000/0x10000 -j ACCEPT\n"
+        "-A cali-FORWARD -j MARK --set-xmark 0x0/0x30000\n-A cali-FORWARD -o cali1 -g tw\n"
+        "-A tw -m mark --mark 0x0/0x20000 -j pi\n-A tw -m mark --mark 0x10000/0x10000 -j RETURN\n-A tw -j DROP\n"
+        "-A pi -p tcp -m multiport --dports 80,443 -j MARK --set-xmark 0x10000/0x10000\n"
+        "-A pi -m mark --mark 0x10000/0x10000 -j RETURN"
+    )
+    chains = ":cali-FORWARD - [0:0]\n:tw - [0:0]\n:pi - [0:0]\n"
+    of = engine(FILTER.format(chains + rules), table="filter")
+    assert of.explain("tcp 10.0.0.1:1 > 10.0.0.2:80", oif="cali1").action == "ALLOW"
+    assert of.explain("tcp 10.0.0.1:1 > 10.0.0.2:22", oif="cali1").action == "DROP"
 
 
 @pytest.mark.parametrize("mode", ["upper", "lower"])

@@ -78,7 +78,7 @@ CASES = [
     ("an unknown expression", nft("frob 1 drop"), "begins no match"),
     ("a port past the last", nft("tcp dport 70000 drop"), "beyond 65535"),
     ("an inverted range", nft("tcp dport 90-80 drop"), "ends before it starts"),
-    ("a match on what nobody knows", nft("meta mark 1 drop"), "cannot be interpreted"),
+    ("a match on what nobody knows", nft("meta skuid 0 drop"), "cannot be interpreted"),
 ]  # fmt: skip
 IDS = [f"{form}: {what}" for what, (form, _), _ in CASES]
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from meshsieve.errors import PolicyError
 from meshsieve.importers.conditions import (
@@ -38,6 +38,9 @@ from meshsieve.importers.conditions import (
     rules_for,
 )
 from meshsieve.model import Action, Rule, Source
+
+if TYPE_CHECKING:
+    from meshsieve.importers.marks import Assign, Test
 
 MAX_CALL_DEPTH = 1000
 MAX_TERMS = 4
@@ -60,12 +63,19 @@ class Return:
 
 @dataclass(frozen=True, slots=True)
 class ChainRule:
-    """One rule of a chain. Verdict Action.UNDECIDED: one that nobody can know offline, such as that of NFQUEUE."""
+    """One rule of a chain. Verdict Action.UNDECIDED: one that nobody can know offline, such as that of NFQUEUE.
+
+    tests    of registers, ANDed to the condition
+    assigns  to registers, if the rule matches; then the verdict, None to go on. ``marks.resolve`` makes rules without
+             tests and assignments, which is what ``unfold`` takes
+    """
 
     condition: Condition
-    verdict: Action | Jump | Return
+    verdict: Action | Jump | Return | None
     name: str
     source: Source
+    tests: tuple[Test, ...] = ()
+    assigns: tuple[Assign, ...] = ()
 
 
 Program = Mapping[str, Sequence[ChainRule]]
@@ -260,7 +270,10 @@ class _Unfolding:
             self.refuse(f"visits more than {10 * self.max_rules} rules")
 
     def refuse(self, what: str) -> None:
-        often = ", ".join(f"{chain} {count} times" for chain, count in self.entered.most_common(5))
+        written: Counter[str] = Counter()
+        for chain, count in self.entered.items():
+            written[chain.partition("\0")[0]] += count
+        often = ", ".join(f"{chain} {count} times" for chain, count in written.most_common(5))
         raise PolicyError(
             f"the walk {what}; most called chains: {often}",
             where=self.where,

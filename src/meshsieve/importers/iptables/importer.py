@@ -19,11 +19,18 @@ from meshsieve.errors import PolicyError
 from meshsieve.importers.chains import ChainRule, Jump, Mode, Program, check_calls, unfold
 from meshsieve.importers.conditions import FALSE, TRUE, conjunction, constraint, with_value
 from meshsieve.importers.iptables import ipset
-from meshsieve.importers.iptables.meaning import Context, interface_pattern
+from meshsieve.importers.iptables.meaning import (
+    BROADCAST_MAC,
+    GROUP_MACS,
+    Context,
+    interface_pattern,
+    nat_test_of,
+)
+from meshsieve.importers.iptables.names import NAT_STATES
 from meshsieve.importers.iptables.path import HostWay, stations
 from meshsieve.importers.iptables.rules import TableReader, reachable
 from meshsieve.importers.iptables.syntax import BUILT_IN_CHAINS, Chain, Dump, Table, looks_like_dump, parse
-from meshsieve.importers.iptables.targets import MARK_TARGETS, mark_and_mask
+from meshsieve.importers.marks import Resolved, resolve
 from meshsieve.model import Action, MarkCodes, NameCodes, Rule, RuleSet, Source, ValueSet
 from meshsieve.policy import Diagnostic, ImportOptions, ImportResult, Layer, Point, Rewrite, SourceFile, Verdict
 
@@ -94,8 +101,6 @@ class _DumpReader:
 
     def _context(self, table: Table) -> Context:
         own, broadcast = self.local or (None, None)
-        tracked = self.options.table == ALL_TABLES
-        marks = any(rule.target in MARK_TARGETS for chain in table.chains.values() for rule in chain.rules)
         interfaces = _interface_codes(table)
         return Context(
             self.family,
@@ -104,10 +109,8 @@ class _DumpReader:
             broadcast,
             self.sets,
             self.options.limits,
-            tracks_marks=tracked,
-            marks_change=tracked and marks,
             lenient=not self.options.strict,
-            marks=_mark_codes(table),
+            macs=_mac_codes(table),
         )
 
     # Several tables
@@ -115,9 +118,8 @@ class _DumpReader:
     def _all_points(self) -> list[Point]:
         """Every table in the order of the hooks: who is local decides which chains a packet meets (path.py)."""
         points: list[Point] = []
-        if any(_mark_codes(table).tests for table in self.dump.tables.values()):
-            arrival = RuleSet([Rule(name="a new packet has mark 0")])
-            points.append(Point("arrival", arrival, role="translate", rewrites={0: Rewrite(defaults={"mark": 0})}))
+        if self._tests_registers:
+            points.append(arrival())
         asked = None if self.options.chain == "auto" else self.options.chain
         for name, hook, crossing in stations(self.local, asked):
             table = self.dump.tables.get(name)
@@ -144,63 +146,77 @@ class _DumpReader:
             for point in self._station(nat, hook, crossing)
         ]
 
+    @cached_property
+    def _tests_registers(self) -> bool:
+        """Whether some rule tests a mark, or whether a packet was translated."""
+        return any(
+            option.name in ("mark", "connmark") or nat_test_of(option) is not None
+            for table in self.dump.tables.values()
+            for chain in table.chains.values()
+            for rule in chain.rules
+            for option in rule.options
+        )
+
     def _station(self, table: Table, hook: str, crossing: HostWay | None) -> list[Point]:
-        """The points of one chain of one table: its marks, then its verdict or its translation."""
+        """The points of one chain of one table: its verdict or translation, and what it does to registers."""
         context = self._context(table)
         reader = TableReader(self.dump.file, table, context)
         check_calls(reader.program, f"{self.dump.file}:{table.line}")
         self._report(reader, reachable(reader.program, [hook]))
         title = f"{table.name} {hook}"
         chain = table.chains[hook]
-        points = []
-        entered = reachable(reader.program, [hook])
-        marking = [
-            rule.source for name in reader.program if name in entered
-            for rule in reader.program[name] if rule.source in reader.mark_rules
-        ]  # fmt: skip
-        for number, source in enumerate(marking, 1):
-            rules = self._walked(reader, reader.marking(source), chain, context, "strict")
-            rewrites = {i: reader.mark_rules[source] for i, rule in enumerate(rules.sources()) if rule == source}
-            points.append(
-                Point(f"{title} mark {number}", rules, crossing=crossing, role="translate", rewrites=rewrites)
-            )
-        if len(marking) > 1 and any(len(calls) > 1 for calls in _calls(reader.program, entered).values()):
-            # Chains that are called twice set marks in an order that these points do not keep.
-            lost = RuleSet([Rule(name="marks are set in several orders")])
-            points.append(
-                Point(
-                    f"{title} marks", lost, crossing=crossing, role="translate", rewrites={0: Rewrite({"mark": None})}
-                )
-            )
-        if table.name != "nat":
-            rules = self._walked(reader, reader.marking(None), chain, context, self.options.mode)
-            return [*points, Point(title, rules, _default([chain]), crossing=crossing)]
+        program = self._hooked(reader, chain)
+        points = [self._verdicts(title, reader, chain, program, crossing)]
+        if any(rule.assigns for name in reachable(program, ["policy"]) for rule in program[name]):
+            if table.name == "nat":  # which only first packets come to
+                program = {name: [for_new(rule) for rule in rules] for name, rules in program.items()}
+            resolved = resolve(program, "policy", with_exits=True, most_rules=self.options.max_rules)
+            rules = self._unfolded(resolved, chain, context, "strict")
+            rewrites = {i: resolved.rewrites[s] for i, s in enumerate(rules.sources()) if s in resolved.rewrites}
+            if rewrites:
+                name = f"{title} marks"
+                points.append(Point(name, rules, crossing=crossing, role="translate", rewrites=rewrites, hook=title))
+        return [point for point in points if point.role == "filter" or point.rewrites]
+
+    def _verdicts(
+        self, title: str, reader: TableReader, chain: Chain, program: Program, crossing: HostWay | None
+    ) -> Point:
+        context = reader.context
+        if reader.table.name != "nat":
+            resolved = resolve(program, "policy", most_rules=self.options.max_rules)
+            rules = self._unfolded(resolved, chain, context, self.options.mode)
+            return Point(title, rules, _default([chain]), crossing=crossing, hook=title)
         own = self.local[0].v4 if self.local and self.family == 4 else self.local[0].v6 if self.local else ()
         loopback = ValueSet.addresses(_LOOPBACK)
         mine = [low for low, high in own if low == high and not loopback.contains(low, self.family)]
-        translations = reader.nat_rewrites(mine, hook in ("POSTROUTING", "INPUT"))
+        outbound = chain.name in ("POSTROUTING", "INPUT")
+        translations = reader.nat_rewrites(mine, outbound)
+        if self._tests_registers:
+            translations = {s: translated(rewrite, outbound) for s, rewrite in translations.items()}
         program = {
             name: [for_new(rule) if rule.source in translations else rule for rule in rules]
-            for name, rules in reader.marking(None).items()
+            for name, rules in program.items()
         }
-        rules = self._walked(reader, program, chain, context, "strict")
+        rules = self._unfolded(resolve(program, "policy", most_rules=self.options.max_rules), chain, context, "strict")
         rewrites = {i: translations[source] for i, source in enumerate(rules.sources()) if source in translations}
-        if not rewrites:
-            return points
-        return [*points, Point(title, rules, crossing=crossing, role="translate", rewrites=rewrites)]
+        return Point(title, rules, crossing=crossing, role="translate", rewrites=rewrites, hook=title)
 
-    def _walked(self, reader: TableReader, program: Program, chain: Chain, context: Context, mode: Mode) -> RuleSet:
+    def _hooked(self, reader: TableReader, chain: Chain) -> Program:
+        """The program of one built-in chain from chain "policy" on."""
+        program = hooked(reader.program, _MISSING_INTERFACE.get(chain.name), reader.context.interfaces)
+        return {**program, **_with_policy(reader, chain, "")}
+
+    def _unfolded(self, resolved: Resolved, chain: Chain, context: Context, mode: Mode) -> RuleSet:
         """The walk of one built-in chain to its policy, as one list."""
-        program = hooked(program, _MISSING_INTERFACE.get(chain.name), context.interfaces)
         rules = unfold(
-            {**program, **_with_policy(reader, chain, "")},
+            resolved.program,
             "policy",
             mode=mode,
             unseen=self._unseen,
             max_rules=self.options.max_rules,
             where=f"{self.dump.file}:{chain.line}",
         )
-        return _rule_set(rules, context)
+        return _rule_set(rules, context, resolved.codes)
 
     @property
     def _unseen(self) -> frozenset[str]:
@@ -220,17 +236,18 @@ class _DumpReader:
             program, start, name = hooked(reader.program, missing, context.interfaces), chain.name, chain.name
             if chain.policy is not None:
                 program, start = {**program, **_with_policy(reader, chain, "")}, "policy"
+        resolved = resolve(program, start, most_rules=self.options.max_rules)
         roots = [chain.name for chain in chains]
         self._report(reader, reachable(reader.program, roots))
         rules = unfold(
-            program,
+            resolved.program,
             start,
             mode=self.options.mode,
             unseen=self._unseen,
             max_rules=self.options.max_rules,
             where=f"{self.dump.file}:{table.line}",
         )
-        return Point(name, _rule_set(rules, context), _default(chains))
+        return Point(name, _rule_set(rules, context, resolved.codes), _default(chains))
 
     def _chains_asked(self, table: Table) -> list[Chain]:
         built_in = [table.chains[name] for name in BUILT_IN_CHAINS[table.name]]
@@ -307,14 +324,20 @@ def for_new(rule: ChainRule) -> ChainRule:
     return replace(rule, condition=conjunction(rule.condition, constraint(ct_state=ValueSet.numbers(NEW))) or FALSE)
 
 
-def _calls(program: Program, entered: frozenset[str]) -> dict[str, list[str]]:
-    """Chain -> the chains whose rules call it, one entry a call."""
-    calls: dict[str, list[str]] = {}
-    for name in entered:
-        for rule in program.get(name, ()):
-            if isinstance(rule.verdict, Jump):
-                calls.setdefault(rule.verdict.chain, []).append(name)
-    return calls
+def arrival() -> Point:
+    """A packet comes with mark 0, and the first of a connection with a new entry in the table of connections."""
+    new = {"ct_state": ValueSet.numbers(NEW)}
+    rules = RuleSet([Rule(new, name="first packet: marks are 0"), Rule(name="the packet's mark is 0")])
+    every = {"mark": 0, "ct_mark": 0, "ct_nat": 0}
+    rewrites = {0: Rewrite(defaults=every), 1: Rewrite(defaults={"mark": 0})}
+    return Point("arrival", rules, role="translate", rewrites=rewrites)
+
+
+def translated(rewrite: Rewrite, outbound: bool) -> Rewrite:
+    """The translation with its trace in the connection's state."""
+    bit = NAT_STATES["SNAT" if outbound else "DNAT"]
+    bits = {"ct_nat": (bit, bit, "ct_nat")}
+    return replace(rewrite, bits=bits, choices=tuple(replace(choice, bits=bits) for choice in rewrite.choices))
 
 
 def _with_policy(reader: TableReader, chain: Chain, prefix: str) -> Program:
@@ -393,19 +416,19 @@ def _interface_codes(table: Table) -> NameCodes:
     )
 
 
-def _rule_set(rules: Sequence[Rule], context: Context) -> RuleSet:
-    marks = context.marks if context.marks.tests else None
-    return RuleSet(rules, names={"iif": context.interfaces, "oif": context.interfaces}, marks=marks)
+def _rule_set(rules: Sequence[Rule], context: Context, marks: MarkCodes) -> RuleSet:
+    names = dict.fromkeys(("iif", "oif"), context.interfaces)
+    if context.macs.cuts:
+        names |= dict.fromkeys(("src_mac", "dst_mac"), context.macs)
+    return RuleSet(rules, names=names, marks=marks if marks.tests else None)
 
 
-def _mark_codes(table: Table) -> MarkCodes:
-    """Codes of the marks that the table's rules test, as far as there is room; what is malformed is refused later."""
-    tests: dict[tuple[int, int], None] = {}
-    for chain in table.chains.values():
-        for option in (option for rule in chain.rules for option in rule.options if option.name == "mark"):
-            with suppress(ValueError):
-                tests[mark_and_mask(option.arguments[0])] = None
-    return MarkCodes(tuple(tests)[: MarkCodes.MOST])
+def _mac_codes(table: Table) -> NameCodes:
+    options = [o for chain in table.chains.values() for rule in chain.rules for o in rule.options]
+    macs = {o.arguments[0].lower() for o in options if o.name == "mac-source"}
+    if any(o.name == "pkt-type" for o in options):
+        return NameCodes.of(exact=[*macs, BROADCAST_MAC], prefixes=GROUP_MACS)
+    return NameCodes.of(exact=macs)
 
 
 def _host_bits(reader: TableReader, chains: frozenset[str]) -> Iterator[Diagnostic]:

@@ -10,6 +10,7 @@ Semantics   iptables(8) and iptables-extensions(8). Two readings that are easily
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,12 +30,17 @@ from meshsieve.importers.iptables.names import (
 )
 from meshsieve.importers.iptables.syntax import LIMIT, UNKNOWN, Option
 from meshsieve.importers.iptables.targets import mark_and_mask
-from meshsieve.model import MarkCodes, NameCodes, ValueSet, parse_address_range
+from meshsieve.importers.marks import Test
+from meshsieve.model import NameCodes, ValueSet, parse_address_range
 
 MULTIPORT_LIMIT = 15
 # An address mask with holes stands for 2^holes ranges; beyond this the match is left uninterpreted.
 _MASK_HOLES_LIMIT = 12
 _MULTICAST = ValueSet.addresses(["224.0.0.0/4", "ff00::/8"])
+# It notes the address, and matches every packet (Linux, net/netfilter/xt_recent.c).
+_ONLY_REMEMBERS = re.compile(r"-m recent --set(?: --(?:name|mask) \S{1,64}| --rsource| --rdest){0,4}", re.ASCII)
+BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
+GROUP_MACS = tuple(f"{high:x}{low:x}:" for high in range(16) for low in range(1, 16, 2))
 
 
 class UninterpretableError(Exception):
@@ -55,10 +61,8 @@ class Context:
     broadcast  its broadcast addresses, or None
     sets       ipsets by name
     limits     what -m limit, which needs a clock, is taken for
-    tracks_marks  several tables are judged, so that marks that one sets are seen by the next
     lenient    malformed values make their rule unknown
-    marks      codes of the marks that the table tests
-    marks_change  the table itself sets marks, so that what its own matches see cannot be told
+    macs       codes of the MAC addresses of the table
     """
 
     family: int
@@ -67,14 +71,34 @@ class Context:
     broadcast: ValueSet | None = None
     sets: Mapping[str, IpSet] = field(default_factory=dict)
     limits: Literal["unknown", "always_match", "never_match"] = "unknown"
-    tracks_marks: bool = False
-    marks_change: bool = False
     lenient: bool = False
-    marks: MarkCodes = field(default_factory=MarkCodes)
+    macs: NameCodes = field(default_factory=NameCodes)
+
+
+def test_of(option: Option) -> Test | None:
+    """The test of a register that ``-m mark`` and ``-m connmark`` are; None for any other option.
+
+    raises  ValueError for a malformed value
+    """
+    register = {"mark": "mark", "connmark": "ct_mark"}.get(option.name)
+    if register is None:
+        return None
+    value, mask = mark_and_mask(option.arguments[0])
+    return Test(register, mask, frozenset({value}), option.negated, option.text)
+
+
+def nat_test_of(option: Option) -> Test | None:
+    """What ``--ctstate`` says of translations (SNAT, DNAT), beside its connection states; None: nothing."""
+    if option.name != "ctstate":
+        return None
+    bits = sum({NAT_STATES[name] for name in option.arguments[0].upper().split(",") if name in NAT_STATES})
+    return Test("ct_nat", bits, frozenset({0}), not option.negated, option.text) if bits else None
 
 
 def condition_of(option: Option, context: Context) -> Condition:
     """The condition of one option, negation applied."""
+    if option.name == UNKNOWN and _ONLY_REMEMBERS.fullmatch(option.text):
+        return FALSE if option.negated else TRUE
     if option.name == UNKNOWN:
         raise UninterpretableError(f"'{option.text}' cannot be interpreted offline")
     condition = _READERS[option.name](option, context)
@@ -252,17 +276,14 @@ def _icmp(option: Option, _: Context, names: Mapping[str, tuple[int, int | None]
 
 
 def _state(option: Option, _: Context) -> Condition:
+    """The connection states; what is said of translations is ``nat_test_of``'s."""
     numbers: list[int] = []
-    nat: list[Condition] = []
     for name in option.arguments[0].split(","):
         if name.upper() in CT_STATES:
             numbers.append(CT_STATES[name.upper()])
-        elif name.upper() in NAT_STATES and option.name == "ctstate":
-            nat.append(unknown(f"--ctstate {name.upper()}"))
-        else:
+        elif name.upper() not in NAT_STATES or option.name != "ctstate":
             raise ValueError(f"'{name}' is not a connection state; states: {', '.join(CT_STATES)}")
-    known = [constraint(ct_state=ValueSet.numbers(*numbers))] if numbers else []
-    return any_of(*known, *nat)
+    return constraint(ct_state=ValueSet.numbers(*numbers)) if numbers else FALSE
 
 
 def _address_type(option: Option, context: Context, name: str) -> Condition:
@@ -342,15 +363,33 @@ def _tos(option: Option, _: Context) -> Condition:
     return both
 
 
-def _mark(option: Option, context: Context) -> Condition:
-    value, mask = mark_and_mask(option.arguments[0])
-    if context.marks_change:
-        raise UninterpretableError(f"'{option.text}' depends on marks that this table sets")
-    if value & ~mask:
-        return FALSE
-    if (value, mask) not in context.marks.tests:
-        raise UninterpretableError(f"'{option.text}': the table tests more than {MarkCodes.MOST} marks")
-    return constraint(mark=context.marks.test(value, mask))
+def _mac_source(option: Option, context: Context) -> Condition:
+    return constraint(src_mac=context.macs.exact(mac_address(option.arguments[0])))
+
+
+def mac_address(text: str) -> str:
+    """Lower case with colons. raises ValueError"""
+    if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", text):
+        raise ValueError(f"'{text}' is no MAC address")
+    return text.lower()
+
+
+def _packet_type(option: Option, context: Context) -> Condition:
+    """By the frame's destination: all ones is broadcast, an odd first byte multicast, all other unicast."""
+    broadcast = context.macs.exact(BROADCAST_MAC)
+    group = ValueSet().union(*(context.macs.prefix(start) for start in GROUP_MACS))
+    kinds = {
+        "broadcast": broadcast,
+        "multicast": group.intersection(broadcast.complement("dst_mac")),
+        "unicast": group.complement("dst_mac"),
+        "host": group.complement("dst_mac"),
+    }
+    name = option.arguments[0].lower()
+    if name not in kinds:
+        raise UninterpretableError(
+            f"'{option.text}' depends on who the host is", "unicast, broadcast, multicast are read"
+        )
+    return constraint(dst_mac=kinds[name])
 
 
 def _limit(option: Option, context: Context) -> Condition:
@@ -413,6 +452,7 @@ _READERS: dict[str, Callable[[Option, Context], Condition]] = {
     "dscp": _dscp,
     "dscp-class": _dscp_class,
     "tos": _tos,
-    "mark": _mark,
+    "mac-source": _mac_source,
+    "pkt-type": _packet_type,
     LIMIT: _limit,
 }

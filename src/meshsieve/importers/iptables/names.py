@@ -189,7 +189,8 @@ TCP_FLAGS = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32, "ALL"
 # The numbers of the field ct_state.
 CT_STATES = {"NEW": 1, "ESTABLISHED": 2, "RELATED": 3, "INVALID": 4, "UNTRACKED": 5}
 # Properties beside the state: true of connections whose addresses are translated.
-NAT_STATES = frozenset({"SNAT", "DNAT"})
+# Bits of the register ct_nat (importers/marks.py).
+NAT_STATES = {"DNAT": 1, "SNAT": 2}
 
 # RFC 2474, RFC 2597, RFC 3246.
 DSCP_CLASSES = {

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshsieve.errors import PolicyError
 from meshsieve.importers.chains import ChainRule, Jump, Program, Return
-from meshsieve.importers.conditions import TRUE, Condition, conjunction, unknown
-from meshsieve.importers.iptables.meaning import Context, UninterpretableError, condition_of
+from meshsieve.importers.conditions import FALSE, TRUE, Condition, conjunction, negation, unknown
+from meshsieve.importers.iptables.meaning import Context, UninterpretableError, condition_of, nat_test_of, test_of
 from meshsieve.importers.iptables.syntax import Chain, RuleLine, Table
-from meshsieve.importers.iptables.targets import MARK_TARGETS, NAT_TARGETS, mark_rewrite, nat_rewrite
+from meshsieve.importers.iptables.targets import ASSIGNING_TARGETS, NAT_TARGETS, assignments, nat_rewrite
+from meshsieve.importers.marks import Assign, Test
 from meshsieve.model import Action, Source
 from meshsieve.policy import Rewrite
 
@@ -24,7 +25,7 @@ _VERDICTS: dict[str, Action | Return] = {
     "NFQUEUE": Action.UNDECIDED,
 }
 # Targets that do something beside and let the walk go on.
-_SIDE_EFFECTS = frozenset(
+SIDE_EFFECTS = frozenset(
     """LOG NFLOG ULOG MARK CONNMARK TCPMSS TTL HL TOS DSCP ECN CLASSIFY NOTRACK CT SET TRACE AUDIT CHECKSUM CONNSECMARK
     SECMARK RATEEST HMARK TEE LED IDLETIMER TCPOPTSTRIP""".split()  # noqa: SIM905
 )
@@ -42,9 +43,8 @@ class NatTarget:
 class TableReader:
     """Reads every rule of a table.
 
-    program           chain name -> rules that decide something, and those of ``mark_rules``
+    program           chain name -> rules that decide something or assign to registers (marks.py)
     nat_targets       rules that translate, by their source
-    mark_rules        rules that change the mark, by their source; ``marking`` says how they end a walk
     uninterpretable   (chain, error) of each match or target that cannot be known; the rule is in its place, unknown
     without_verdict   (chain, target or "no target") of each rule that decides nothing
     raises            PolicyError for what is malformed, in whatever chain; if lenient, it is uninterpretable
@@ -55,41 +55,65 @@ class TableReader:
         self.uninterpretable: list[tuple[str, PolicyError]] = []
         self.without_verdict: list[tuple[str, str]] = []
         self.nat_targets: dict[Source, NatTarget] = {}
-        self.mark_rules: dict[Source, Rewrite] = {}
         self.program: Program = {name: self._chain(chain) for name, chain in table.chains.items()}
 
     def _chain(self, chain: Chain) -> list[ChainRule]:
-        rules = []
+        rules: list[ChainRule] = []
         for number, line in enumerate(chain.rules, 1):
             obj = f"{self.table.name}/{chain.name} rule {number}"
             unread: list[PolicyError] = []
-            condition = self._condition(line, obj, unread)
+            condition, tests = self._matches(line, obj, unread)
             verdict = self._verdict(line, obj, unread)
             told = f"{obj} {line.target} {line.extra}".rstrip()
             source = Source(self.file, line.line, told)
+            assigns: tuple[Assign, ...] = ()
             if verdict is None:
                 self.without_verdict.append((chain.name, line.target or "no target"))
-                if not self.context.tracks_marks or not self._is_mark(line, source, obj):
+                assigns = self._assigns(line, obj, unread)
+                if not assigns:
                     continue
-                verdict = Action.ALLOW
             elif line.target in NAT_TARGETS and verdict is Action.ALLOW:
                 self.nat_targets[source] = NatTarget(line, obj, condition)
             self.uninterpretable += [(chain.name, error) for error in unread]
             name = line.comment or f"{chain.name}:{number}"
-            rules.append(ChainRule(condition, verdict, name, source))
+            made = ChainRule(condition, verdict, name, source, tests, assigns)
+            rules += self._with_nat_states(made, line)
         return rules
 
-    def _is_mark(self, line: RuleLine, source: Source, obj: str) -> bool:
-        """Whether the rule changes the packet's mark; it is then noted in ``mark_rules``."""
-        if line.target not in MARK_TARGETS or line.goto:
-            return False
+    def _with_nat_states(self, rule: ChainRule, line: RuleLine) -> list[ChainRule]:
+        """``--ctstate ESTABLISHED,DNAT`` is "ESTABLISHED or translated": two rules of which at most one matches; with
+        ``!`` both must fail, which is one rule."""
+        rules = [rule]
+        for option in line.options:
+            test = nat_test_of(option)
+            if test is None:
+                continue
+            if option.negated:
+                rules = [replace(r, tests=(*r.tests, test)) for r in rules]
+                continue
+            # The rule's condition holds the option's states already; the other half lacks them.
+            try:
+                states = condition_of(option, self.context)
+            except ValueError:
+                continue  # malformed, which has been told
+            others = negation(states)
+            assert others is not None  # one field
+            rest, _ = self._matches(replace(line, options=tuple(o for o in line.options if o is not option)), "", [])
+            without = conjunction(rest, others) or FALSE
+            rules += [replace(r, condition=without, tests=(*r.tests, test)) for r in rules]
+        return rules
+
+    def _assigns(self, line: RuleLine, obj: str, unread: list[PolicyError]) -> tuple[Assign, ...]:
+        if line.target not in ASSIGNING_TARGETS or line.goto:
+            return ()
         try:
-            rewrite = mark_rewrite(line.target, line.extra)
+            return assignments(line.target, line.extra)
         except ValueError as error:
-            raise self._error(str(error), line, line.target_column, obj) from None
-        if rewrite is not None:
-            self.mark_rules[source] = rewrite
-        return rewrite is not None
+            malformed = self._error(str(error), line, line.target_column, obj)
+            if not self.context.lenient:
+                raise malformed from None
+            unread.append(malformed)
+            return tuple(Assign(register, lost=True) for register in ("mark", "ct_mark"))
 
     def nat_rewrites(self, own: Sequence[int], outbound: bool) -> dict[Source, Rewrite]:
         """What the NAT targets make of packets; ``own`` and ``outbound`` as in ``nat_rewrite``.
@@ -107,17 +131,16 @@ class TableReader:
                 raise self._error(str(error), line, line.target_column, nat.obj) from None
         return out
 
-    def marking(self, source: Source | None) -> Program:
-        """The program in which of the mark rules that of ``source`` ends the walk and no other exists; None: none."""
-        return {
-            name: [rule for rule in rules if rule.source == source or rule.source not in self.mark_rules]
-            for name, rules in self.program.items()
-        }
-
-    def _condition(self, line: RuleLine, obj: str, unread: list[PolicyError]) -> Condition:
+    def _matches(self, line: RuleLine, obj: str, unread: list[PolicyError]) -> tuple[Condition, tuple[Test, ...]]:
+        """What the rule asks of the packet's fields, and of registers."""
         result = TRUE
+        tests: list[Test] = []
         for option in line.options:
             try:
+                test = test_of(option)
+                if test is not None:
+                    tests.append(test)
+                    continue
                 condition = condition_of(option, self.context)
             except UninterpretableError as error:
                 unread.append(self._error(str(error), line, option.column, obj, error.hint))
@@ -131,12 +154,12 @@ class TableReader:
             both = conjunction(result, condition)
             assert both is not None  # a rule has few options
             result = both
-        return result
+        return result, tuple(tests)
 
     def _verdict(self, line: RuleLine, obj: str, unread: list[PolicyError]) -> Action | Jump | Return | None:
         """None where the rule decides nothing."""
         target = line.target
-        if target is None or (target in _SIDE_EFFECTS and not line.goto):
+        if target is None or (target in SIDE_EFFECTS and not line.goto):
             return None
         chain = self.table.chains.get(target)
         if chain is not None:

@@ -59,12 +59,14 @@ _KNOWN = {
     "dscp-class": (1, ("--dscp-class",)),
     "tos": (1, ("--tos",)),
     "mark": (1, ("--mark",)),
+    "mac-source": (1, ("--mac-source",)),
+    "pkt-type": (1, ("--pkt-type",)),
 }
 _OPTIONS = {text: (name, count) for name, (count, spellings) in _KNOWN.items() for text in spellings}
 # Modules whose options stand above: loading one says nothing.
 _MODULES = frozenset(
     """tcp udp udplite sctp dccp multiport iprange icmp icmp6 icmpv6 state conntrack comment set addrtype ttl hl length
-    dscp tos mark""".split()  # noqa: SIM905
+    dscp tos mark connmark mac pkttype""".split()  # noqa: SIM905
 )
 _COMMANDS = {
     "-A": "-A",
@@ -293,6 +295,7 @@ class _RuleReader:
     def __init__(self, words: list[Word], where: str, number: int) -> None:
         self.words, self.where, self.number = words, where, number
         self.at = 0
+        self.module = ""
 
     def read(self, counters: tuple[int, int] | None) -> RuleLine:
         options: list[Option] = []
@@ -359,12 +362,16 @@ class _RuleReader:
         if len(arguments) < count:
             raise self.error(f"{word.text} takes {count} argument{'s' * (count > 1)}", word)
         self.at += count
+        if name == "mark" and self.module == "connmark":  # which has the options of mark, but looks at another number
+            name = "connmark"
         if name != "match":
             texts = tuple(w.text for w in arguments)
             yield Option(name, texts, negated, text_of(self.words[start : self.at]), word.column)
-        elif negated:
+            return
+        self.module = arguments[0].text
+        if negated:
             raise self.error("-m cannot be negated", word)
-        elif arguments[0].text not in _MODULES:
+        if arguments[0].text not in _MODULES:
             yield self.unknown(start, LIMIT if arguments[0].text == LIMIT else UNKNOWN)
 
     def unknown(self, start: int, name: str = UNKNOWN) -> Option:
@@ -374,9 +381,7 @@ class _RuleReader:
         while self.at < len(self.words):
             word = self.words[self.at]
             following = self.words[self.at + 1] if word.is_not and self.at + 1 < len(self.words) else word
-            # connmark has the options of mark, but looks at another number.
-            own = following.text == "--mark" and self.words[self.at - 1].text == "connmark"
-            if following.is_option and not own and (following.text in _OPTIONS or following.text in _TARGET_OPTIONS):
+            if following.is_option and (following.text in _OPTIONS or following.text in _TARGET_OPTIONS):
                 break
             self.at += 1
         return Option(name, (), False, text_of(self.words[start : self.at]), column)

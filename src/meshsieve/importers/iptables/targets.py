@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 
 from meshsieve.importers.conditions import Condition
+from meshsieve.importers.marks import Assign
 from meshsieve.model import Span, ValueSet
 from meshsieve.policy import Rewrite, Shift
 
 NAT_TARGETS = frozenset({"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"})
-MARK_TARGETS = frozenset({"MARK", "CONNMARK"})
+# Targets that change what later rules test.
+ASSIGNING_TARGETS = frozenset({"MARK", "CONNMARK", "CT", "NOTRACK"})
 # A range of addresses is a choice of so many outcomes at most; a wider one is not known.
 MAX_CHOICES = 64
 _ALL = 0xFFFFFFFF
@@ -57,27 +59,36 @@ def nat_rewrite(
     return Rewrite(choices=tuple(Rewrite({address: value, **after}) for value in range(low, high + 1)))
 
 
-def mark_rewrite(target: str, extra: str) -> Rewrite | None:
-    """What MARK or CONNMARK does to the packet's mark; None = nothing.
+def assignments(target: str, extra: str) -> tuple[Assign, ...]:
+    """What MARK, CONNMARK, CT and NOTRACK do to registers; () = nothing.
 
     raises  ValueError for what is malformed
     """
     options = _options(extra)
-    if target == "CONNMARK":
-        return Rewrite({"mark": None}) if "--restore-mark" in options else None
+    if target == "NOTRACK" or (target == "CT" and "--notrack" in options):
+        return (Assign("track", 1, 1),)
+    if target == "CT":
+        return ()
+    register = {"MARK": "mark", "CONNMARK": "ct_mark"}[target]
+    for name in ("--save-mark", "--restore-mark"):
+        if name in options and target == "CONNMARK":
+            both = options.get("--mask", "0xffffffff")
+            packet, connection = (_number(options.get(key, both)) for key in ("--nfmask", "--ctmask"))
+            if name == "--save-mark":
+                return (Assign("ct_mark", connection, packet, "mark"),)
+            return (Assign("mark", packet, connection, "ct_mark"),)
     for name, text in options.items():
         value, mask = mark_and_mask(text) if name.startswith("--") and text else (0, _ALL)
-        if name == "--set-mark":
-            return Rewrite(mark=(mask | value, value))
-        if name == "--set-xmark":
-            return Rewrite(mark=(mask, value))
-        if name == "--and-mark":
-            return Rewrite(mark=(~value & _ALL, 0))
-        if name == "--or-mark":
-            return Rewrite(mark=(value, value))
-        if name == "--xor-mark":
-            return Rewrite(mark=(0, value))
-    raise ValueError(f"MARK does not say what to set: '{extra}'")
+        masks = {
+            "--set-mark": (mask | value, value),
+            "--set-xmark": (mask, value),
+            "--and-mark": (~value & _ALL, 0),
+            "--or-mark": (value, value),
+            "--xor-mark": (0, value),
+        }
+        if name in masks:
+            return (Assign(register, *masks[name]),)
+    raise ValueError(f"{target} does not say what to set: '{extra}'")
 
 
 def mark_and_mask(text: str) -> tuple[int, int]:

@@ -121,6 +121,11 @@ _ICMPV6_NAMES = {
     "ind-neighbor-solicit": 141,
     "ind-neighbor-advert": 142,
 }
+# RFC 792 and RFC 4443, by the names that nft prints.
+_ICMP_CODES = {"net-unreachable": 0, "host-unreachable": 1, "prot-unreachable": 2, "port-unreachable": 3,
+               "frag-needed": 4, "net-prohibited": 9, "host-prohibited": 10, "admin-prohibited": 13}  # fmt: skip
+_ICMPV6_CODES = {"no-route": 0, "admin-prohibited": 1, "addr-unreachable": 3, "port-unreachable": 4, "policy-fail": 5,
+                 "reject-route": 6}  # fmt: skip
 _STATES = {name.lower(): number for name, number in CT_STATES.items()}
 _DSCP = {name.lower(): number for name, number in DSCP_CLASSES.items()}
 
@@ -167,10 +172,14 @@ def expressions(codes: NameCodes) -> dict[tuple[str, ...], Expression]:
     # th reads the first bytes behind the IP header, whatever the protocol (seen in Linux: it matches GRE).
     no_ports = constraint(proto=PORT_PROTOCOLS.complement("proto"))
     elsewhere = conjunction(no_ports, unknown("th of a protocol without ports")) or FALSE
-    for name, number, names in (("icmp", 1, _ICMP_NAMES), ("icmpv6", 58, _ICMPV6_NAMES)):
+    for name, number, names, codes_of in (
+        ("icmp", 1, _ICMP_NAMES, _ICMP_CODES),
+        ("icmpv6", 58, _ICMPV6_NAMES, _ICMPV6_CODES),
+    ):
         implied = constraint(proto=ValueSet.numbers(number))
         kinds = partial(_numbers, names=names, largest=255, what="ICMP type")
-        table[name, "type"], table[name, "code"] = ("icmp_type", implied, kinds), ("icmp_code", implied, byte)
+        code = partial(_numbers, names=codes_of, largest=255, what="ICMP code")
+        table[name, "type"], table[name, "code"] = ("icmp_type", implied, kinds), ("icmp_code", implied, code)
     table["tcp", "flags"] = ("tcp_flags", constraint(proto=ValueSet.numbers(6)), _flags)
     return {
         words: Expression(" ".join(words), name, implied, values, elsewhere if words[0] == "th" else FALSE)

@@ -8,15 +8,18 @@ chains of equal priority run in an order that the kernel does not define: here t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
 from meshsieve.errors import PolicyError
-from meshsieve.importers.chains import ChainRule, Jump, check_calls, unfold
+from meshsieve.importers.chains import ChainRule, Jump, Mode, Program, check_calls, unfold
 from meshsieve.importers.conditions import TRUE
-from meshsieve.importers.iptables.importer import ALL_TABLES, for_new, hooked, own_addresses
+from meshsieve.importers.iptables.importer import ALL_TABLES, arrival, for_new, hooked, own_addresses, translated
 from meshsieve.importers.iptables.path import HostWay, stations
 from meshsieve.importers.iptables.rules import reachable
+from meshsieve.importers.marks import Resolved, resolve
 from meshsieve.importers.nft.json_form import looks_like_json, parse_json
 from meshsieve.importers.nft.rules import Known, TableReader
 from meshsieve.importers.nft.syntax import HOOKS, Chain, Table, looks_like_nft, parse
@@ -74,6 +77,8 @@ class _RulesetReader:
         base = [(table, chain) for table in self.tables for chain in table.chains.values() if chain.hook]
         readers: dict[int, TableReader] = {}
         layers: list[Layer] = []
+        if self._tests_registers:
+            layers.append(Layer(f"nft {self.file}", (arrival(),)))
         met: list[tuple[Table, Chain]] = []
         for hook, crossing in {hook: crossing for _, hook, crossing in stations(local, asked)}.items():
             here = [(t, c) for t, c in base if c.hook == hook.lower() and t.family in _VERSIONS]
@@ -84,6 +89,14 @@ class _RulesetReader:
         if local is None and asked is None:
             self._note("judged-chain", "every packet is taken to be forwarded; give local_addresses, or name a hook")
         return layers
+
+    @cached_property
+    def _tests_registers(self) -> bool:
+        """Whether some rule speaks of a mark, or of whether a packet was translated."""
+        words = {
+            w.text for table in self.tables for chain in table.chains.values() for rule in chain.rules for w in rule
+        }
+        return bool(words & {"mark", "status"})
 
     def _hook(self, present: set[str]) -> str:
         if self.options.chain != "auto":
@@ -139,26 +152,49 @@ class _RulesetReader:
                 name: [for_new(rule) if rule.source in reader.rewrites else rule for rule in listed]
                 for name, listed in walked.items()
             }
+        outbound = chain.hook in ("postrouting", "input")
+        if translates and self._tests_registers:
+            reader_rewrites = {source: translated(rewrite, outbound) for source, rewrite in reader.rewrites.items()}
+        else:
+            reader_rewrites = reader.rewrites
         program = {
             **hooked(walked, _MISSING_INTERFACE.get(chain.hook), reader.known.codes),
             "": [ChainRule(TRUE, Jump(chain.name), label, source), ChainRule(TRUE, policy, label, source)],
         }
-        rules = unfold(
-            program,
-            "",
-            mode="strict" if translates else self.options.mode,
-            unseen=frozenset(self.options.unseen),
-            max_rules=self.options.max_rules,
-            where=f"{self.file}:{chain.line}",
-        )
         codes = reader.known.codes
         default = Verdict.ALLOW if policy is Action.ALLOW else Verdict.DROP
-        rule_set = RuleSet(rules, names={"iif": codes, "oif": codes})
-        point = Point(chain.name, rule_set, default, crossing=crossing)
+
+        def walked_out(what: Program, mode: Mode, *, with_exits: bool = False) -> tuple[RuleSet, Resolved]:
+            resolved = resolve(what, "", with_exits=with_exits, most_rules=self.options.max_rules)
+            rules = unfold(
+                resolved.program,
+                "",
+                mode=mode,
+                unseen=frozenset(self.options.unseen) | ({"mark"} if mode != "strict" else set()),
+                max_rules=self.options.max_rules,
+                where=f"{self.file}:{chain.line}",
+            )
+            marks = resolved.codes if resolved.codes.tests else None
+            return RuleSet(rules, names={"iif": codes, "oif": codes}, marks=marks), resolved
+
+        rule_set, _ = walked_out(program, "strict" if translates else self.options.mode)
+        point = Point(chain.name, rule_set, default, crossing=crossing, hook=chain.name)
         if translates and policy is Action.ALLOW:
-            rewrites = {i: reader.rewrites[s] for i, s in enumerate(rule_set.sources()) if s in reader.rewrites}
-            point = Point(chain.name, rule_set, default, crossing=crossing, role="translate", rewrites=rewrites)
-        return Layer(f"nft {table.family} {table.name} {chain.name}", (point,), families=_VERSIONS[table.family])
+            rewrites = {i: reader_rewrites[s] for i, s in enumerate(rule_set.sources()) if s in reader_rewrites}
+            point = replace(point, role="translate", rewrites=rewrites)
+        points = [point]
+        assigning = any(rule.assigns for name in chains for rule in program.get(name, ()))
+        if assigning and self.options.table == ALL_TABLES:
+            if chain.type == "nat":  # which only first packets come to
+                program = {name: [for_new(rule) for rule in listed] for name, listed in program.items()}
+            rule_set, resolved = walked_out(program, "strict", with_exits=True)
+            rewrites = {i: resolved.rewrites[s] for i, s in enumerate(rule_set.sources()) if s in resolved.rewrites}
+            if rewrites:
+                name = f"{chain.name} marks"
+                points.append(Point(name, rule_set, default, crossing=crossing, role="translate", rewrites=rewrites,
+                                    hook=chain.name))  # fmt: skip
+        title = f"nft {table.family} {table.name} {chain.name}"
+        return Layer(title, tuple(points), families=_VERSIONS[table.family])
 
     def _note(self, code: str, message: str, level: Literal["note", "warning"] = "note") -> None:
         self.diagnostics.append(Diagnostic(code, message, self.file, level=level))

@@ -190,8 +190,8 @@ def _statement(kind: str, value: Any, holder: Object) -> Iterator[str]:
     ):
         yield kind
     elif kind == "xt":
-        # A match or target of iptables that nft cannot print: nobody can interpret it here.
-        yield from ("meta", f"xt-{value.get('name', '')}" if isinstance(value, Object) else "xt", "==", "?")
+        kinds = (value.get("type", "match"), value.get("name", "?")) if isinstance(value, Object) else ("match", "?")
+        yield from ("xt", *map(str, kinds))
     else:
         raise _error(holder, f"a statement '{kind}' is not read")
 
@@ -261,7 +261,8 @@ def _mangle(value: Any, holder: Object) -> Iterator[str]:
     if not isinstance(value, Object):
         raise _error(holder, "'mangle' must be an object")
     yield from _operand(value.get("key"), holder)
-    yield from ("set", "x")
+    yield "set"
+    yield from _operand(value.get("value"), holder)
 
 
 def _translation(kind: str) -> Callable[[Any, Object], Iterator[str]]:

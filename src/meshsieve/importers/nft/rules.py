@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshsieve import _core
 from meshsieve.errors import PolicyError
 from meshsieve.importers.chains import ChainRule, Jump, Program, Return
 from meshsieve.importers.conditions import FALSE, TRUE, Condition, any_of, conjunction, constraint, negation, unknown
 from meshsieve.importers.iptables.meaning import UninterpretableError
-from meshsieve.importers.iptables.targets import nat_rewrite
+from meshsieve.importers.iptables.rules import SIDE_EFFECTS
+from meshsieve.importers.iptables.targets import ASSIGNING_TARGETS, nat_rewrite
+from meshsieve.importers.marks import ALL, REGISTERS, Assign, Test
 from meshsieve.importers.nft.expressions import TCP_FLAGS, Expression, expressions, flag_bits, number_of
+from meshsieve.importers.nft.registers import (
+    read_assignment,
+    read_nat_status,
+    read_test,
+    register_at,
+    values_of,
+)
 from meshsieve.importers.nft.syntax import Chain, Element, NftSet, Table, elements_of
 from meshsieve.importers.nft.words import Word
 from meshsieve.model import FIELD_INDEX, Action, NameCodes, Source, ValueSet
@@ -50,7 +59,7 @@ _KEYED = frozenset(
     """meta ct ether arp vlan fib ipsec socket osf numgen jhash symhash rt frag dst hbh mh exthdr tcp udp udplite sctp
     dccp th ip ip6 icmp icmpv6 igmp ah esp comp gre geneve vxlan""".split()  # noqa: SIM905
 )
-_KEYLESS = frozenset(["mark", "skuid", "skgid", "pkttype", "cpu", "iiftype", "oiftype", "cgroup", "quota"])
+_KEYLESS = frozenset(["xt", "mark", "skuid", "skgid", "pkttype", "cpu", "iiftype", "oiftype", "cgroup", "quota"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +98,29 @@ class TableReader:
                 malformed = error if isinstance(error, PolicyError) else reader.error(str(error))
                 if not self.known.lenient:
                     raise malformed from None
-                verdicts = [(unknown(malformed.message), Action.UNDECIDED)]
-                reader.unread = [malformed]
+                verdicts = [(unknown(malformed.message), Action.UNDECIDED, ())]
+                reader.unread, reader.assigns = [malformed], ()
             if verdicts:
                 self.uninterpretable += [(chain.name, error) for error in reader.unread]
             source = Source(self.file, words[0].line, obj)
             name = reader.comment or f"{chain.name}:{number}"
             if reader.rewrite is not None:
                 self.rewrites[source] = reader.rewrite
-            rules += [ChainRule(condition, verdict, name, source) for condition, verdict in verdicts]
+            rules += [
+                ChainRule(condition, verdict, name, source, (*reader.tests, *tests), reader.assigns)
+                for condition, verdict, tests in verdicts
+            ]
         return rules
 
 
+_Outcome = tuple[Condition, "Action | Jump | Return | None", tuple[Test, ...]]
+
+
 class _RuleReader:
-    """One pass over the words of a rule: matches are ANDed until a verdict ends it."""
+    """One pass over the words of a rule: matches are ANDed until a verdict ends it.
+
+    tests, assigns  of registers (marks.py), beside the condition and before the verdict
+    """
 
     def __init__(self, words: Sequence[Word], reader: TableReader, obj: str) -> None:
         self.words, self.reader, self.obj, self.at = words, reader, obj, 0
@@ -110,12 +128,15 @@ class _RuleReader:
         self.unread: list[PolicyError] = []
         self.comment = ""
         self.rewrite: Rewrite | None = None
+        self.tests: list[Test] = []
+        self.assigns: tuple[Assign, ...] = ()
 
     def error(self, message: str, hint: str = "") -> PolicyError:
         word = self.words[min(self.at, len(self.words) - 1)]
         return PolicyError(message, where=f"{self.reader.file}:{word.line}:{word.column}", obj=self.obj, hint=hint)
 
-    def read(self) -> list[tuple[Condition, Action | Jump | Return]]:
+    def read(self) -> list[_Outcome]:
+        """The rule's outcomes, each with what it asks beside the rule's own tests; [] where it does nothing."""
         self.comment = next(
             (b.text for a, b in zip(self.words, self.words[1:], strict=False) if a.text == "comment" and b.quoted), ""
         )
@@ -125,7 +146,9 @@ class _RuleReader:
                 verdict = self.verdict()
                 if word in _TRANSLATIONS:
                     self.rewrite = self.translation(word)
-                return [] if verdict is None else [(self.condition, verdict)]
+                return [] if verdict is None and not self.assigns else [(self.condition, verdict, ())]
+            if word == "notrack":
+                self.assigns += (Assign("track", 1, 1),)
             if word in _SIDE_EFFECTS and not self.starts_match():
                 self.side_effect()
             elif word == "limit":
@@ -133,8 +156,8 @@ class _RuleReader:
             else:
                 mapped = self.match()
                 if mapped is not None:
-                    return [(both, verdict) for condition, verdict in mapped if (both := self.both(condition)) != FALSE]
-        return []
+                    return [(both, verdict, tests) for c, verdict, tests in mapped if (both := self.both(c)) != FALSE]
+        return [(self.condition, None, ())] if self.assigns else []
 
     # --- words ---
 
@@ -259,20 +282,29 @@ class _RuleReader:
 
     # --- matches ---
 
-    def match(self) -> list[tuple[Condition, Action | Jump | Return]] | None:
+    def match(self) -> list[_Outcome] | None:
         """Read one match and AND it; a verdict map gives its entries instead."""
         start = self.at
+        register, count = register_at(self)
+        if register and self.peek(count) != ".":
+            self.at += count
+            return self.register(register, start)
+        if (self.peek(), self.peek(1)) == ("ct", "status"):
+            self.at += 2
+            test = read_nat_status(self, "ct status")
+            if test is not None:
+                self.add_test(replace(test, text=self.text_from(start)))
+                return None
+            self.at = start
         first = self.expression()
         if first is None:
-            self.unknown_match(start)
-            return None
+            return self.unknown_match(start)
         parts = [first]
         while self.peek() == ".":
             self.at += 1
             further = self.expression()
             if further is None:
-                self.unknown_match(start)
-                return None
+                return self.unknown_match(start)
             parts.append(further)
         if self.peek() == "set":  # writes the field, matches nothing
             self.at += 3 if self.peek(1) in _KEYED else 2
@@ -288,12 +320,58 @@ class _RuleReader:
             self.uninterpretable(start, self.text_from(start), f"cannot be known: {error}", error.hint)
         return None
 
-    def unknown_match(self, start: int) -> None:
+    def register(self, register: str, start: int) -> list[_Outcome] | None:
+        """A test of a register, a verdict map by one, or an assignment to it; its name has been read."""
+        if self.peek() == "set":
+            self.take()
+            assigned = read_assignment(self, register)
+            self.skip_to_statement()
+            self.assigns += (Assign(register, lost=True),) if assigned is None else assigned
+            return None
+        if self.peek() == "vmap":
+            self.take()
+            return self.map_of_marks(register, start)
+        try:
+            self.add_test(read_test(self, register, ""), start)
+        except UninterpretableError as error:
+            self.skip_to_statement()
+            self.uninterpretable(start, self.text_from(start), f"cannot be known: {error}", error.hint)
+        return None
+
+    def add_test(self, test: Test, start: int | None = None) -> None:
+        if start is not None:
+            test = replace(test, text=self.text_from(start))
+        if self.assigns:  # of what the rule itself has just set
+            self.condition = self.both(unknown(test.text))
+        else:
+            self.tests.append(test)
+
+    def map_of_marks(self, register: str, start: int) -> list[_Outcome]:
+        entries: list[_Outcome] = []
+        seen: frozenset[int] = frozenset()
+        for element in sorted(self.elements(), key=lambda e: e.key == ("*",)):
+            verdict = self.verdict_of(element)
+            rest = element.key == ("*",)
+            values = seen if rest else values_of([element])
+            test = Test(register, ALL, values, rest, self.text_from(start))
+            if verdict is not None or self.assigns:
+                entries.append((TRUE, verdict, (test,)))
+            seen |= values
+        return entries
+
+    def unknown_match(self, start: int) -> list[_Outcome] | None:
         self.at = start
-        if self.peek() == "fib" and self.local_type(start):
-            return
+        if self.peek() == "xt":
+            return self.foreign(start)
         if self.peek() not in _KEYED | _KEYLESS:
             raise self.error(f"'{self.words[start].text}' begins no match or statement that is known")
+        if (vmap := self.map_ahead()) is not None:
+            self.at = vmap
+            return self.map_of_unknown(start)
+        if self.peek() == "fib":
+            if not self.local_type(start):
+                self.route_lookup(start)
+            return None
         self.at += 2 if self.peek() in _KEYED else 1
         # The value, whatever word it is (`ct status dnat`), then the rest up to the next statement.
         if self.peek() in _OPERATORS or self.peek() == "set":
@@ -304,11 +382,48 @@ class _RuleReader:
             self.at += 2 if self.peek() in _KEYED else 1
         self.skip_to_statement()
         words = [w.text for w in self.words[start : self.at]]
-        if "set" in words:  # `meta mark set 1`: writes, matches nothing
-            return
-        if "vmap" in words:
-            raise self.error("a verdict map over what cannot be known", "the rule's verdict would be a guess")
-        self.uninterpretable(start, " ".join(words), "cannot be interpreted offline")
+        if "set" not in words:  # `meta priority set 1` writes, and matches nothing
+            self.uninterpretable(start, " ".join(words), "cannot be interpreted offline")
+        return None
+
+    def map_ahead(self) -> int | None:
+        """Where "vmap" stands if what begins here is its key."""
+        hashed = self.peek() in ("jhash", "symhash")
+        for i in range(self.at + 1, len(self.words)):
+            text = self.words[i].text
+            if text == "vmap":
+                return i
+            starts = text in _KEYED or (text,) in self.reader.expressions
+            if text == "{" or (starts and not hashed and self.words[i - 1].text != "."):
+                return None
+        return None
+
+    def route_lookup(self, start: int) -> None:
+        """``fib saddr . iif oif missing``: what routes say is not known."""
+        while self.at < len(self.words) and self.peek() not in ("oif", "oifname", "type"):
+            self.at += 1
+        self.at += 1  # the result that is asked for
+        self.at += self.peek() in _OPERATORS
+        if self.peek() == "{":
+            self.braces()
+        else:
+            self.at = min(self.at + 1, len(self.words))
+        self.uninterpretable(start, self.text_from(start), "depends on routes")
+
+    def foreign(self, start: int) -> list[_Outcome] | None:
+        """``xt match "NAME"`` and ``xt target "NAME"``: extensions of iptables that nft cannot print."""
+        self.take()
+        kind = self.take()
+        name = self.words[self.at].text if self.at < len(self.words) else ""
+        self.at = min(self.at + 1, len(self.words))
+        if name == "comment":
+            return None
+        if kind == "target" and name in ASSIGNING_TARGETS:
+            self.assigns += tuple(Assign(register, lost=True) for register in REGISTERS)
+        if kind == "target" and name in SIDE_EFFECTS:
+            return None
+        self.uninterpretable(start, self.text_from(start), "is an extension of iptables that nft does not spell out")
+        return [(TRUE, Action.UNDECIDED, ())] if kind == "target" else None
 
     def local_type(self, start: int) -> bool:
         """``fib saddr|daddr [. iif] type [!=] local`` where the host's addresses are given."""
@@ -459,22 +574,45 @@ class _RuleReader:
     def flag_set(self, element: Element) -> ValueSet:
         return ValueSet.numbers(flag_bits(self.single(element).split("|")))
 
-    def verdict_map(self, parts: list[Expression], start: int) -> list[tuple[Condition, Action | Jump | Return]]:
+    def verdict_map(self, parts: list[Expression], start: int) -> list[_Outcome]:
         try:
             elements = self.elements()
         except UninterpretableError as error:
             raise self.error(f"a verdict map that cannot be known: {error}") from None
         # A catch-all element counts where no other key does, so it comes last.
-        entries = []
+        entries: list[_Outcome] = []
+        keys: list[Condition] = []
         for element in sorted(elements, key=lambda e: e.key == ("*",)):
-            if not element.value:
-                raise self.error(f"'{' . '.join(element.key)}' maps to no verdict")
-            verdict = _RuleReader(element.value, self.reader, self.obj).verdict_of_element()
-            if verdict is not None:
-                entries.append((_where_it_is(parts, self.one_of(parts, [element])), verdict))
-            elif element.key != ("*",):
-                raise self.error("'continue' in a verdict map is not read")
+            verdict = self.verdict_of(element)
+            condition = _where_it_is(parts, self.one_of(parts, [element]))
+            if element.key == ("*",):
+                others = negation(any_of(*keys), MAX_TERMS)
+                both = None if others is None else conjunction(condition, others, MAX_TERMS)
+                if both is None and any(isinstance(v, Jump) for _, v, _ in entries):
+                    raise self.error("what no key of this verdict map holds takes too many combinations")
+                condition = condition if both is None else both
+            elif verdict is None and any(e.key == ("*",) for e in elements):
+                raise self.error("'continue' beside a catch-all in a verdict map is not read")
+            keys.append(condition)
+            if verdict is not None or self.assigns:
+                entries.append((condition, verdict, ()))
         return entries
+
+    def map_of_unknown(self, start: int) -> list[_Outcome]:
+        """A verdict map by what nobody knows: any of its verdicts; ``numgen random mod 1`` has one only."""
+        key = [w.text for w in self.words[start : self.at]]
+        self.take()
+        elements = self.elements()
+        if key[:1] == ["numgen"] and key[2:4] == ["mod", "1"] and len(elements) == 1:
+            return [(TRUE, self.verdict_of(elements[0]), ())]
+        text = " ".join(key)
+        self.uninterpretable(start, text, "cannot be known, so neither can the verdict of its map")
+        return [(unknown(f"{text} is {'-'.join(e.key)}"), self.verdict_of(e), ()) for e in elements]
+
+    def verdict_of(self, element: Element) -> Action | Jump | Return | None:
+        if not element.value:
+            raise self.error(f"'{' . '.join(element.key)}' maps to no verdict")
+        return _RuleReader(element.value, self.reader, self.obj).verdict_of_element()
 
     def verdict_of_element(self) -> Action | Jump | Return | None:
         if self.peek() not in _VERDICT_WORDS:
