@@ -417,14 +417,57 @@ class RequestBatch:
         name_codes: npt.NDArray[np.int32],
         data: npt.NDArray[np.uint8],
         offsets: npt.NDArray[np.int64],
+        value_codes: npt.NDArray[np.int32] | None = None,
     ) -> None: ...
     def set_address(self, name: str, words: npt.NDArray[np.uint64], ip_ver: npt.NDArray[np.uint8]) -> None: ...
     def set_number(self, name: str, values: npt.NDArray[np.int64]) -> None: ...
     def row(
         self, row: int
     ) -> tuple[dict[str, bytes], dict[str, tuple[int, int, int]], dict[str, int], list[tuple[bytes, bytes]]]: ...
+    def addresses(self, name: str) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
+        """uint64 (n, 2) and the IP version of each, 0 where absent."""
+    def numbers(self, name: str, missing: int) -> npt.NDArray[np.int64]:
+        """int64 (n,); ``missing`` in every row of a batch without the column."""
+    def holds(self, name: str, part: bytes) -> npt.NDArray[np.bool_]:
+        """bool (n,): rows that have the text, and ``part`` in it."""
+    def with_peers(self, codes: npt.NDArray[np.int32], peers: list[bytes]) -> RequestBatch:
+        """The same requests over mutual TLS with ``peers[codes[i]]``; -1: as it is, -2: without identity and TLS."""
+    def with_contexts(self, codes: npt.NDArray[np.int64]) -> RequestBatch: ...
     def reading(self, row: int, options: NativeHttpOptions) -> tuple[Any, ...]:
         """(why the row is refused or "no", method, scheme, authority or None, target, path, header lines)."""
+
+class RowIndex:
+    """Rows of numbers by code: equal rows have one code, the same in every batch, counted from 0."""
+
+    def codes(self, columns: Sequence[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """int32 (n,), and the first row of each code that is new, in the codes' order."""
+    def find(self, columns: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int32]:
+        """int32 (n,): the codes of rows that are known, -1 of others."""
+    def __len__(self) -> int: ...
+    def clear(self) -> None: ...
+
+class TextIndex:
+    """Texts of batches by code, likewise; -1 where a row has none."""
+
+    def codes(self, batch: RequestBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]: ...
+    def header_codes(self, batch: RequestBatch, name: bytes) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Of the header's first line; ``name`` in lower case."""
+    def value(self, code: int) -> bytes: ...
+    def __len__(self) -> int: ...
+    def clear(self) -> None: ...
+
+class HostIndex:
+    """Authorities by what their host means: its position in ``names`` (lower case, without a dot at the end), -1 for
+    any other name. What may be an address or is written oddly has a code of its own, as has every ``exact`` row."""
+
+    def __init__(self, names: list[bytes]) -> None: ...
+    def codes(
+        self, batch: RequestBatch, exact: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """int32 (n,), and the ports, int64 (n,), -1 for none."""
+    def __len__(self) -> int:
+        """Number of codes beside those of ``names``."""
+    def clear(self) -> None: ...
 
 class PathKind:
     path: PathKind

@@ -30,8 +30,8 @@ cdef extern from "meshsieve/route_table.h" namespace "meshsieve" nogil:
         int32_t host
 
     cdef cppclass RouteTable:
-        void lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, size_t begin, size_t end,
-                          int32_t* routes, int32_t* hosts) except +
+        void lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, const int64_t* rows, size_t begin,
+                          size_t end, int32_t* routes, int32_t* hosts) except +
         const HeaderNames& names()
         size_t fact_count()
 

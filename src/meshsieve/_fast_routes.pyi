@@ -40,4 +40,5 @@ class RouteLookup:
         facts: npt.NDArray[np.int64],
         routes: npt.NDArray[np.int32],
         hosts: npt.NDArray[np.int32] | None,
+        rows: npt.NDArray[np.int64] | None = None,
     ) -> None: ...

@@ -121,8 +121,9 @@ cdef class RouteLookup:
 
     def _lookup_batch(self, object native not None, cnp.ndarray[int64_t, ndim=2, mode="c"] facts not None,
                       cnp.ndarray[int32_t, ndim=1, mode="c"] routes not None,
-                      cnp.ndarray[int32_t, ndim=1, mode="c"] hosts):
-        """Fill ``routes`` (and ``hosts``) for the rows of a ``_core.RequestBatch``. facts: a row a context."""
+                      cnp.ndarray[int32_t, ndim=1, mode="c"] hosts, cnp.ndarray[int64_t, ndim=1, mode="c"] rows=None):
+        """Fill ``routes`` (and ``hosts``) for the rows of a ``_core.RequestBatch``, all or those given. facts: a row a
+        context."""
         capsule = native.capsule
         cdef const RequestBatch* batch = <const RequestBatch*>PyCapsule_GetPointer(capsule, b"meshsieve.RequestBatch/1")
         cdef shared_ptr[const RouteTable] table = self.table
@@ -133,6 +134,12 @@ cdef class RouteLookup:
             raise ColumnError(f"out must have a row a request ({n})")
         if <size_t>facts.shape[1] != table.get().fact_count():
             raise ColumnError("the facts are those of another table")
+        cdef const int64_t* chosen = NULL
+        if rows is not None:
+            if rows.shape[0] and (rows.min() < 0 or <size_t>rows.max() >= n):
+                raise ColumnError(f"rows must lie below {n}")
+            chosen = <const int64_t*>cnp.PyArray_DATA(rows)
+            n = rows.shape[0]
         cdef size_t contexts = facts.shape[0]
         cdef const int64_t* values = <const int64_t*>cnp.PyArray_DATA(facts)
         cdef int32_t* out = <int32_t*>cnp.PyArray_DATA(routes)
@@ -142,6 +149,6 @@ cdef class RouteLookup:
         while start < n:
             end = min(start + CHUNK, n)
             with nogil:
-                table.get().lookup_batch(batch[0], values, contexts, start, end, out, out_hosts)
+                table.get().lookup_batch(batch[0], values, contexts, chosen, start, end, out, out_hosts)
             PyErr_CheckSignals()
             start = end

@@ -28,7 +28,7 @@ from meshsieve.request_text import parse_request
 
 if TYPE_CHECKING:
     from meshsieve.request_logs.batches import LogSource
-    from meshsieve.walk.batch import RequestVerdicts
+    from meshsieve.walk.answers import RequestVerdicts
     from meshsieve.walk.captured import RequestClassification
     from meshsieve.walk.mesh_policy import MeshPolicy
     from meshsieve.walk.request_walk import RequestWalk
@@ -166,13 +166,19 @@ class Engine:
 
     def judge_requests(
         self,
-        requests: Iterable[Request],
+        requests: Iterable[Request] | Mapping[str, Any] | Any,
         *,
         client: str | None = None,
         server: str | None = None,
         assume_mtls: bool = False,
     ) -> RequestVerdicts:
-        """``judge_request`` for many: the same answers, worked out once for what requests share."""
+        """``judge_request`` for many: the same answers, worked out once for what requests share.
+
+        requests  ``Request`` objects, or columns as ``RequestColumns.of`` takes them, which cost least. Batch after
+                  batch, ``walk.batch.BatchWalk(engine.request_walk)`` keeps what it has found.
+
+        raises    ColumnError for columns that do not fit together, UsageError and ModelError as ``judge_request``
+        """
         from meshsieve.walk.batch import BatchWalk
 
         return BatchWalk(self.request_walk).judge(requests, client=client, server=server, assume_mtls=assume_mtls)

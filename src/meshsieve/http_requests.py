@@ -10,8 +10,10 @@ docs/requests.md has the columns, notes and counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,9 @@ import numpy.typing as npt
 from meshsieve import _core, capture, flows, tables
 from meshsieve.labels import TextTable
 from meshsieve.output import Column
-from meshsieve.request import Request
+from meshsieve.request import Headers, Request
+from meshsieve.request_columns import RequestColumns
+from meshsieve.text_columns import TextColumn
 
 Array = npt.NDArray[Any]
 
@@ -69,27 +73,52 @@ class RequestBatch(Mapping[str, Any]):
     Arrays: flow_id, sport, dport, ip_ver, version (10, 11, 20), stream (HTTP/2; the how-manieth of the connection in
     HTTP/1), time_ns (first byte), request_end_ns, response_ns (first byte of the final response), response_end_ns
     (``_core.NO_TIME`` where not seen), request_body_bytes, response_body_bytes, status (0 = none seen), grpc_status
-    (-1 = none), notes (bits by ``NOTES``), src_ip and dst_ip (uint64 (n, 2)). Lists: method, scheme, authority, path,
-    upgrade, headers, as ``str``: UTF-8, other bytes as lone surrogates (``surrogateescape``).
+    (-1 = none), notes (bits by ``NOTES``), src_ip and dst_ip (uint64 (n, 2)). Lists, made when they are asked for:
+    method, scheme, authority, path, upgrade, headers, as ``str``: UTF-8, other bytes as lone surrogates
+    (``surrogateescape``).
     """
 
     def __init__(self, columns: dict[str, Any]) -> None:
         self._columns = columns
-        for name in _TEXTS:
-            columns[name] = [_text(value) for value in columns[name]]
-        columns["headers"] = [
-            tuple((_text(name), _text(value)) for name, value in lines) for lines in columns["headers"]
-        ]
+        self._packed = {name: columns[name] for name in (*_TEXTS, "headers")}
+        columns |= dict.fromkeys(self._packed)
 
     def __getitem__(self, name: str) -> Any:
-        return self._columns[name]
+        found = self._columns[name]
+        if found is None:
+            packed = self._packed[name]
+            found = self._columns[name] = _lines(*packed) if name == "headers" else _texts(*packed)
+        return found
+
+    def request_columns(self) -> RequestColumns:
+        """The requests as routing and authorization read them many at a time."""
+        out = RequestColumns(len(self))
+        for name in ("method", "scheme", "authority", "path"):
+            out.set_text(name, TextColumn(*self._packed[name]))
+        for ours, theirs in (("source", "src_ip"), ("destination", "dst_ip")):
+            out.native.set_address(f"{ours}_ip", self[theirs], self["ip_ver"])
+        out.native.set_number("source_port", self["sport"].astype(np.int64))
+        out.native.set_number("destination_port", self["dport"].astype(np.int64))
+        out.native.set_number("time_ns", self["time_ns"].astype(np.int64))
+        begin, names, codes, values = self._packed["headers"]
+        folded = [name.lower() for name in names]
+        # A Host line says what the authority says, unless it does not.
+        rows = np.repeat(np.arange(len(self)), np.diff(begin))
+        is_host = np.array([name == b"host" for name in folded] or [False], np.bool_)
+        told = is_host[codes] & (self["notes"][rows] & _BAD_HOST == 0) if len(codes) else np.zeros(0, np.bool_)
+        kept = np.flatnonzero(~told)
+        ends = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(np.bincount(rows[kept], minlength=len(self)), out=ends[1:])
+        text = TextColumn(*values).trimmed()
+        out.native.set_lines(ends, folded, codes[kept], text.data, text.offsets, kept.astype(np.int32))
+        return out
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
 
     def __len__(self) -> int:
         """Number of requests."""
-        return len(self._columns["path"])
+        return len(self._columns["flow_id"])
 
     def headers_of(self, i: int, *, masked: bool = False) -> tuple[tuple[str, str], ...]:
         """Header lines of one request, without the Host line that its authority says; credentials masked if asked."""
@@ -103,7 +132,7 @@ class RequestBatch(Mapping[str, Any]):
 
     def observed(self, i: int) -> dict[str, Any]:
         """What was seen beside the request itself; keys without a value are left out."""
-        c = self._columns
+        c = self
         found: dict[str, Any] = {
             "protocol": {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}[int(c["version"][i])],
             "stream": int(c["stream"][i]),
@@ -134,7 +163,7 @@ class RequestBatch(Mapping[str, Any]):
 
     def row(self, i: int, *, masked: bool = False) -> dict[str, Any]:
         """One request in the format of ``Request.from_dict``; ``observed`` has what is known of the answer."""
-        c = self._columns
+        c = self
         return {
             "method": c["method"][i],
             "scheme": c["scheme"][i],
@@ -153,58 +182,53 @@ class RequestBatch(Mapping[str, Any]):
     def requests(self) -> Iterator[Request]:
         return (Request(**self.row(i)) for i in range(len(self)))
 
-    def output_columns(self, text_tables: dict[str, TextTable], *, masked: bool = True) -> list[Column]:
-        """For CSV and Parquet: the values of ``row`` side by side, header lines as JSON.
-
-        text_tables  grows from batch to batch; give the same dictionary each time
-        """
-        import json
-
-        c, rows = self._columns, range(len(self))
-        version = c["ip_ver"]
+    def output_columns(self, names: Sequence[str] | None = None, *, masked: bool = True) -> list[Column]:
+        """For CSV and Parquet: the values of ``row`` side by side, header lines as JSON; all, or those of ``names``.
+        Tables of texts are those of the batch, so that memory does not grow with what a capture holds."""
         known = np.ones(len(self), np.bool_)
+        protocols = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
 
-        def text(name: str, values: Sequence[str | None]) -> Column:
-            table = text_tables.setdefault(name, TextTable())
-            codes = [-1 if value is None else table.code(value) for value in values]
-            return Column.text(name, np.array(codes, np.int32), table)
+        def duration(name: str, end: str) -> Column:
+            begun, ended = self["time_ns"], self[end]
+            valid = (begun != _core.NO_TIME) & (ended != _core.NO_TIME) & (ended >= begun)
+            return Column.number(name, np.where(valid, ended - begun, 0), valid=valid)
 
-        observed = [self.observed(i) for i in rows]
+        def grpc(name: str, part: int) -> Column:
+            return _text_column(name, [self.grpc_method(i)[part] for i in range(len(self))])
 
-        def number(name: str) -> Column:
-            values = [seen.get(name) for seen in observed]
-            data = np.array([value or 0 for value in values], np.int64)
-            return Column.number(name, data, valid=np.array([value is not None for value in values], np.bool_))
+        def grpc_status() -> Column:
+            status = self["grpc_status"].astype(np.int64)
+            spoken = np.array([self.grpc_method(i)[0] is not None for i in range(len(self))], np.bool_)
+            return Column.number("grpc_status", np.maximum(status, 0), valid=spoken & (status >= 0))
 
-        def seen(name: str) -> Column:
-            return text(name, [row.get(name) for row in observed])
-
-        headers = [json.dumps(self.headers_of(i, masked=masked)) for i in rows]
-        return [
-            Column.number("flow", c["flow_id"]),
-            Column.number("time_ns", c["time_ns"]),
-            Column.address("source_ip", c["src_ip"], version, known),
-            Column.number("source_port", c["sport"]),
-            Column.address("destination_ip", c["dst_ip"], version, known),
-            Column.number("destination_port", c["dport"]),
-            seen("protocol"),
-            number("stream"),
-            text("method", c["method"]),
-            text("scheme", c["scheme"]),
-            text("authority", c["authority"]),
-            text("path", c["path"]),
-            number("status"),
-            number("response_time_ns"),
-            number("duration_ns"),
-            number("request_body_bytes"),
-            number("response_body_bytes"),
-            seen("upgrade"),
-            seen("grpc_service"),
-            seen("grpc_method"),
-            number("grpc_status"),
-            text("notes", [" ".join(self.notes_of(i)) or None for i in rows]),
-            text("headers", headers),
-        ]
+        makers: dict[str, Callable[[], Column]] = {
+            "flow": lambda: Column.number("flow", self["flow_id"]),
+            "time_ns": lambda: Column.number("time_ns", self["time_ns"]),
+            "source_ip": lambda: Column.address("source_ip", self["src_ip"], self["ip_ver"], known),
+            "source_port": lambda: Column.number("source_port", self["sport"]),
+            "destination_ip": lambda: Column.address("destination_ip", self["dst_ip"], self["ip_ver"], known),
+            "destination_port": lambda: Column.number("destination_port", self["dport"]),
+            "protocol": lambda: _text_column("protocol", [protocols[v] for v in self["version"].tolist()]),
+            "stream": lambda: Column.number("stream", self["stream"].astype(np.int64)),
+            "method": lambda: _text_column("method", self["method"]),
+            "scheme": lambda: _text_column("scheme", self["scheme"]),
+            "authority": lambda: _text_column("authority", self["authority"]),
+            "path": lambda: _text_column("path", self["path"]),
+            "status": lambda: Column.number("status", self["status"].astype(np.int64), valid=self["status"] > 0),
+            "response_time_ns": lambda: duration("response_time_ns", "response_ns"),
+            "duration_ns": lambda: duration("duration_ns", "response_end_ns"),
+            "request_body_bytes": lambda: Column.number("request_body_bytes", self["request_body_bytes"]),
+            "response_body_bytes": lambda: Column.number("response_body_bytes", self["response_body_bytes"]),
+            "upgrade": lambda: _text_column("upgrade", [text or None for text in self["upgrade"]]),
+            "grpc_service": lambda: grpc("grpc_service", 0),
+            "grpc_method": lambda: grpc("grpc_method", 1),
+            "grpc_status": grpc_status,
+            "notes": lambda: _text_column("notes", [" ".join(self.notes_of(i)) or None for i in range(len(self))]),
+            "headers": lambda: _text_column(
+                "headers", [json.dumps(self.headers_of(i, masked=masked)) for i in range(len(self))]
+            ),
+        }
+        return [makers[name]() for name in (makers if names is None else names)]
 
     def _addresses(self, name: str) -> list[str | None]:
         texts: list[str | None] | None = self._columns.get(name + "_text")
@@ -316,8 +340,27 @@ def read(
 _BAD_HOST = 1 << NOTES.index("bad_host")
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
+def _text_column(name: str, values: Sequence[str | None]) -> Column:
+    table = TextTable()
+    codes = [-1 if value is None else table.code(value) for value in values]
+    return Column.text(name, np.array(codes, np.int32), table)
+
+
+def _texts(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> list[str]:
+    raw, ends = data.tobytes(), offsets.tolist()
+    return [raw[a:b].decode("utf-8", "surrogateescape") for a, b in pairwise(ends)]
+
+
+def _lines(
+    begin: npt.NDArray[np.int64],
+    names: list[bytes],
+    codes: npt.NDArray[np.int32],
+    values: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]],
+) -> list[Headers]:
+    """Header lines of every row."""
+    known = [name.decode("utf-8", "surrogateescape") for name in names]
+    lines = [(known[code], value) for code, value in zip(codes.tolist(), _texts(*values), strict=True)]
+    return [tuple(lines[a:b]) for a, b in pairwise(begin.tolist())]
 
 
 def _between(begin: Any, end: Any) -> int | None:

@@ -70,7 +70,8 @@ class RequestColumns:
         """
         texts, addresses, numbers, lines = self.native.row(row)
         context = self.contexts[numbers.pop("context", 0)]
-        tls, random = numbers.pop("tls", 0), numbers.pop("random_value", 0)
+        tls, random = numbers.pop("tls", 0), numbers.pop("random_value", 0) % 2**64
+        given = numbers.pop("random_given", 0)
         values: dict[str, Any] = {name: getattr(context, name) for name in STRUCTURED}
         values |= {name: _text(value) for name, value in texts.items()}
         values |= {name: _address_text(*value) for name, value in addresses.items()}
@@ -78,9 +79,27 @@ class RequestColumns:
         return Request(
             **values,
             headers=tuple((_text(name), _text(value)) for name, value in lines),
-            random_value=random % 2**64 or None,
+            random_value=random if random or given else None,
             tls={"presented": bool(tls & 1), "validated": bool(tls & 2)} if tls else None,
         )
+
+    def with_peers(self, codes: npt.NDArray[np.int32], peers: Sequence[str]) -> RequestColumns:
+        """The same requests with other identities.
+
+        codes  int32 (n,): whose of ``peers`` a row has, over mutual TLS; -1: as it is; -2: neither identity nor TLS
+        """
+        encoded = [peer.encode("utf-8", "surrogateescape") for peer in peers]
+        return RequestColumns._made(self.native.with_peers(codes, encoded), self.contexts)
+
+    def with_contexts(self, codes: npt.NDArray[np.int64], contexts: list[Request]) -> RequestColumns:
+        """The same requests with other structured values; codes: int64 (n,), whose of ``contexts`` a row has."""
+        return RequestColumns._made(self.native.with_contexts(codes), contexts)
+
+    @staticmethod
+    def _made(native: _core.RequestBatch, contexts: list[Request]) -> RequestColumns:
+        out = RequestColumns.__new__(RequestColumns)
+        out.native, out.contexts = native, contexts
+        return out
 
     def set_text(self, name: str, column: TextColumn) -> None:
         self.native.set_text(name, column.data, column.offsets, column.codes, column.constant)
@@ -142,6 +161,7 @@ def _of_requests(requests: list[Request]) -> RequestColumns:
         if any(value is not None for value in values):
             _set_other(batch, name, values)
     _set_random(batch, [request.random_value for request in requests])
+    _set_times(batch, [request.time_ns for request in requests])
     _set_tls(batch, [request.tls for request in requests])
     batch.set_contexts(requests)
     return batch
@@ -149,7 +169,7 @@ def _of_requests(requests: list[Request]) -> RequestColumns:
 
 def _of_columns(columns: Mapping[str, Any]) -> RequestColumns:
     given = {ALIASES.get(name, name): values for name, values in columns.items()}
-    known = {*TEXTS, *ADDRESSES, *PORTS, *STRUCTURED, "headers", "random_value", "tls"}
+    known = {*TEXTS, *ADDRESSES, *PORTS, *STRUCTURED, "headers", "random_value", "tls", "time_ns"}
     if unknown := sorted(set(given) - known):
         raise ColumnError(f"a request has no column {', '.join(unknown)}; columns: {', '.join(sorted(known))}")
     texts = {name: TextColumn.of(name, given[name]) for name in TEXTS if name in given}
@@ -163,7 +183,8 @@ def _of_columns(columns: Mapping[str, Any]) -> RequestColumns:
     else:
         by_name = []
     lengths = {len(column) for column in (*texts.values(), *(c for _, c in by_name)) if not column.constant}
-    lengths |= {len(given[n]) for n in (*ADDRESSES, *PORTS, *STRUCTURED, "random_value", "tls") if n in given}
+    others = (*ADDRESSES, *PORTS, *STRUCTURED, "random_value", "tls", "time_ns")
+    lengths |= {len(given[name]) for name in others if name in given}
     if not isinstance(headers, Mapping):
         lengths.add(len(headers))
     if len(lengths) > 1:
@@ -179,6 +200,7 @@ def _of_columns(columns: Mapping[str, Any]) -> RequestColumns:
         if name in given:
             _set_other(batch, name, given[name])
     _set_random(batch, given.get("random_value"))
+    _set_times(batch, given.get("time_ns"))
     _set_tls(batch, given.get("tls"))
     if structured := [name for name in STRUCTURED if name in given]:
         rows = [{n: v for n in structured if (v := given[n][row]) is not None} for row in range(len(batch))]
@@ -220,20 +242,27 @@ def _set_random(batch: RequestColumns, values: Any) -> None:
     if values is None:
         return
     try:
-        numbers = [0 if value is None else int(value) for value in values]
-        if not any(numbers):
+        given = [value is not None for value in values]
+        if not any(given):
             return
-        column = np.array(numbers, np.uint64)
+        column = np.array([0 if value is None else int(value) for value in values], np.uint64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ColumnError(f"column random_value: {error}") from None
     batch.native.set_number("random_value", column.view(np.int64))
+    batch.native.set_number("random_given", np.array(given, np.int64))
+
+
+def _set_times(batch: RequestColumns, values: Any) -> None:
+    if values is not None and any(value is not None for value in values):
+        batch.native.set_number("time_ns", _number_column("time_ns", values, 2**63 - 1))
 
 
 def _set_tls(batch: RequestColumns, values: Any) -> None:
-    if values is None or not any(values):
+    if values is None or all(state is None for state in values):
         return
     bits = [
-        (1 if state.get("presented") else 0) | (2 if state.get("validated") else 0) if state else 0 for state in values
+        0 if state is None else 4 | (1 if state.get("presented") else 0) | (2 if state.get("validated") else 0)
+        for state in values
     ]
     batch.native.set_number("tls", np.array(bits, np.int64))
 

@@ -52,19 +52,20 @@ enum class RequestText : uint8_t { method, scheme, authority, path, sni, alpn, p
 constexpr size_t kRequestTexts = 7;
 enum class RequestAddress : uint8_t { source_ip, destination_ip, remote_ip };
 constexpr size_t kRequestAddresses = 3;
-enum class RequestNumber : uint8_t { source_port, destination_port, random_value, tls, context };
-constexpr size_t kRequestNumbers = 5;
+enum class RequestNumber : uint8_t { source_port, destination_port, random_value, tls, context, time_ns, random_given };
+constexpr size_t kRequestNumbers = 7;
 
 // Bits of RequestNumber::tls.
 constexpr int64_t kTlsPresented = 1;
 constexpr int64_t kTlsValidated = 2;
+constexpr int64_t kTlsKnown = 4;  // set beside them; alone: the client presents no certificate
 
 struct RequestBatch {
   size_t n = 0;
   TextColumn text[kRequestTexts];
   AddressColumn address[kRequestAddresses];
   // int64 a row. Ports: -1 is absent. random_value: the bits of a uint64, 0 where a request has none. context: which of
-  // the caller's structured values (claims, metadata, filter state, runtime) the row has; 0: none of them.
+  // the caller's structured values (claims, metadata, filter state, runtime) the row has; 0: none of them. time_ns and random_given (1: a random_value of 0 is one) are the caller's.
   const int64_t* number[kRequestNumbers] = {};
 
   // Headers, in two forms that add up: a column each, absent where a row lacks it, then lines [begin[i], begin[i + 1])

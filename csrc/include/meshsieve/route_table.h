@@ -52,10 +52,11 @@ class RouteTable {
   // A request over http that has not been read yet; lines: those headers whose names have a slot.
   virtual int32_t find(std::string_view authority, std::string_view target, std::string_view method,
                        std::span<const HeaderLine> lines) const = 0;
-  // Rows [begin, end). facts: fact_count() numbers for each of the contexts; a row that names none has those of the
-  // first. hosts may be nullptr.
-  virtual void lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, size_t begin, size_t end,
-                            int32_t* routes, int32_t* hosts) const = 0;
+  // Rows [begin, end) of the batch, or rows[begin] to rows[end - 1] if rows is given; answers stand where the row does.
+  // facts: fact_count() numbers for each of the contexts; a row that names none has those of the first. hosts may be
+  // nullptr.
+  virtual void lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, const int64_t* rows,
+                            size_t begin, size_t end, int32_t* routes, int32_t* hosts) const = 0;
 
   virtual const HeaderNames& names() const = 0;
   virtual size_t fact_count() const = 0;

@@ -183,17 +183,18 @@ int32_t Table::find(std::string_view authority, std::string_view target, std::st
   return answer(lane).route;
 }
 
-void Table::lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, size_t first, size_t last,
-                         int32_t* routes, int32_t* host_numbers) const {
+void Table::lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, const int64_t* rows,
+                         size_t first, size_t last, int32_t* routes, int32_t* host_numbers) const {
   const BatchReader reader(batch, settings.options, predicates.names());
   std::vector<Lane> lanes(kLanes);
-  for (size_t row = first; row < last; row += kLanes) {
-    const size_t n = std::min(kLanes, last - row);
+  const auto row_at = [rows](size_t i) { return rows == nullptr ? i : static_cast<size_t>(rows[i]); };
+  for (size_t start = first; start < last; start += kLanes) {
+    const size_t n = std::min(kLanes, last - start);
     uint32_t open[kLanes];
     size_t n_open = 0;
     for (size_t i = 0; i < n; ++i) {
       Lane& lane = lanes[i];
-      if (reader.read(row + i, lane.view, lane.scratch) != Refused::no) {
+      if (reader.read(row_at(start + i), lane.view, lane.scratch) != Refused::no) {
         lane.out = {kRefusedRequest, -1};
         continue;
       }
@@ -229,8 +230,9 @@ void Table::lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t
     for (size_t k = 0; k < n_open; ++k) lanes[open[k]].passed.each([&](uint32_t list) { lists.prefetch(list); });
     for (size_t k = 0; k < n_open; ++k) settle(lanes[open[k]]);
     for (size_t i = 0; i < n; ++i) {
-      routes[row + i] = lanes[i].out.route;
-      if (host_numbers != nullptr) host_numbers[row + i] = lanes[i].out.host;
+      const size_t row = row_at(start + i);
+      routes[row] = lanes[i].out.route;
+      if (host_numbers != nullptr) host_numbers[row] = lanes[i].out.host;
     }
   }
 }

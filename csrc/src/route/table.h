@@ -35,8 +35,8 @@ class Table final : public RouteTable {
   RouteAnswer lookup(const RequestView& view, const int64_t* facts) const override;
   int32_t find(std::string_view authority, std::string_view target, std::string_view method,
                std::span<const HeaderLine> lines) const override;
-  void lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, size_t begin, size_t end,
-                    int32_t* routes, int32_t* hosts) const override;
+  void lookup_batch(const RequestBatch& batch, const int64_t* facts, size_t contexts, const int64_t* rows,
+                    size_t begin, size_t end, int32_t* routes, int32_t* hosts) const override;
   const HeaderNames& names() const override { return predicates.names(); }
   size_t fact_count() const override { return settings.default_facts.size(); }
   RouteTableStats stats() const override;

@@ -4,6 +4,7 @@
 
 #include "bindings.h"
 #include "http_handle.h"
+#include "meshsieve/key_index.h"
 
 namespace py = pybind11;
 using namespace meshsieve;
@@ -45,26 +46,51 @@ py::array addresses(const std::vector<HttpRequest>& rows, U128 HttpRequest::*mem
   return out;
 }
 
-py::list texts(const std::vector<HttpRequest>& rows, std::string HttpRequest::*member) {
-  py::list out(rows.size());
-  for (size_t i = 0; i < rows.size(); ++i) out[i] = py::bytes(rows[i].*member);
-  return out;
-}
-
-py::list header_lines(const std::vector<HttpRequest>& rows) {
-  py::list out(rows.size());
-  for (size_t i = 0; i < rows.size(); ++i) {
-    py::list lines(rows[i].headers.size());
-    for (size_t j = 0; j < rows[i].headers.size(); ++j) {
-      const auto& [name, value] = rows[i].headers[j];
-      lines[j] = py::make_tuple(py::bytes(name), py::bytes(value));
-    }
-    out[i] = std::move(lines);
+// Texts end to end with their offsets, as meshsieve.text_columns has them.
+class Packed {
+ public:
+  void add(std::string_view text) {
+    data_.append(text);
+    ends_.push_back(static_cast<int64_t>(data_.size()));
   }
-  return out;
+  py::tuple arrays() const {
+    py::array_t<uint8_t> data(static_cast<py::ssize_t>(data_.size()), reinterpret_cast<const uint8_t*>(data_.data()));
+    return py::make_tuple(data, py::array_t<int64_t>(static_cast<py::ssize_t>(ends_.size()), ends_.data()));
+  }
+
+ private:
+  std::string data_;
+  std::vector<int64_t> ends_{0};
+};
+
+py::tuple texts(const std::vector<HttpRequest>& rows, std::string HttpRequest::*member) {
+  Packed out;
+  for (const HttpRequest& row : rows) out.add(row.*member);
+  return out.arrays();
 }
 
-// Columns by name: arrays of numbers, lists of bytes, and "headers".
+// Header lines: int64 (n + 1) where those of each row begin, the different names as they were sent, the name of each
+// line (int32) and the values as texts.
+py::tuple header_lines(const std::vector<HttpRequest>& rows) {
+  std::vector<int64_t> begin{0};
+  std::vector<int32_t> names;
+  KeyIndex known;
+  Packed values;
+  for (const HttpRequest& row : rows) {
+    for (const auto& [name, value] : row.headers) {
+      names.push_back(known.code(name));
+      values.add(value);
+    }
+    begin.push_back(static_cast<int64_t>(names.size()));
+  }
+  py::list distinct;
+  for (int32_t code = 0; code < known.size(); ++code)
+    distinct.append(py::bytes(known.key(code).data(), known.key(code).size()));
+  return py::make_tuple(py::array_t<int64_t>(static_cast<py::ssize_t>(begin.size()), begin.data()), distinct,
+                        py::array_t<int32_t>(static_cast<py::ssize_t>(names.size()), names.data()), values.arrays());
+}
+
+// Columns by name: arrays of numbers, packed texts, and "headers".
 py::dict take(HttpHandle& handle) {
   std::vector<HttpRequest> rows;
   {

@@ -1,9 +1,11 @@
 // RequestBatch: columns checked once, then read without the lock. The facade is meshsieve.request_columns.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <string>
+#include <unordered_map>
 
 #include "bindings.h"
 #include "meshsieve/errors.h"
@@ -22,7 +24,7 @@ using MaybeArray = std::optional<Array<T>>;
 
 constexpr const char* kTexts[] = {"method", "scheme", "authority", "path", "sni", "alpn", "principal"};
 constexpr const char* kAddresses[] = {"source_ip", "destination_ip", "remote_ip"};
-constexpr const char* kNumbers[] = {"source_port", "destination_port", "random_value", "tls", "context"};
+constexpr const char* kNumbers[] = {"source_port", "destination_port", "random_value", "tls", "context", "time_ns", "random_given"};
 static_assert(std::size(kTexts) == kRequestTexts && std::size(kAddresses) == kRequestAddresses &&
               std::size(kNumbers) == kRequestNumbers);
 
@@ -187,7 +189,107 @@ py::tuple row_of(const RequestHandle& handle, size_t row) {
   return py::make_tuple(texts, addresses, numbers, lines);
 }
 
+// (uint64 (n, 2), uint8 (n,)): words and IP versions of an address column; version 0 is absent.
+py::tuple address_column(const RequestHandle& handle, const std::string& name) {
+  const AddressColumn& column = handle.batch.address[position(kAddresses, name)];
+  const auto n = static_cast<py::ssize_t>(handle.batch.n);
+  Array<uint64_t> words({n, py::ssize_t{2}});
+  Array<uint8_t> versions(n);
+  std::memset(words.mutable_data(), 0, static_cast<size_t>(words.nbytes()));
+  std::memset(versions.mutable_data(), 0, static_cast<size_t>(n));
+  if (column.ip_ver != nullptr) {
+    std::memcpy(words.mutable_data(), column.address, static_cast<size_t>(words.nbytes()));
+    std::memcpy(versions.mutable_data(), column.ip_ver, static_cast<size_t>(n));
+  }
+  return py::make_tuple(words, versions);
+}
+
+// int64 (n,): a number column, `missing` in every row if the batch has none of that name.
+Array<int64_t> number_column(const RequestHandle& handle, const std::string& name, int64_t missing) {
+  const int64_t* column = handle.batch.number[position(kNumbers, name)];
+  Array<int64_t> out(static_cast<py::ssize_t>(handle.batch.n));
+  if (column != nullptr) std::copy_n(column, handle.batch.n, out.mutable_data());
+  else std::fill_n(out.mutable_data(), handle.batch.n, missing);
+  return out;
+}
+
+// bool (n,): rows whose text is there and holds `part`.
+Array<bool> holds(const RequestHandle& handle, const std::string& name, const std::string& part) {
+  const TextColumn& column = text_of(handle.batch, name);
+  Array<bool> out(static_cast<py::ssize_t>(handle.batch.n));
+  std::string_view text;
+  for (size_t row = 0; row < handle.batch.n; ++row)
+    out.mutable_data()[row] = column.get(row, text) && text.find(part) != std::string_view::npos;
+  return out;
+}
+
+constexpr int32_t kKeepPeer = -1;
+constexpr int32_t kNoPeer = -2;
+
+// The batch with other identities: codes[i] is the peer of row i among `peers`, over mutual TLS; or it is kept, or none.
+std::unique_ptr<RequestHandle> with_peers(const RequestHandle& handle, const Array<int32_t>& codes,
+                                          const std::vector<std::string>& peers) {
+  const size_t n = handle.batch.n;
+  if (static_cast<size_t>(codes.size()) != n) throw ModelError("peers differ in length from the batch");
+  auto out = std::make_unique<RequestHandle>();
+  out->batch = handle.batch;
+  out->owners.append(handle.owners);
+  const TextColumn& before = handle.batch[RequestText::principal];
+  Array<int32_t> values(static_cast<py::ssize_t>(n));
+  Array<int64_t> tls = number_column(handle, "tls", 0);
+  std::string data;
+  std::vector<int64_t> ends{0};
+  const auto add = [&](std::string_view text) {
+    data.append(text);
+    ends.push_back(static_cast<int64_t>(data.size()));
+    return static_cast<int32_t>(ends.size()) - 2;
+  };
+  for (const std::string& peer : peers) add(peer);
+  std::unordered_map<const char*, int32_t> kept;  // by where the text lies: equal texts of one dictionary are one
+  for (size_t row = 0; row < n; ++row) {
+    const int32_t code = codes.data()[row];
+    std::string_view text;
+    int32_t& value = values.mutable_data()[row];
+    value = -1;
+    if (code >= 0) {
+      if (static_cast<size_t>(code) >= peers.size()) throw ModelError("a code names no peer");
+      value = code;
+      tls.mutable_data()[row] = kTlsKnown | kTlsPresented | kTlsValidated;
+    } else if (code == kNoPeer) {
+      tls.mutable_data()[row] = 0;
+    } else if (code != kKeepPeer) {
+      throw ModelError("a code names no peer");
+    } else if (before.get(row, text)) {
+      const auto [at, fresh] = kept.try_emplace(text.data(), 0);
+      if (fresh || text.empty()) at->second = add(text);
+      value = at->second;
+    }
+  }
+  Array<uint8_t> bytes(static_cast<py::ssize_t>(data.size()), reinterpret_cast<const uint8_t*>(data.data()));
+  Array<int64_t> offsets(static_cast<py::ssize_t>(ends.size()), ends.data());
+  out->batch.text[static_cast<size_t>(RequestText::principal)] =
+      text_column(*out, "principal", bytes, offsets, values, n, false);
+  out->batch.number[static_cast<size_t>(RequestNumber::tls)] = tls.data();
+  out->owners.append(tls);
+  return out;
+}
+
+// The batch with another `context` column.
+std::unique_ptr<RequestHandle> with_contexts(const RequestHandle& handle, const Array<int64_t>& codes) {
+  if (static_cast<size_t>(codes.size()) != handle.batch.n) throw ModelError("contexts differ in length from the batch");
+  auto out = std::make_unique<RequestHandle>();
+  out->batch = handle.batch;
+  out->owners.append(handle.owners);
+  out->batch.number[static_cast<size_t>(RequestNumber::context)] = codes.data();
+  out->owners.append(codes);
+  return out;
+}
+
 }  // namespace
+
+const TextColumn& text_of(const RequestBatch& batch, const std::string& name) {
+  return batch.text[position(kTexts, name)];
+}
 
 void bind_requests(py::module_& module) {
   module.def("pack_texts", &pack_texts, py::arg("values"));
@@ -220,7 +322,8 @@ void bind_requests(py::module_& module) {
       .def(
           "set_lines",
           [](RequestHandle& handle, const Array<int64_t>& begin, const std::vector<std::string>& names,
-             const Array<int32_t>& name_codes, const Array<uint8_t>& data, const Array<int64_t>& offsets) {
+             const Array<int32_t>& name_codes, const Array<uint8_t>& data, const Array<int64_t>& offsets,
+             const MaybeArray<int32_t>& value_codes) {
             RequestBatch& batch = handle.batch;
             require(static_cast<size_t>(begin.size()) == batch.n + 1, "headers", "row offsets differ from the batch");
             const int64_t lines = name_codes.size();
@@ -231,14 +334,15 @@ void bind_requests(py::module_& module) {
               require(name_codes.data()[i] >= 0 && static_cast<size_t>(name_codes.data()[i]) < names.size(), "headers",
                       "a code names no name");
             const size_t n_lines = static_cast<size_t>(lines);
-            batch.line_value = text_column(handle, "headers", data, offsets, std::nullopt, n_lines, false);
+            batch.line_value = text_column(handle, "headers", data, offsets, value_codes, n_lines, false);
             batch.line_names = names;
             batch.line_begin = begin.data();
             batch.line_name = name_codes.data();
             handle.owners.append(begin);
             handle.owners.append(name_codes);
           },
-          py::arg("begin"), py::arg("names"), py::arg("name_codes"), py::arg("data"), py::arg("offsets"))
+          py::arg("begin"), py::arg("names"), py::arg("name_codes"), py::arg("data"), py::arg("offsets"),
+          py::arg("value_codes") = py::none())
       .def(
           "set_address",
           [](RequestHandle& handle, const std::string& name, const Array<uint64_t>& words,
@@ -260,6 +364,11 @@ void bind_requests(py::module_& module) {
             handle.owners.append(values);
           },
           py::arg("name"), py::arg("values"))
+      .def("addresses", &address_column, py::arg("name"))
+      .def("numbers", &number_column, py::arg("name"), py::arg("missing"))
+      .def("holds", &holds, py::arg("name"), py::arg("part"))
+      .def("with_peers", &with_peers, py::arg("codes"), py::arg("peers"))
+      .def("with_contexts", &with_contexts, py::arg("codes"))
       .def("row", &row_of, py::arg("row"))
       .def("reading", &reading, py::arg("row"), py::arg("options"))
       .def_property_readonly("capsule",

@@ -13,5 +13,6 @@ void bind_flows(pybind11::module_& module);
 void bind_report(pybind11::module_& module);
 void bind_prefix(pybind11::module_& module);
 void bind_requests(pybind11::module_& module);
+void bind_indexes(pybind11::module_& module);
 void bind_http(pybind11::module_& module);
 void bind_routes(pybind11::module_& module);

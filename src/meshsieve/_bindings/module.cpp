@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, module) {
   bind_report(module);
   bind_prefix(module);
   bind_requests(module);
+  bind_indexes(module);
   bind_http(module);
   bind_routes(module);
 }

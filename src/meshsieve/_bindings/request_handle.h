@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 
 #include <memory>
+#include <string>
 
 #include "meshsieve/request_batch.h"
 
@@ -14,3 +15,6 @@ struct RequestHandle {
 
 // A capsule over the batch for the Cython modules; the RequestHandle must outlive what is read through it.
 inline constexpr const char* kRequestCapsule = "meshsieve.RequestBatch/1";
+
+// A text column of the batch by the name that Python gives it. Raises ModelError for another name.
+const meshsieve::TextColumn& text_of(const meshsieve::RequestBatch& batch, const std::string& name);

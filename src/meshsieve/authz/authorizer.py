@@ -38,6 +38,7 @@ from meshsieve.authz.request_authentication import (
 from meshsieve.authz.request_authentication import (
     Provider as TokenProvider,
 )
+from meshsieve.authz.rows import decide_rows
 from meshsieve.authz.selection import Place, ServiceRef, applies
 from meshsieve.authz.service_ports import service_ports
 from meshsieve.authz.settings import PATH_NORMALIZATIONS, MeshSettings, PathNormalization, read_settings
@@ -60,6 +61,7 @@ class Authorizer:
 
     rules        name of every rule of every policy, in byte order: what ``decide_batch`` numbers
     diagnostics  what the policies hold that a proxy cannot use
+    tables       compiled, made when they are first needed
 
     Threads: any number may ask at once.
     """
@@ -97,7 +99,7 @@ class Authorizer:
         for i, policy in enumerate(self.policies):
             self._in_namespace.setdefault(policy.attachment.namespace, []).append(i)
         known = (Place(w.namespace, w.labels, w.name) for w in self.workloads)
-        self._tables = ChainTables(self._chain, known, settings.http, settings.trusted_proxies)
+        self.tables = ChainTables(self._chain, known, settings.http, settings.trusted_proxies)
         names = {f"{p.title}-rule[{i}]" for p in self.policies for i in range(len(p.rules))}
         for role in legacy.roles if legacy else ():
             names |= {role.rule_name(i) for i in range(len(role.rules))}
@@ -143,59 +145,20 @@ class Authorizer:
                  where none matched
         raises   UsageError, ColumnError for columns that do not fit
         """
-        place = self.place(workload)
-        given = requests if isinstance(requests, list) else None
         columns = RequestColumns.of(requests)
-        allowed, rule = np.zeros(len(columns), np.bool_), np.full(len(columns), -1, np.int32)
-        before_policies = self.request_authentications or self.tcp_ports(place)
-        if given is not None and not before_policies and (at := self._open(given, place)) is not None:
-            rest = columns if len(at) == len(given) else RequestColumns.of([given[i] for i in at])
-            self._decide_rows(rest, place, tcp, threads, (allowed, rule), at)
-            return allowed, rule
-        if not self.peer_authentications and not before_policies:
-            self._decide_rows(columns, place, tcp, threads, (allowed, rule), slice(None))
-            return allowed, rule
-        # What comes before policies looks at tokens and TLS, row by row.
-        met: dict[bool, list[tuple[int, Request]]] = {}
-        for row in range(len(columns)):
-            outcome = self._meet(columns.request(row), place, tcp, None)
-            if not isinstance(outcome, Decision):
-                met.setdefault(outcome[0].tcp, []).append((row, outcome[1].request))
-        for as_tcp, rows in met.items():
-            at = np.array([row for row, _ in rows])
-            self._decide_rows(RequestColumns.of([r for _, r in rows]), place, as_tcp, threads, (allowed, rule), at)
-        return allowed, rule
+        found = decide_rows(
+            self, columns, [self.place(workload)], np.zeros(len(columns), np.int32), tcp=tcp, threads=threads
+        )
+        return found.allowed, found.rule
 
-    def _open(self, requests: Sequence[Request], place: Place | None) -> npt.NDArray[np.intp] | None:
-        """Rows that the workload's mTLS modes let through; None where one of them hides a request from HTTP policy."""
-        modes = self.mtls_modes(place)
-        rows = []
-        for row, request in enumerate(requests):
-            mode = modes.at(request.destination_port)
-            if mode == "DISABLE" and is_tls(request):
-                return None
-            if mode != "STRICT" or is_mtls(request):
-                rows.append(row)
-        return np.array(rows, np.intp)
-
-    def _decide_rows(
-        self,
-        columns: RequestColumns,
-        place: Place | None,
-        tcp: bool,
-        threads: int,
-        out: tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]],
-        at: slice | npt.NDArray[np.intp],
-    ) -> None:
-        table, chain = self._tables.find(place, tcp)
-        batch = table.batch(columns, chain=chain, threads=threads)
-        out[0][at] = batch.allowed
-        out[1][at] = self._tables.numbers(batch.rules, self._index)[batch.rule]
+    def numbers_of(self, rules: tuple[Rule, ...]) -> npt.NDArray[np.int32]:
+        """By a table's rule number, the rule's place in ``rules``; the last, -1, for none."""
+        return self.tables.numbers(rules, self._index)
 
     @property
     def stats(self) -> dict[str, int]:
         """Sizes of the tables made so far, and what bounds the cost of a decision; see ``CompiledChains.stats``."""
-        return self._tables.stats
+        return self.tables.stats
 
     def chain(self, workload: WorkloadLike = None, *, tcp: bool = False) -> Chain:
         """What the workload enforces, as filters in order."""
@@ -362,7 +325,7 @@ class Authorizer:
         if isinstance(met, Decision):
             return met
         chain, facts = met
-        table, number = self._tables.find(place, chain.tcp)
+        table, number = self.tables.find(place, chain.tcp)
         outcome = table.walk(facts.request, provider, chain=number, facts=facts)
         assert not isinstance(outcome, Refusal)
         return answer(chain, facts, provider, outcome)

@@ -46,11 +46,16 @@ class Provider:
     cookies: tuple[bytes, ...] = ()
     split_claims: tuple[str, ...] = ()
 
+    @property
+    def places(self) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[bytes, ...]]:
+        """Headers with what stands before the token, and query parameters; cookies beside them."""
+        if not (self.headers or self.parameters or self.cookies):
+            return ((b"authorization", b"Bearer "),), (b"access_token",)
+        return self.headers, self.parameters
+
     def tokens(self, seen: RequestView) -> list[bytes]:
         """What stands at the provider's places."""
-        headers, parameters = self.headers, self.parameters
-        if not (headers or parameters or self.cookies):
-            headers, parameters = ((b"authorization", b"Bearer "),), (b"access_token",)
+        headers, parameters = self.places
         out = [
             line.removeprefix(prefix)
             for name, prefix in headers
@@ -120,6 +125,19 @@ def check_tokens(
         elif bad is not None and (refused is None or refused.status == 401):
             refused = bad
     return accepted or refused or Checked()
+
+
+def token_places(providers: Iterable[Provider]) -> tuple[set[bytes], set[bytes], set[bytes]]:
+    """Where any of the providers looks: names of headers, of query parameters, of cookies."""
+    headers: set[bytes] = set()
+    parameters: set[bytes] = set()
+    cookies: set[bytes] = set()
+    for provider in providers:
+        own, named = provider.places
+        headers |= {name for name, _ in own}
+        parameters |= set(named)
+        cookies |= set(provider.cookies)
+    return headers, parameters, cookies
 
 
 def normalized(claims: Mapping[str, Any], split: Iterable[str] = ()) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,17 @@ class ChainTables:
                     del self._others[next(iter(self._others))]
                 self._others[key, tcp] = found
             return found, 0
+
+    def find_all(self, places: Sequence[Place | None], tcp: bool) -> list[tuple[CompiledChains, int]]:
+        """``find`` for many places: those that are known ahead share one table once more than a few were asked about.
+
+        raises  CompileError
+        """
+        if len(places) > 1:
+            with self._lock:
+                keys = {place.key for place in places if place is not None}
+                self._asked.setdefault(tcp, set()).update(keys & self._known.keys())
+        return [self.find(place, tcp) for place in places]
 
     def _is_worth_sharing(self, key: object, tcp: bool) -> bool:
         asked = self._asked.setdefault(tcp, set())

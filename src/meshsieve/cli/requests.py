@@ -100,12 +100,10 @@ def _columns(found: CapturedRequests, options: argparse.Namespace) -> None:
     """CSV and Parquet."""
     from meshsieve.cli.sink import open_sink
     from meshsieve.http_requests import RequestReader
-    from meshsieve.labels import TextTable
 
-    texts: dict[str, TextTable] = {}
-    with open_sink(options, RequestReader().take().output_columns(texts)) as sink:
+    with open_sink(options, RequestReader().take().output_columns()) as sink:
         for batch in found:
-            sink.write(batch.output_columns(texts, masked=not options.secrets))
+            sink.write(batch.output_columns(masked=not options.secrets))
         sink.end(found.counts)
 
 

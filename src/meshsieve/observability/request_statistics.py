@@ -52,7 +52,7 @@ class RequestRuleCounter:
 
     def add(self, rows: RequestRows) -> None:
         verdicts = rows.verdicts
-        times = np.array([request.time_ns or 0 for request in verdicts.requests], np.int64)
+        times = verdicts.columns.native.numbers("time_ns", 0)
         for layer in verdicts.layers:
             if layer.name not in (ROUTE, AUTHORIZATION) and not self._points:
                 continue

@@ -181,7 +181,7 @@ def explanation_text(explanation: Explanation, *, colours: bool = False) -> str:
 def request_verdict_text(found: RequestVerdict, *, colours: bool = False) -> str:
     """The verdict and who decided, then a line for each layer and one for each thing it found out."""
     decider = found.decider
-    by = f" by {printable(decider.layer)}: {printable(decider.reason)}" if decider is not None else ""
+    by = f" by {printable(decider.layer)}: {printable(decider.why)}" if decider is not None else ""
     lines = [bold(printable(found.request), colours), f"{colour(found.action, found.action, colours)}{by}"]
     for number, layer in enumerate(found.layers):
         last = number == len(found.layers) - 1

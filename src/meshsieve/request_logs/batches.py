@@ -15,6 +15,7 @@ from meshsieve.http_requests import MASKED, SECRET_HEADERS
 from meshsieve.labels import TextTable
 from meshsieve.output import Column
 from meshsieve.request import Request
+from meshsieve.request_columns import RequestColumns
 from meshsieve.request_logs.access_fields import host_and_port
 from meshsieve.request_logs.reader import BadLine, RequestLog
 
@@ -74,13 +75,17 @@ class LoggedBatch:
         values = {name: getattr(request, name) for name in names}
         return {**values, "headers": headers, "log": log, "line": line, "observed": self.observed(i)}
 
-    def output_columns(self, text_tables: dict[str, TextTable]) -> list[Column]:
-        """``text_tables`` grows from batch to batch; give the same dictionary each time."""
+    def request_columns(self) -> RequestColumns:
+        """The requests as routing and authorization read them many at a time."""
+        return RequestColumns.of(self._requests)
+
+    def output_columns(self, names: Sequence[str] | None = None) -> list[Column]:
+        """All columns, or those of ``names``; tables of texts are those of the batch."""
         requests = self._requests
         observed = [self.observed(i) for i in range(len(self))]
 
         def text(name: str, values: Sequence[str | None]) -> Column:
-            table = text_tables.setdefault(name, TextTable())
+            table = TextTable()
             codes = [-1 if value is None else table.code(value) for value in values]
             return Column.text(name, np.array(codes, np.int32), table)
 
@@ -88,7 +93,7 @@ class LoggedBatch:
             data = np.array([value or 0 for value in values], np.int64)
             return Column.number(name, data, valid=np.array([value is not None for value in values], np.bool_))
 
-        return [
+        columns = [
             text("log", [log for log, _ in self._places]),
             number("line", [line for _, line in self._places]),
             number("time_ns", [r.time_ns for r in requests]),
@@ -99,6 +104,7 @@ class LoggedBatch:
             number("duration_ns", [seen.get("duration_ns") for seen in observed]),
             text("response_flags", [seen.get("response_flags") for seen in observed]),
         ]
+        return columns if names is None else [column for name in names for column in columns if column.name == name]
 
 
 class LogSource:

@@ -185,10 +185,24 @@ class Router(RouteLookup):
     def find_batch(self, requests: Any) -> npt.NDArray[np.int32]:
         """As ``match_batch``, with the numbers of ``find`` for requests that no route takes."""
         columns = RequestColumns.of(requests)
-        version = self._version
         routes = np.empty(len(columns), np.int32)
-        version.lookup._lookup_batch(columns.native, version.facts.of(columns.contexts), routes, None)
+        self.find_rows(columns, None, routes, None)
         return routes
+
+    def find_rows(
+        self,
+        columns: RequestColumns,
+        rows: npt.NDArray[np.int64] | None,
+        routes: npt.NDArray[np.int32],
+        hosts: npt.NDArray[np.int32] | None,
+    ) -> None:
+        """``find_batch`` of some rows, into arrays of a number a row: ``routes``, and ``hosts``, the positions of the
+        virtual hosts. rows: None for all.
+
+        raises  ColumnError for arrays of other lengths, rows that are none
+        """
+        version = self._version
+        version.lookup._lookup_batch(columns.native, version.facts.of(columns.contexts), routes, hosts, rows)
 
 
 def _hit(host: VirtualHost, route: Route, index: int, found: Outcome) -> Match:

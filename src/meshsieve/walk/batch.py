@@ -1,117 +1,48 @@
-"""Many requests through all layers: the answers of ``request_walk``, worked out once for what many requests share.
+"""Many requests through all layers: the answers of ``request_walk``, by columns.
 
-What     Requests are grouped by their ends and by what leads to a table: proxy, host, port, protocol. Each group is one
-         look-up of many requests in a compiled table; each distinct answer (a route, a rule, a pair of workloads)
-         becomes words once. The rows hold codes.
+What     Requests are columns from beginning to end: who is at both ends, the table that chooses the route, identities,
+         authorization and verdicts are numbers. What leads to an answer is a row of numbers, too; each new one is
+         answered once by ``RequestWalk``'s means, and found again by its code in this batch and in later ones.
 Why      ``RequestWalk.judge`` explains one request; a capture or an access log has millions.
-Cost     per request its part of a route look-up, an authorization look-up and a look-up a point of layers 2-4
-Limits   A request that a table leaves without a route, or that is denied because no rule matched, is asked again by
-         ``judge``'s means for its reason; equal ones once.
+Cost     docs/walk.md has the figures. Per request a look-up in its route table, one in the authorization table of all
+         workloads, its connection's look-up at every point of layers 2-4, and some hashing.
+Limits   Rows become ``Request`` objects where only Python can answer: tokens, requests that the proxy refuses, routes
+         whose cluster a header names. What is remembered is bounded; beyond, it is found out anew.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from meshsieve import _core
+from meshsieve.authz.decision import unauthenticated
+from meshsieve.authz.rows import MTLS, REFUSED, decide_rows
+from meshsieve.authz.selection import Place as PolicyPlace
+from meshsieve.columns import PacketColumns
+from meshsieve.decision import PointDecisions
+from meshsieve.errors import ModelError
 from meshsieve.request import Request
+from meshsieve.request_columns import RequestColumns
+from meshsieve.walk.answers import Answers, Codes, KeyedAnswers, LayerColumn, RequestVerdicts
+from meshsieve.walk.batch_routes import BatchEnds, BatchRoutes, Ints
+from meshsieve.walk.places import Places
 from meshsieve.walk.request_walk import (
     AUTHORIZATION,
-    CONNECTION,
     ENDPOINT,
     NO_CONNECTION,
     ROUTE,
-    Connection,
     Ends,
     RequestWalk,
     authorization_verdict,
-    connection_of,
-    endpoint_verdict,
-    first_packets,
     point_verdict,
-    with_identity,
-    with_only_server,
+    syn_packets,
 )
-from meshsieve.walk.verdict import ALLOW, DENIALS, NONE, UNDECIDED, LayerVerdict, RequestVerdict
+from meshsieve.walk.verdict import LayerVerdict
 
-Codes = npt.NDArray[np.int32]
-
-
-class Answers:
-    """Distinct answers of a layer, by code."""
-
-    def __init__(self) -> None:
-        self.verdicts: list[LayerVerdict] = []
-        self._codes: dict[Hashable, int] = {}
-
-    def code(self, key: Hashable, found: LayerVerdict) -> int:
-        """The code of the answer with this key; ``found`` is kept where the key is new."""
-        known = self._codes.setdefault(key, len(self.verdicts))
-        if known == len(self.verdicts):
-            self.verdicts.append(found)
-        return known
-
-    def known(self, key: Hashable) -> int | None:
-        return self._codes.get(key)
-
-
-class LayerColumn:
-    """One layer's answers to n requests: ``codes`` int32 (n,) into ``answers``, which grows from batch to batch."""
-
-    def __init__(self, name: str, codes: Codes, answers: Answers) -> None:
-        self.name = name
-        self.codes = codes
-        self.answers = answers
-
-    def __getitem__(self, i: int) -> LayerVerdict:
-        return self.answers.verdicts[int(self.codes[i])]
-
-
-class RequestVerdicts:
-    """The answers to n requests.
-
-    layers   in the order in which requests meet them; those of ``at_gateway``, bool (n,), have the route after the
-             authorization
-    decider  int16 (n,): position in ``layers`` of the one that decided, -1 if none did
-    """
-
-    def __init__(
-        self,
-        requests: Sequence[Request],
-        layers: Sequence[LayerColumn],
-        decider: npt.NDArray[np.int16],
-        at_gateway: npt.NDArray[np.bool_],
-    ) -> None:
-        self.requests = requests
-        self.layers = tuple(layers)
-        self.decider = decider
-        self.at_gateway = at_gateway
-
-    def __len__(self) -> int:
-        return len(self.requests)
-
-    def deciding(self, i: int) -> LayerVerdict | None:
-        """The answer that decided request ``i``."""
-        at = int(self.decider[i])
-        return None if at < 0 else self.layers[at][i]
-
-    def action(self, i: int) -> str:
-        found = self.deciding(i)
-        return NONE if found is None else found.verdict
-
-    def verdict(self, i: int) -> RequestVerdict:
-        """All of request ``i`` as one object. Facts that differ from request to request (the path that is sent on) are
-        those of the first request with the same answer."""
-        request = self.requests[i]
-        title = f"{request.method} {request.scheme}://{request.authority}{request.path}"
-        found = [layer[i] for layer in self.layers]
-        if self.at_gateway[i]:
-            found[-3], found[-2] = found[-2], found[-3]
-        return RequestVerdict(title, tuple(found))
+# Keys that are remembered: some 200 bytes each.
+_REMEMBERED = 500_000
 
 
 class BatchWalk:
@@ -119,187 +50,140 @@ class BatchWalk:
 
     def __init__(self, walk: RequestWalk) -> None:
         self._walk = walk
-        self._answers: dict[str, Answers] = defaultdict(Answers)
-        self._ends: dict[tuple[str | None, str | None, str | None, str | None], Ends] = {}
-        self._deciding: dict[tuple[int, ...], int] = {}
+        self._places = Places(walk.policy.topology)
+        workloads = [place.workload for place in self._places.places]
+        self._policy_places = [PolicyPlace(w.namespace, w.labels, w.name) for w in workloads]
+        self._forget()
+
+    def _forget(self) -> None:
+        self._routes = BatchRoutes(self._walk, self._places)
+        self._points = Answers()
+        self._point_codes = KeyedAnswers(self._points)
+        self._authorization_codes = KeyedAnswers(Answers())
 
     def judge(
         self,
-        requests: Iterable[Request],
+        requests: Any,
         *,
         client: str | None = None,
         server: str | None = None,
         assume_mtls: bool = False,
     ) -> RequestVerdicts:
-        """Arguments as for ``RequestWalk.judge``."""
-        batch = list(requests)
-        ends = [self._ends_of(request, client, server) for request in batch]
-        at_gateway = np.fromiter((e.server is not None and e.server.is_gateway for e in ends), np.bool_, len(batch))
-        route, endpoint, found = self._routes(batch, ends, at_gateway)
-        batch_ends = [with_only_server(e, f) for e, f in zip(ends, found, strict=True)]
+        """Arguments as for ``RequestWalk.judge``; requests: what ``RequestColumns.of`` takes.
+
+        raises  ColumnError for columns that do not fit together, UsageError, ModelError
+        """
+        if max(len(self._routes), len(self._authorization_codes)) > _REMEMBERED:
+            self._forget()
+        columns = RequestColumns.of(requests)
+        ends = BatchEnds(
+            self._places, self._who(columns, "source_ip", client), self._who(columns, "destination_ip", server)
+        )
+        route, endpoint, asked = self._routes.judge(columns, ends)
         if assume_mtls:
-            batch = [with_identity(request, e) for request, e in zip(batch, batch_ends, strict=True)]
-        points = self._connections(batch, batch_ends)
-        authorization = self._authorizations(batch, batch_ends)
-        columns = {ROUTE: route, AUTHORIZATION: authorization, ENDPOINT: endpoint}
-        layers = [*points, *(LayerColumn(name, codes, self._answers[name]) for name, codes in columns.items())]
-        return RequestVerdicts(batch, layers, self._deciders(layers, at_gateway), at_gateway)
+            columns = self._with_identities(columns, ends.client, asked)
+        points = self._connections(columns, ends.client, asked)
+        authorization = self._authorizations(columns, asked)
+        layers = [
+            *points,
+            LayerColumn(ROUTE, route, self._routes.routes),
+            LayerColumn(AUTHORIZATION, authorization, self._authorization_codes.answers),
+            LayerColumn(ENDPOINT, endpoint, self._routes.endpoints),
+        ]
+        return RequestVerdicts(columns, layers, ends.at_gateway)
 
     # --- who
 
-    def _ends_of(self, request: Request, client: str | None, server: str | None) -> Ends:
-        key = (request.source_ip, request.destination_ip, client, server)
-        known = self._ends.get(key)
-        if known is None:
-            if len(self._ends) > 1_000_000:
-                self._ends.clear()  # a cache: what is met again is looked up again
-            known = self._ends[key] = self._walk.ends(request, client, server)
-        return known
+    def _who(self, columns: RequestColumns, field: str, name: str | None) -> Ints:
+        """Who is at one end, by name where it is given, else by address."""
+        topology = self._walk.policy.topology
+        if topology is None:
+            return np.full(len(columns), self._places.nobody, np.int32)
+        if name is not None:
+            return np.full(len(columns), self._places.number(topology.named(name)), np.int32)
+        return self._places.at(*columns.native.addresses(field))
+
+    def _with_identities(self, columns: RequestColumns, client: Ints, server: Ints) -> RequestColumns:
+        """Between workloads with proxies, the client's service account where the request names no identity."""
+        places = self._places
+        assumed = places.has_proxy[client] & places.has_proxy[server] & ~columns.native.holds("principal", b"")
+        if not assumed.any():
+            return columns
+        return columns.with_peers(np.where(assumed, client, -1).astype(np.int32), [p.identity for p in places.places])
 
     # --- layers 2-4
 
-    def _connections(self, batch: Sequence[Request], ends: Sequence[Ends]) -> list[LayerColumn]:
-        tables, labels = self._walk.tables, self._walk.labels
+    def _connections(self, columns: RequestColumns, client: Ints, server: Ints) -> list[LayerColumn]:
+        tables = self._walk.tables
         if not tables.points:
             return []
-        connections: list[Connection] = []
-        row_of: dict[Connection | None, int] = {None: -1}
-        rows = np.zeros(len(batch), np.int64)
-        for i, (request, end) in enumerate(zip(batch, ends, strict=True)):
-            connection = connection_of(request, end)
-            row = row_of.get(connection)
-            if row is None:
-                assert connection is not None
-                row = row_of[connection] = len(connections)
-                connections.append(connection)
-            rows[i] = row
-        answers = self._answers[CONNECTION]
-        unknown = answers.code("unknown", NO_CONNECTION)
+        rows, packets = self._first_packets(columns, client, server)
+        decisions = tables.decide(packets) if len(packets) else None
         known = rows >= 0
-        decisions = tables.decide(first_packets(connections)) if connections else None
         out = []
         for number, table in enumerate(tables.points):
-            codes = np.full(len(batch), unknown, np.int32)
+            codes = np.full(len(columns), self._points.code(NO_CONNECTION), np.int32)
             if decisions is not None:
-                answer = decisions.points[number]
-                decider = labels.point_deciders(number, answer)
-                pairs, inverse = np.unique(decider.astype(np.int64) << 8 | answer.verdict, return_inverse=True)
-                words = [point_verdict(table, labels, int(pair) >> 8, int(pair) & 0xFF) for pair in pairs]
-                coded = [answers.code((number, int(p)), w) for p, w in zip(pairs, words, strict=True)]
-                codes[known] = np.array(coded, np.int32)[inverse][rows[known]]
-            out.append(LayerColumn(table.title, codes, answers))
+                codes[known] = self._point_answers(number, decisions.points[number])[rows[known]]
+            out.append(LayerColumn(table.title, codes, self._points))
         return out
 
-    # --- routes
+    def _point_answers(self, number: int, found: PointDecisions) -> Codes:
+        table, labels = self._walk.tables.points[number], self._walk.labels
+        deciders = labels.point_deciders(number, found)
 
-    def _routes(
-        self, batch: Sequence[Request], ends: Sequence[Ends], at_gateway: npt.NDArray[np.bool_]
-    ) -> tuple[Codes, Codes, list[Any]]:
-        """Codes of the routes' answers, codes of the endpoints', and the workloads that each route may lead to."""
-        groups: dict[Hashable, list[int]] = defaultdict(list)
-        for i, (request, end) in enumerate(zip(batch, ends, strict=True)):
-            groups[self._walk.route_key(request, end, bool(at_gateway[i]))].append(i)
-        routes, endpoints = self._answers[ROUTE], self._answers[ENDPOINT]
-        route = np.zeros(len(batch), np.int32)
-        endpoint = np.zeros(len(batch), np.int32)
-        found: list[Any] = [None] * len(batch)
-        for group, rows in groups.items():
-            end, gateway = ends[rows[0]], bool(at_gateway[rows[0]])
-            for key, members in self._same_route([batch[i] for i in rows], end, gateway).items():
-                first = rows[members[0]]
-                match, verdict, candidates = self._walk.route(batch[first], end, gateway)
-                code = routes.code((key, group), verdict)
-                asked = with_only_server(end, candidates)
-                to = endpoint_verdict(match, candidates, None if gateway else asked.server)
-                at = endpoints.code((to.verdict, to.reason), to)
-                for member in members:
-                    i = rows[member]
-                    route[i], endpoint[i], found[i] = code, at, candidates
-        return route, endpoint, found
+        def word(row: int) -> LayerVerdict:
+            return point_verdict(table, labels, int(deciders[row]), int(found.verdict[row]))
 
-    def _same_route(self, group: Sequence[Request], end: Ends, gateway: bool) -> dict[Hashable, list[int]]:
-        """Positions in ``group`` by the route that takes them; requests without one by what they are. Tables do not
-        look at the connection, which ``seen_by_client`` would change."""
-        table = self._walk.table(group[0], end, gateway)
-        out: dict[Hashable, list[int]] = defaultdict(list)
-        if table is None:
-            return {"no table": list(range(len(group)))}
-        indices = table.match_batch(group)
-        for position, index in enumerate(indices.tolist()):
-            request = group[position]
-            if index < 0 or request.claims is not None:
-                out[id(table), request.method, request.authority, request.path, request.headers].append(position)
-            else:
-                out[id(table), index].append(position)
-        return out
+        return self._point_codes.of([np.full(len(deciders), number), deciders, found.verdict], word)
+
+    def _first_packets(self, columns: RequestColumns, client: Ints, server: Ints) -> tuple[Ints, PacketColumns]:
+        """By request the row of its connection, -1 where it does not say both ends; the first packet of each."""
+        native, places = columns.native, self._places
+        ends = []
+        for field, who in (("source_ip", client), ("destination_ip", server)):
+            words, version = native.addresses(field)
+            absent = version == 0
+            if absent.any():
+                words[absent], version[absent] = places.words[who[absent]], places.version[who[absent]]
+            ends.append((words, version))
+        (source, version), (destination, other) = ends
+        sport, dport = native.numbers("source_port", -1), native.numbers("destination_port", -1)
+        known = np.flatnonzero((version > 0) & (other > 0) & (dport >= 0))
+        mixed = known[version[known] != other[known]]
+        if len(mixed):
+            request = columns.request(int(mixed[0]))
+            raise ModelError(
+                f"a connection from {request.source_ip} to {request.destination_ip}: the addresses differ in IP version"
+            )
+        keys = [*source.view(np.int64).T, *destination.view(np.int64).T, version.astype(np.int64), sport, dport]
+        codes, firsts = _core.RowIndex().codes([np.ascontiguousarray(key[known]) for key in keys])
+        rows = np.full(len(columns), -1, np.int32)
+        rows[known] = codes
+        at = known[firsts]
+        return rows, syn_packets(source[at], destination[at], version[at], sport[at], dport[at])
 
     # --- authorization
 
-    def _authorizations(self, batch: Sequence[Request], ends: Sequence[Ends]) -> Codes:
-        answers = self._answers[AUTHORIZATION]
-        codes = np.zeros(len(batch), np.int32)
-        groups: dict[int, list[int]] = defaultdict(list)
-        for i, end in enumerate(ends):
-            groups[id(end.server)].append(i)
-        for rows in groups.values():
-            server = ends[rows[0]].server
-            authorizer = self._walk.policy.authorizer
-            if authorizer is None or server is None or server.proxy is None:
-                verdict = self._walk.authorization(batch[rows[0]], ends[rows[0]])
-                codes[rows] = answers.code(verdict.reason, verdict)
-                continue
-            asked = [batch[i] for i in rows]
-            allowed, rule = authorizer.decide_batch(asked, server.workload)
-            for position, i in enumerate(rows):
-                request = asked[position]
-                key: Hashable = (id(server), bool(allowed[position]), int(rule[position]))
-                if rule[position] < 0:
-                    key = (key, _without_time(request))
-                code = answers.known(key)
-                if code is None:
-                    code = answers.code(key, authorization_verdict(authorizer.decide(request, server.workload)))
-                codes[i] = code
-        return codes
+    def _authorizations(self, columns: RequestColumns, server: Ints) -> Codes:
+        authorizer, codes = self._walk.policy.authorizer, self._authorization_codes
+        enforced = self._places.has_proxy[server]
+        if authorizer is None or not enforced.any():
+            return codes.of([server], lambda row: self._not_enforced(int(server[row])))
+        found = decide_rows(authorizer, columns, self._policy_places, np.where(enforced, server, -1))
+        own = np.where(found.by == MTLS, columns.native.numbers("destination_port", -1), 0)
+        for row, token in found.tokens.items():
+            own[row] = codes.answers.code(authorization_verdict(unauthenticated(token.status or 401, token.reason)))
 
-    # --- together
+        def word(row: int) -> LayerVerdict:
+            if not enforced[row]:
+                return self._not_enforced(int(server[row]))
+            decision = authorizer.decide(columns.request(row), self._policy_places[server[row]])
+            return authorization_verdict(decision)
 
-    def _deciders(self, layers: Sequence[LayerColumn], at_gateway: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
-        """The rule of ``RequestVerdict`` for every row; at a gateway authorization comes before the route."""
-        weights = [np.array([_strength(v) for v in x.answers.verdicts], np.int8)[x.codes] for x in layers]
-        numbers = [np.full(len(at_gateway), i, np.int16) for i in range(len(layers))]
-        route, authorization = len(layers) - 3, len(layers) - 2
-        for both in (weights, numbers):
-            both[route], both[authorization] = (
-                np.where(at_gateway, both[authorization], both[route]),
-                np.where(at_gateway, both[route], both[authorization]),
-            )
-        out = np.full(len(at_gateway), -1, np.int16)
-        strength = np.zeros(len(at_gateway), np.int8)
-        for weight, number in zip(weights, numbers, strict=True):
-            # Of equal answers the first counts that denies or is undecided, and the last that allows.
-            stronger = (weight > strength) | ((weight == strength) & (weight > 0) & (weight <= _ALLOWED_BY_RULE))
-            out[stronger] = number[stronger]
-            strength[stronger] = weight[stronger]
-        return out
+        for row in np.flatnonzero(found.by == REFUSED).tolist():
+            own[row] = codes.answers.code(word(row))
+        return codes.of([server, found.by, found.allowed, found.rule, found.as_tcp, own], word)
 
-
-_ALLOWED_BY_DEFAULT, _ALLOWED_BY_RULE, _UNDECIDED, _DENIED = 1, 2, 3, 4
-
-
-def _strength(found: LayerVerdict) -> int:
-    if found.verdict in DENIALS:
-        return _DENIED
-    if found.verdict == UNDECIDED:
-        return _UNDECIDED
-    if found.verdict == ALLOW:
-        return _ALLOWED_BY_RULE if found.rule else _ALLOWED_BY_DEFAULT
-    return 0
-
-
-def _without_time(request: Request) -> Hashable:
-    """What an authorization decision can depend on."""
-    structured = tuple(id(value) for value in (request.claims, request.dynamic_metadata, request.filter_state) if value)
-    return (
-        request.method, request.scheme, request.authority, request.path, request.headers, request.source_ip,
-        request.destination_ip, request.destination_port, request.remote_ip, request.principal, request.sni, structured,
-    )  # fmt: skip
+    def _not_enforced(self, server: int) -> LayerVerdict:
+        return self._walk.authorization(Request(), Ends(None, self._places[server]))

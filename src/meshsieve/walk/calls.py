@@ -51,8 +51,9 @@ class CallCounter:
 
     def add_requests(self, rows: RequestRows) -> None:
         seen, verdicts = rows.seen, rows.verdicts
-        times = [request.time_ns for request in verdicts.requests if request.time_ns is not None]
-        self._cover(min(times, default=None), max(times, default=None))
+        times = verdicts.columns.native.numbers("time_ns", -1)
+        times = times[times >= 0]
+        self._cover(*((int(times.min()), int(times.max())) if len(times) else (None, None)))
         self.flows_with_requests = np.union1d(self.flows_with_requests, seen["flow_id"])
         for i in range(len(rows)):
             request, observed = verdicts.requests[i], seen.observed(i)

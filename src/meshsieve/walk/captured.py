@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from meshsieve import http_requests
 from meshsieve.labels import TextTable
 from meshsieve.output import Column
 from meshsieve.request import Request
-from meshsieve.walk.batch import BatchWalk, RequestVerdicts
+from meshsieve.request_columns import RequestColumns
+from meshsieve.walk.answers import Answers, LayerColumn, RequestVerdicts
+from meshsieve.walk.batch import BatchWalk
 from meshsieve.walk.request_walk import RequestWalk
 from meshsieve.walk.verdict import NONE
 
@@ -30,9 +33,10 @@ class SeenRequests(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, name: str, /) -> Any: ...
     def requests(self) -> Iterator[Request]: ...
+    def request_columns(self) -> RequestColumns: ...
     def observed(self, i: int) -> dict[str, Any]: ...
     def row(self, i: int, *, masked: bool = False) -> dict[str, Any]: ...
-    def output_columns(self, text_tables: dict[str, TextTable], /) -> list[Column]: ...
+    def output_columns(self, names: Sequence[str] | None = None, /) -> list[Column]: ...
 
 
 class RequestSource(Protocol):
@@ -141,13 +145,12 @@ class RequestClassification:
         texts = _Texts(self._source.columns)
         totals: dict[tuple[str, str, str | None, str | None], int] = {}
         for batch in self._source.batches():
-            verdicts = judge.judge(batch.requests(), assume_mtls=self._assume_mtls)
-            for i in range(len(verdicts)):
-                decider = verdicts.deciding(i)
+            verdicts = judge.judge(batch.request_columns(), assume_mtls=self._assume_mtls)
+            for decider, count in verdicts.deciding_counts():
                 key: tuple[str, str, str | None, str | None] = (NONE, "", None, None)
                 if decider is not None:
                     key = (decider.verdict, decider.layer, decider.rule, decider.source)
-                totals[key] = totals.get(key, 0) + 1
+                totals[key] = totals.get(key, 0) + count
             yield RequestRows(batch, verdicts, texts.columns(batch, verdicts))
         self.problem = self._source.problem
         largest = dict(sorted(totals.items(), key=lambda item: (-item[1], item[0][:2])))
@@ -168,32 +171,54 @@ class RequestClassification:
 
 
 class _Texts:
-    """Columns of text share tables that grow from batch to batch."""
+    """Columns of verdicts share tables of texts, which grow with the rules that are met."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
-        self._seen: dict[str, TextTable] = {}
-        self._decided: dict[str, TextTable] = {name: TextTable() for name in _DECIDED}
-        self._layers: dict[str, TextTable] = {}
+        self._tables: dict[str, TextTable] = {}
+        self._codes: dict[tuple[str, str, str], _AnswerTexts] = {}
 
     def columns(self, batch: SeenRequests, verdicts: RequestVerdicts) -> tuple[Column, ...]:
-        seen = {column.name: column for column in batch.output_columns(self._seen)}
-        return (*(seen[name] for name in self._names), *self._verdicts(verdicts))
+        return (*batch.output_columns(self._names), *self._verdicts(verdicts))
 
     def _verdicts(self, verdicts: RequestVerdicts) -> Iterator[Column]:
-        found = [verdicts.deciding(i) for i in range(len(verdicts))]
         for name in _DECIDED:
             attribute = "verdict" if name == "action" else name
-            table = self._decided[name]
-            missing = NONE if name == "action" else None
-            given = (missing if v is None else getattr(v, attribute) for v in found)
-            codes = [-1 if text is None else table.code(text) for text in given]
-            yield Column.text(name, np.array(codes, np.int32), table)
+            table = self._tables.setdefault(name, TextTable())
+            codes = np.full(len(verdicts), table.code(NONE) if name == "action" else -1, np.int32)
+            for number, layer in enumerate(verdicts.layers):
+                rows = np.flatnonzero(verdicts.decider == number)
+                if len(rows):
+                    codes[rows] = self._code_of(name, attribute, layer)[layer.codes[rows]]
+            yield Column.text(name, codes, table)
         for layer in verdicts.layers:
             base = layer.name.replace(" ", "_").replace("-", "_")
-            for suffix, attribute in (("verdict", "verdict"), ("rule", "rule")):
-                name = f"{base}_{suffix}"
-                table = self._layers.setdefault(name, TextTable())
-                texts = [getattr(v, attribute) for v in layer.answers.verdicts]
-                code_of = np.array([-1 if t is None else table.code(t) for t in texts] or [-1], np.int32)
-                yield Column.text(name, code_of[layer.codes], table)
+            for attribute in ("verdict", "rule"):
+                name = f"{base}_{attribute}"
+                yield Column.text(name, self._code_of(name, attribute, layer)[layer.codes], self._tables[name])
+
+    def _code_of(self, name: str, attribute: str, layer: LayerColumn) -> npt.NDArray[np.int32]:
+        """int32: by answer of the layer, the code of a text of it in the table ``name``."""
+        key = (name, attribute, layer.name)
+        found = self._codes.get(key)
+        if found is None or found.answers is not layer.answers:
+            table = self._tables.setdefault(name, TextTable())
+            found = self._codes[key] = _AnswerTexts(layer.answers, attribute, table)
+        return found.codes
+
+
+class _AnswerTexts:
+    """One attribute of a layer's answers as codes of a table; looks at new answers only."""
+
+    def __init__(self, answers: Answers, attribute: str, table: TextTable) -> None:
+        self.answers, self._attribute, self._table = answers, attribute, table
+        self._codes = np.zeros(0, np.int32)
+
+    @property
+    def codes(self) -> npt.NDArray[np.int32]:
+        new = self.answers.verdicts[len(self._codes) :]
+        if new:
+            texts = [getattr(found, self._attribute) for found in new]
+            more = np.array([-1 if text is None else self._table.code(text) for text in texts], np.int32)
+            self._codes = np.concatenate([self._codes, more])
+        return self._codes

@@ -16,11 +16,12 @@ Limits    What is not known is not guessed: without addresses layers 2-4 are not
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from meshsieve.authz.decision import Decision
 from meshsieve.columns import PacketColumns
@@ -140,17 +141,6 @@ class RequestWalk:
         if self.policy.mesh is None or place is None or place.proxy is None:
             return None
         return self.policy.mesh.answer(seen_by_client(request, ends, at_gateway), place.viewpoint)[1]
-
-    def route_key(self, request: Request, ends: Ends, at_gateway: bool) -> Hashable:
-        """Requests with the same key come to the same table."""
-        if self.policy.routes is not None:
-            return None
-        kind = next((value for name, value in request.headers if name.lower() == "content-type"), "")
-        return (
-            id(ends.client), id(ends.server), at_gateway, request.authority, request.scheme, request.destination_ip,
-            request.destination_port, request.sni, request.alpn, kind.startswith("application/grpc"),
-            None if request.tls is None else bool(request.tls.get("presented")),
-        )  # fmt: skip
 
     # --- identity and authorization
 
@@ -286,21 +276,32 @@ def first_packets(connections: Sequence[Connection]) -> PacketColumns:
         version[i] = ends[0].version
         for side, address in enumerate(ends):
             words[side, i] = int(address) >> 64, int(address) & _WORD
+    sport = np.array([-1 if c[1] is None else c[1] for c in connections], np.int64)
+    return syn_packets(words[0], words[1], version, sport, np.array([c[3] for c in connections], np.int64))
+
+
+def syn_packets(
+    source: npt.NDArray[np.uint64],
+    destination: npt.NDArray[np.uint64],
+    version: npt.NDArray[np.uint8],
+    sport: npt.NDArray[np.int64],
+    dport: npt.NDArray[np.int64],
+) -> PacketColumns:
+    """The SYN of n connections; addresses (n, 2), sport -1 where it is not known."""
     fields = {
-        "src_ip": words[0],
-        "dst_ip": words[1],
+        "src_ip": source,
+        "dst_ip": destination,
         "ip_ver": version,
         "eth_type": np.where(version == 4, 0x0800, 0x86DD),
         "proto": [6],
-        "dport": np.array([c[3] for c in connections], np.int64),
+        "dport": dport,
         "tcp_flags": [2],
         "fragment": [0],
         "ct_state": [1],
     }
-    ports = np.array([c[1] or 0 for c in connections], np.int64)
-    packets = PacketColumns(fields, length=n)
-    packets = packets.with_fields({"sport": ports}, where={"sport": np.array([c[1] is not None for c in connections])})
-    packets.extra["app"] = np.full(n, APPLICATION, object)
+    packets = PacketColumns(fields, length=len(version))
+    packets = packets.with_fields({"sport": np.maximum(sport, 0)}, where={"sport": sport >= 0})
+    packets.extra["app"] = np.full(len(version), APPLICATION, object)
     return packets
 
 
@@ -352,7 +353,7 @@ def route_verdict(found: Match) -> LayerVerdict:
 
 def authorization_verdict(found: Decision) -> LayerVerdict:
     verdict = ALLOW if found.allowed else UNDECIDED if found.action == "NEEDS_PROVIDER" else REJECT
-    reason = found.reason + (f"; {found.nearest}" if found.nearest else "")
+    facts = (("by", found.by), *((("nearest", found.nearest),) if found.nearest else ()))
     rule = found.rule or (found.policy if not found.allowed else None)
     source = str(found.source) if found.source else None
-    return LayerVerdict(AUTHORIZATION, verdict, reason, rule, source, found.status, (("by", found.by),))
+    return LayerVerdict(AUTHORIZATION, verdict, found.reason, rule, source, found.status, facts)

@@ -66,6 +66,7 @@ class Topology:
         self._workloads = read_workloads(store)
         self._places: dict[tuple[str, str], Place] = {}
         self._by_address: dict[str, Workload] = {}
+        self._selected: dict[tuple[str, frozenset[tuple[str, str]]], list[Place]] = {}
         for workload in self._workloads:
             for address in workload.addresses:
                 self._by_address.setdefault(canonical(address), workload)
@@ -93,10 +94,22 @@ class Topology:
         namespace, _, rest = name.partition("/")
         return self._place(find_workload(self._workloads, namespace, rest))
 
+    def all(self) -> list[Place]:
+        """Every workload."""
+        return [self._place(workload) for workload in self._workloads]
+
+    @property
+    def addresses(self) -> dict[str, Place]:
+        """Who has which address."""
+        return {address: self._place(workload) for address, workload in self._by_address.items()}
+
     def selected(self, namespace: str, selector: Mapping[str, str]) -> list[Place]:
         """Workloads of a namespace with all these labels."""
-        fitting = [w for w in self._workloads if w.namespace == namespace and w.selected_by(selector)]
-        return [self._place(w) for w in fitting]
+        key = (namespace, frozenset(selector.items()))
+        if key not in self._selected:
+            fitting = [w for w in self._workloads if w.namespace == namespace and w.selected_by(selector)]
+            self._selected[key] = [self._place(w) for w in fitting]
+        return self._selected[key]
 
     def _place(self, workload: Workload) -> Place:
         key = (workload.namespace, workload.name)
@@ -136,6 +149,9 @@ def has_proxy(workload: Workload, namespace_labels: Mapping[str, str]) -> bool:
 def _has_container(workload: Workload) -> bool:
     if workload.object is None or workload.object.kind != "Pod":
         return False
-    containers = workload.object.spec.nodes("containers") or []
-    more = workload.object.spec.nodes("initContainers") or []
+    spec = workload.object.node.node("spec")
+    if spec is None:
+        return False
+    containers = spec.nodes("containers") or []
+    more = spec.nodes("initContainers") or []
     return any(container.text("name") == SIDECAR_CONTAINER for container in (*containers, *more))

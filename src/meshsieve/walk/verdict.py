@@ -29,6 +29,11 @@ class LayerVerdict:
     status: int | None = None
     facts: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def why(self) -> str:
+        """The reason, and the rule that came nearest where none matched."""
+        return "; ".join((self.reason, *(text for name, text in self.facts if name == "nearest")))
+
 
 @dataclass(frozen=True, slots=True)
 class RequestVerdict:
@@ -79,7 +84,7 @@ class RequestVerdict:
             "layer": decider.layer if decider else None,
             "rule": decider.rule if decider else None,
             "source": decider.source if decider else None,
-            "reason": decider.reason if decider else "no layer judges it",
+            "reason": decider.why if decider else "no layer judges it",
             "layers": [{**asdict(found), "facts": dict(found.facts)} for found in self.layers],
         }
 

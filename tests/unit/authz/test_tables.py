@@ -62,7 +62,7 @@ def test_workloads_share_the_rules_that_they_share() -> None:
     az = mesh()
     for i in range(N):
         az.decide(requests()[0], f"shop/p{i}")
-    shared, _ = az._tables.find(az.place("shop/p11"), False)
+    shared, _ = az.tables.find(az.place("shop/p11"), False)
     assert shared.stats["rules"] == N + 2
     # no-admin, front, and one rule each
     assert shared.stats["groups"] == N + 2

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
 from meshsieve.errors import PolicyError
 from meshsieve.importers.typed import Node
 from meshsieve.mesh.istio.delegates import merge
 from meshsieve.mesh.istio.destination_rules import DestinationRule, Rules, read_destination_rule
-from meshsieve.mesh.istio.model import Destination, Gateway, HttpRule, L4Rule, Sidecar, VirtualService
+from meshsieve.mesh.istio.model import (
+    Destination,
+    Gateway,
+    HttpMatch,
+    HttpRule,
+    L4Match,
+    L4Rule,
+    Sidecar,
+    VirtualService,
+)
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.istio.read_gateway import read_gateway
 from meshsieve.mesh.istio.read_sidecar import read_sidecar
@@ -55,6 +65,28 @@ class IstioConfig:
     rules: Rules
     allow_any: bool
     findings: list[Diagnostic] = field(default_factory=list)
+
+    @cached_property
+    def client_labels(self) -> frozenset[str]:
+        """Labels by which the configuration of sidecars tells clients apart."""
+        matches: list[HttpMatch | L4Match] = []
+        for service in self.virtual_services:
+            matches += [match for rule in service.http for match in rule.matches]
+            matches += [match for rule in (*service.tls, *service.tcp) for match in rule.matches]
+        found = {key for match in matches for key in match.source_labels}
+        found |= {key for sidecar in self.sidecars for key in sidecar.selector}
+        return frozenset(found) | self.rules.selector_labels
+
+    @cached_property
+    def headless_addresses(self) -> frozenset[str]:
+        """Addresses that a headless service may listen on, which is not said to the sidecars that have them."""
+        headless = [s for s in self.registry.services if s.resolution == "passthrough" and not s.addresses]
+        own = {e.address for service in headless for e in service.endpoints}
+        for service in headless:
+            if service.kubernetes and service.selector:
+                here = (w for w in self.workloads if w.namespace == service.namespace)
+                own |= {a for w in here if w.selected_by(service.selector) for a in w.addresses}
+        return frozenset(own)
 
     def virtual_services_for(self, namespace: str, gateway: str) -> list[VirtualService]:
         """Those bound to a gateway (or "mesh") that a proxy of the namespace sees: private ones first, then those

@@ -43,9 +43,11 @@ class DestinationRule:
 
 
 class Rules:
-    """All rules, oldest first, by namespace and host."""
+    """All rules, oldest first, by namespace and host. selector_labels: labels that tell clients apart."""
 
     def __init__(self, rules: Iterable[DestinationRule]) -> None:
+        rules = list(rules)
+        self.selector_labels = frozenset(key for rule in rules for key in rule.selector or ())
         by_namespace: dict[str, list[tuple[str, DestinationRule]]] = {}
         for rule in rules:
             by_namespace.setdefault(rule.namespace, []).append((rule.host, rule))

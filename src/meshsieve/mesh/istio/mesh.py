@@ -112,9 +112,18 @@ class IstioMesh:
         return state
 
     def state(self, proxy: Proxy) -> State:
-        if proxy.key not in self._states:
-            self._states[proxy.key] = STATES[proxy.kind](self.config, proxy)
-        return self._states[proxy.key]
+        key = self.configuration_key(proxy)
+        if key not in self._states:
+            self._states[key] = STATES[proxy.kind](self.config, proxy)
+        return self._states[key]
+
+    def configuration_key(self, proxy: Proxy) -> object:
+        """Equal for proxies with the same configuration. Clients are told apart by few of their labels, if at all."""
+        if proxy.kind != "sidecar":
+            return proxy.key
+        labels = tuple(sorted(item for item in proxy.labels.items() if item[0] in self.config.client_labels))
+        own = tuple(address for address in proxy.addresses if address in self.config.headless_addresses)
+        return proxy.kind, proxy.namespace, labels, own
 
     # --- requests
 
@@ -215,7 +224,7 @@ class IstioMesh:
         return answer, router
 
     def _router(self, state: State, proxy: Proxy, name: str) -> Router | None:
-        key = (proxy.key, name)
+        key = (self.configuration_key(proxy), name)
         if key not in self._routers:
             found = state.route_configuration(name)
             self._routers[key] = None if found is None else Router(found, self.http)
@@ -303,7 +312,11 @@ def with_claims(request: Request) -> Request:
 
 
 def is_grpc(request: Request) -> bool:
-    kind = next(iter(request.header("content-type")), "")
+    return is_grpc_type(next(iter(request.header("content-type")), ""))
+
+
+def is_grpc_type(content_type: str) -> bool:
+    kind = content_type.strip(" \t")
     return kind == "application/grpc" or kind.startswith("application/grpc+")
 
 

@@ -119,6 +119,16 @@ class Registry:
     def knows(self, host: str) -> bool:
         return host in self._by_host
 
+    @property
+    def spellings(self) -> list[str]:
+        """Every host, and every shorter form in which some client of the cluster may name it."""
+        out: dict[str, None] = {}
+        for host, services in self._by_host.items():
+            ends = ["", *([f".{self.domain}", f".svc.{self.domain}"] if self.domain else [])]
+            ends += [f".{s.namespace}.svc.{self.domain}" for s in services if self.domain]
+            out |= dict.fromkeys(host.removesuffix(end) for end in ends)
+        return [name.removesuffix(".") for name in out if name]
+
     def at_address(self, address: str) -> HostService | None:
         """The oldest service that listens on an address."""
         return self._by_address.get(address)
