@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from meshsieve.request_logs.batches import LogSource
     from meshsieve.walk.answers import RequestVerdicts
     from meshsieve.walk.captured import RequestClassification
+    from meshsieve.walk.flow_walk import FlowExplanation
     from meshsieve.walk.mesh_policy import MeshPolicy
     from meshsieve.walk.request_walk import RequestWalk
     from meshsieve.walk.verdict import RequestVerdict
@@ -258,6 +259,28 @@ class Engine:
         """
         headers = parse_packet(packet) if isinstance(packet, str) else PacketColumns.of(packet)
         return explain(self.tables, headers, _interfaces(iif, oif))
+
+    def explain_flow(
+        self,
+        path: Path | Sequence[Path],
+        which: str | int,
+        *,
+        iif: str | None = None,
+        oif: str | None = None,
+        assume_mtls: bool = False,
+        **how: Any,
+    ) -> FlowExplanation:
+        """One flow of a capture: its first packet as ``explain`` shows it, and every layer for each request it carried.
+
+        which   the flow's number, its Community ID, or its ends such as ``tcp 10.0.0.1:4242 > 10.0.0.2:443``
+        how     filter, count, start_ns, end_ns, strict, signatures, as for ``classify_pcap``
+
+        raises  UsageError if the capture has no such flow; CaptureError, FilterError
+        """
+        from meshsieve.walk.flow_walk import explain_flow
+
+        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        return explain_flow(self, paths, which, interfaces=_interfaces(iif, oif), assume_mtls=assume_mtls, **how)
 
     def __repr__(self) -> str:
         names = ", ".join(f"{t.title} ({len(t.point.rules)} rules)" for t in self.tables.points)

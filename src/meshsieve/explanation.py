@@ -9,8 +9,8 @@ DROP by rule 'no-db' (nsx.json:41 /infra/.../no-db)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from meshsieve.columns import NAME_FIELDS, PacketColumns
 from meshsieve.decision import ACTION_NAMES, EXCLUDED, NOT_HERE, DecisionTables, PointTable, ip_versions_in
 from meshsieve.labels import Labels
 from meshsieve.model import FIELD_INDEX, Rule, ValueSet
+from meshsieve.observability.traceflow import Step, end_of, observations, packet_data, result_document
 from meshsieve.policy import Rewrite, Verdict
 from meshsieve.protocols import PROTOCOL_NAMES, WITH_PORTS
 from meshsieve.set_text import address_text, interval_texts, number_texts
@@ -52,6 +53,7 @@ class PointExplanation:
     """The walk at one point. verdict is None where the packet does not come there; reason says why not.
 
     shadowed  the next rules behind the winner that the packet would have matched, without it: (name, action, source)
+    step      the same as a step of a trace; None where no packet is explained
     """
 
     title: str
@@ -59,10 +61,15 @@ class PointExplanation:
     reason: str
     trials: tuple[Trial, ...]
     shadowed: tuple[tuple[str, str, str], ...] = ()
+    step: Step | None = None
 
 
 class Explanation:
-    """What ``Engine.explain`` found; ``str()`` is a tree, ``to_dict()`` plain values for JSON."""
+    """What ``Engine.explain`` found; ``str()`` is a tree, ``to_dict()`` plain values for JSON.
+
+    observations  the same in the words of NSX Traceflow (``observability.traceflow``); () where no packet is explained
+    packet_data   the packet as NSX's FieldsPacketData
+    """
 
     def __init__(
         self,
@@ -72,6 +79,8 @@ class Explanation:
         source: str | None,
         reason: str,
         points: tuple[PointExplanation, ...],
+        observations: Sequence[Mapping[str, Any]] = (),
+        packet_data: Mapping[str, Any] | None = None,
     ) -> None:
         self.packet = packet
         self.action = action
@@ -79,8 +88,11 @@ class Explanation:
         self.source = source
         self.reason = reason
         self.points = points
+        self.observations = tuple(observations)
+        self.packet_data = dict(packet_data or {})
 
     def to_dict(self) -> dict[str, Any]:
+        observed = {"observations": [dict(found) for found in self.observations]} if self.observations else {}
         return {
             "packet": self.packet,
             "action": self.action,
@@ -109,7 +121,12 @@ class Explanation:
                 }
                 for point in self.points
             ],
+            **observed,
         }
+
+    def traceflow(self) -> dict[str, Any]:
+        """The document of NSX's Traceflow calls: the packet and its observations."""
+        return result_document([dict(found) for found in self.observations], self.packet_data)
 
     def __str__(self) -> str:
         from meshsieve.reports.text import explanation_text
@@ -131,8 +148,16 @@ def explain(tables: DecisionTables, headers: PacketColumns, interfaces: Mapping[
     reason = labels.reasons.texts[int(labels.reasons_of(headers, decisions, deciders)[0])]
     decider = int(deciders[0])
     points = tuple(
-        _explain_point(table, came, interfaces, int(answer.rule[0]), int(answer.verdict[0]))
+        _with_step(table, came, _explain_point(table, came, interfaces, int(answer.rule[0]), int(answer.verdict[0])),
+                   int(answer.rule[0]))
         for table, came, answer in walk
+    )  # fmt: skip
+    values = {_FIELDS[field]: high << 64 | low for field, high, low in packet_words(headers, 0)}
+    texts = _ends(headers)
+    version = int(values.get("ip_ver", 4))
+    source, destination = (
+        end_of(tables.layers, version, values.get(name, 0), text)
+        for name, text in zip(("src_ip", "dst_ip"), texts, strict=True)
     )
     return Explanation(
         _packet_text(headers),
@@ -141,7 +166,29 @@ def explain(tables: DecisionTables, headers: PacketColumns, interfaces: Mapping[
         labels.sources.texts[decider],
         str(reason),
         points,
+        observations([point.step for point in points if point.step is not None], source, destination),
+        packet_data(values, texts),
     )
+
+
+def _with_step(table: PointTable, came: PacketColumns, found: PointExplanation, rule: int) -> PointExplanation:
+    """The point as a step of a trace; what it only advises is not one."""
+    if table.point.role == "advise":
+        return found
+    name, source = (None, None)
+    if rule >= 0:
+        label, where = table.point.rules.label(rule)
+        name, source = label or f"#{rule}", str(where) or None
+    verdict = "UNDECIDED" if found.verdict in ("NO_MATCH", "PENDING") else found.verdict
+    step = Step(found.title, verdict, found.reason, name, source, table.point.role == "translate", _ends(came))
+    return replace(found, step=step)
+
+
+def _ends(headers: PacketColumns) -> tuple[str, str]:
+    """Source and destination of the one packet, as text."""
+    values = {_FIELDS[field]: high << 64 | low for field, high, low in packet_words(headers, 0)}
+    texts = [_value(name, values[name], values) if name in values else "?" for name in ("src_ip", "dst_ip")]
+    return texts[0], texts[1]
 
 
 def _explain_point(

@@ -11,6 +11,7 @@ from meshsieve.reports.escape import printable
 if TYPE_CHECKING:
     from meshsieve.explanation import Explanation, PointExplanation, Trial
     from meshsieve.summary import Count, Summary
+    from meshsieve.walk.flow_walk import FlowExplanation
     from meshsieve.walk.verdict import RequestVerdict
 
 # ANSI colours (ECMA-48 SGR) by verdict.
@@ -193,6 +194,39 @@ def request_verdict_text(found: RequestVerdict, *, colours: bool = False) -> str
             lines.append(f"{below}     {printable(layer.source)}")
         lines += [f"{below}     {name}: {printable(text)}" for name, text in layer.facts]
     return "\n".join(lines)
+
+
+def observations_text(
+    observations: Sequence[Mapping[str, object]], *, columns: int | None = None, colours: bool = False
+) -> str:
+    """A trace in Traceflow's words, a line an observation."""
+    rows, actions = [], {}
+    for number, one in enumerate(observations):
+        kind = str(one["resource_type"]).removeprefix("TraceflowObservation")
+        translated = [f"{k.removeprefix('translated_')} {v}" for k, v in one.items() if k.startswith("translated_")]
+        why = [str(one.get("reason", "")), *translated, str(one.get("why", ""))]
+        parts = " ".join(str(one[name]) for name in ("component_type", "component_sub_type") if name in one)
+        rows.append(
+            [kind, parts, str(one["component_name"]), "; ".join(w for w in why if w), str(one.get("source", ""))]
+        )
+        colour_of = {"Delivered": "ALLOW", "DroppedLogical": "DROP"}.get(kind)
+        if colour_of is not None or one.get("verdict") == "UNDECIDED":
+            actions[number] = colour_of or "UNDECIDED"
+    heads = ["OBSERVATION", "COMPONENT", "NAME", "WHY", "WRITTEN AT"]
+    return table_text(heads, rows, actions=actions, columns=columns, colours=colours)
+
+
+def flow_explanation_text(found: FlowExplanation, *, colours: bool = False) -> str:
+    """The flow in one line, its first packet's tree, then that of each request."""
+    flow = found.flow
+    about = [f"flow {flow['flow']}", f"{flow['packets']:,} packets", byte_text(flow["bytes"])]
+    about += [f"app {flow['app']}"] if flow["app"] else []
+    about += [f"{name} {flow[name]}" for name in ("sni", "http_host", "dns_name") if flow.get(name)]
+    parts = [printable(", ".join(about)), explanation_text(found.packet, colours=colours)]
+    parts += [request_verdict_text(request, colours=colours) for request in found.requests]
+    if found.more:
+        parts.append(f"({found.more:,} more requests)")
+    return "\n\n".join(parts)
 
 
 def _point_lines(point: PointExplanation, head: str, below: str, colours: bool) -> list[str]:

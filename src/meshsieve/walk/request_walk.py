@@ -31,6 +31,7 @@ from meshsieve.labels import Labels
 from meshsieve.mesh.istio.mesh import split_authority
 from meshsieve.mesh.istio.proxy import Proxy
 from meshsieve.mesh.names import full_name
+from meshsieve.observability.traceflow import End
 from meshsieve.policy import Verdict
 from meshsieve.request import Request
 from meshsieve.routes.router import Match, Router
@@ -80,7 +81,7 @@ class RequestWalk:
         authorization = self.authorization(request, ends)
         layers += [authorization, route] if at_gateway else [route, authorization]
         layers.append(endpoint_verdict(match, candidates, None if at_gateway else ends.server))
-        return RequestVerdict(_title(request), tuple(layers))
+        return RequestVerdict(_title(request), tuple(layers), trace_ends(request, ends))
 
     # --- who
 
@@ -199,6 +200,15 @@ def endpoint_verdict(match: Match | None, candidates: list[Place] | None, seen: 
         return LayerVerdict(ENDPOINT, ALLOW, f"{seen.title} serves {match.cluster}", facts=facts)
     reason = f"{seen.title} was asked, but {match.cluster} is served by {names}"
     return LayerVerdict(ENDPOINT, NONE, reason, facts=facts)
+
+
+def trace_ends(request: Request, ends: Ends) -> tuple[End, End]:
+    """Both ends as a trace names them."""
+    places = (request.source_ip, ends.client), (request.destination_ip, ends.server)
+    source, destination = (
+        End(address or _address_of(place), place.title if place is not None else None) for address, place in places
+    )
+    return source, destination
 
 
 def _title(request: Request) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from meshsieve.observability.traceflow import End, Observation, Step, observations, result_document
+
 ALLOW, DROP, REJECT, UNDECIDED, NONE = "ALLOW", "DROP", "REJECT", "UNDECIDED", "NONE"
 DENIALS = (DROP, REJECT)
 
@@ -40,6 +42,7 @@ class RequestVerdict:
     """A request's way, layer by layer.
 
     request  METHOD URL
+    ends     who asks and who is asked, for the trace
     action   DROP or REJECT if a layer denies it, else UNDECIDED if one is, else ALLOW if one allows it, else NONE
     decider  the layer that decided: the first that denies; the first that is undecided; of those that allow the last
              one whose rule matched
@@ -47,6 +50,7 @@ class RequestVerdict:
 
     request: str
     layers: tuple[LayerVerdict, ...]
+    ends: tuple[End, End] = (End(None, None), End(None, None))
 
     @property
     def decider(self) -> LayerVerdict | None:
@@ -64,6 +68,18 @@ class RequestVerdict:
     def layer(self, name: str) -> LayerVerdict | None:
         """The answer of the layer of that name."""
         return next((found for found in self.layers if found.layer == name), None)
+
+    @property
+    def observations(self) -> list[Observation]:
+        """The walk in the words of NSX Traceflow (``observability.traceflow``)."""
+        steps = [
+            Step(v.layer, None if v.verdict == NONE else v.verdict, v.reason, v.rule, v.source) for v in self.layers
+        ]
+        return observations(steps, *self.ends)
+
+    def traceflow(self) -> dict[str, Any]:
+        """The document of NSX's Traceflow calls; the packet is the request."""
+        return result_document(self.observations, {"request": self.request})
 
     def __str__(self) -> str:
         from meshsieve.reports.text import request_verdict_text
@@ -86,6 +102,7 @@ class RequestVerdict:
             "source": decider.source if decider else None,
             "reason": decider.why if decider else "no layer judges it",
             "layers": [{**asdict(found), "facts": dict(found.facts)} for found in self.layers],
+            "observations": self.observations,
         }
 
 
