@@ -49,6 +49,28 @@ def test_one_address(address: str, value: int, backend: str) -> None:
     assert list(table.lookup_batch([address])) == [value]
 
 
+# One /16 holds more intervals than a node has keys, than two levels have, and so do 70,000 classes, whose numbers and
+# whose nodes no longer fit 16 bits.
+CROWDS = [
+    ("the neighbours of 40 host routes", 40, 2),
+    ("600 host routes in a row", 600, 2),
+    ("30,000 host routes, every other one", 30_000, 2),
+    ("70,000 classes over the whole space", 70_000, 61_357),
+]
+
+
+@pytest.mark.parametrize("backend", _core.backends())
+@pytest.mark.parametrize(("count", "step"), [c[1:] for c in CROWDS], ids=[c[0] for c in CROWDS])
+def test_crowds_of_host_routes(count: int, step: int, backend: str) -> None:
+    table = PrefixTable({}, backend=backend)
+    hosts = np.arange(count, dtype=np.uint64) * step
+    table.update({str(ipaddress.IPv4Address(int(host))): i for i, host in enumerate(hosts)})
+    asked = np.concatenate([hosts, hosts + 1, [2**32 - 1]]).astype(np.uint32)
+    expected = {int(host): i for i, host in enumerate(hosts)}
+    assert list(table.lookup_batch(asked)) == [expected.get(int(a), -1) for a in asked]
+    assert [table.lookup(int(a)) for a in asked[:: count // 20]] == list(table.lookup_batch(asked[:: count // 20]))
+
+
 def reference(prefixes: dict[str, int], address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
     nets = [(ipaddress.ip_network(p), v) for p, v in prefixes.items()]
     hits = [(n.prefixlen, v) for n, v in nets if n.version == address.version and address in n]

@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kMaxJoinEntries = size_t{1} << 21;  // 4 MB of 16-bit classes
 constexpr size_t kMaxJoinWork = size_t{1} << 27;     // 64-bit words of row bitmaps read while joining, about 0.1 s
-constexpr size_t kOneJoinEntries = size_t{1} << 15;  // several fields share one table up to 64 KB, else joins are chained
+constexpr size_t kOneJoinEntries = size_t{1} << 17;  // several fields share one table up to 256 KB, else joins are chained
 
 // A field, the distinct sets that the segment's rules use on it, and their classes.
 struct UsedField {
@@ -21,6 +21,7 @@ struct UsedField {
   std::vector<const ValueSet*> sets;
   std::unordered_map<SetId, uint32_t> position;  // in `sets`
   FieldSweep sweep;
+  uint32_t scale = 1;
 
   // 0 for "any", else 1 + the set's position.
   uint32_t code(const Match& match) const {
@@ -61,6 +62,11 @@ Lists lists_of(std::vector<std::vector<uint32_t>>&& keyed) {
   return lists;
 }
 
+std::vector<Boundary> scaled(std::vector<Boundary> boundaries, uint32_t scale) {
+  for (Boundary& boundary : boundaries) boundary.id *= scale;
+  return boundaries;
+}
+
 class FrontBuilder {
  public:
   FrontBuilder(const RuleSet& rules, int32_t begin, int32_t end) : rules_(rules), begin_(begin), end_(end) {
@@ -89,17 +95,20 @@ class FrontBuilder {
 
   uint32_t used() const { return used_; }
 
+  // After dimensions(), which settles the scales.
   std::vector<FieldMap> maps() const {
     std::vector<FieldMap> maps;
     for (const UsedField& used : fields_) {
       FieldMap map;
       map.field = used.field;
-      map.unknown = used.sweep.unknown;
+      map.scale = used.scale;
+      map.unknown = used.sweep.unknown * used.scale;
+      const std::vector<Boundary> v4 = scaled(used.sweep.v4, used.scale), v6 = scaled(used.sweep.v6, used.scale);
       if (map.is_small()) {
-        map.small = PagedMap(used.sweep.v4);
+        map.small = PagedMap(v4);
       } else {
-        map.v4 = Map32(used.sweep.v4);
-        if (map.is_address()) map.v6 = Map128(used.sweep.v6);
+        map.v4 = Map32(v4);
+        if (map.is_address()) map.v6 = Map128(v6);
       }
       maps.push_back(std::move(map));
     }
@@ -276,33 +285,33 @@ class FrontBuilder {
 
   // False if that makes more than 65,536 classes; `current` is then as before.
   bool make_join(const std::vector<int>& joined, const std::vector<size_t>& open,
-                 const std::vector<BitmapInterner>& axes, BitmapInterner& current, size_t words, Join& join) const {
+                 const std::vector<BitmapInterner>& axes, BitmapInterner& current, size_t words, Join& join) {
     std::vector<const BitmapInterner*> inputs;
-    if (current.size() > 1) {
-      join.maps.push_back(-1);
-      inputs.push_back(&current);
-    }
+    const bool has_previous = current.size() > 1;
+    if (has_previous) inputs.push_back(&current);
     for (const size_t j : open) {
       join.maps.push_back(joined[j]);
       inputs.push_back(&axes[j]);
     }
     size_t entries = 1;
-    join.stride.resize(inputs.size());
+    std::vector<uint32_t> stride(inputs.size());
     for (size_t k = inputs.size(); k-- > 0;) {
-      join.stride[k] = static_cast<uint32_t>(entries);
+      stride[k] = static_cast<uint32_t>(entries);
       entries *= inputs[k]->size();
     }
     join.table = TableArray<uint16_t>(entries);
     BitmapInterner next(words);
     std::vector<uint64_t> bits(words * (inputs.size() + 1), ~uint64_t{0});
-    if (!enumerate(join, inputs, 0, 0, bits.data(), words, next)) return false;
+    if (!enumerate(join, inputs, stride, 0, 0, bits.data(), words, next)) return false;
+    if (has_previous) join.previous_stride = stride[0];
+    for (size_t k = 0; k < open.size(); ++k) fields_[static_cast<size_t>(joined[open[k]])].scale = stride[k + has_previous];
     current = std::move(next);
     return true;
   }
 
   // Fills the part of the table where inputs before `k` are fixed; bits[0..words) are the rows they leave.
-  bool enumerate(Join& join, const std::vector<const BitmapInterner*>& inputs, size_t k, size_t index, uint64_t* bits,
-                 size_t words, BitmapInterner& next) const {
+  bool enumerate(Join& join, const std::vector<const BitmapInterner*>& inputs, const std::vector<uint32_t>& stride,
+                 size_t k, size_t index, uint64_t* bits, size_t words, BitmapInterner& next) const {
     if (k == inputs.size()) {
       const uint32_t id = next.id_of(bits);
       join.table[index] = static_cast<uint16_t>(id);
@@ -312,7 +321,7 @@ class FrontBuilder {
     for (uint32_t c = 0; c < inputs[k]->size(); ++c) {
       const uint64_t* rows = inputs[k]->at(c);
       for (size_t w = 0; w < words; ++w) narrowed[w] = bits[w] & rows[w];
-      if (!enumerate(join, inputs, k + 1, index + size_t{c} * join.stride[k], narrowed, words, next)) return false;
+      if (!enumerate(join, inputs, stride, k + 1, index + size_t{c} * stride[k], narrowed, words, next)) return false;
     }
     return true;
   }
@@ -329,8 +338,8 @@ ClassFront::ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const s
     : backend_(&backend) {
   FrontBuilder builder(rules, begin, end);
   fields_used_ = builder.used();
-  maps_ = builder.maps();
   dimensions_ = builder.dimensions();
+  maps_ = builder.maps();
 }
 
 void ClassFront::forget_lists() {

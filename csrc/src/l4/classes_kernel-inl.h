@@ -1,21 +1,22 @@
 // Kernels of the class front end: field value -> class, many values in flight. Included once a backend (simd/).
 //
-// Every value takes the same steps whatever it is: a value that is already terminal re-reads node 0 and keeps its
-// entry. So there are no mispredicted branches, and the out-of-order core overlaps the independent values.
+// Every value takes the same steps whatever it is, so there are no mispredicted branches, and the out-of-order core
+// overlaps the independent values.
 
-// How many keys of the node are below the value, which comes with its sign bit flipped.
-static inline unsigned keys_below32(const classes::Node32& node, const int32_t& biased) {
+// How many of the 32 keys are below the value; both with the sign bit flipped.
+static inline unsigned keys_below32(const int16_t* keys, int16_t biased) {
 #if MESHSIEVE_LANES == 512
-  const __m256i keys = _mm256_load_si256(reinterpret_cast<const __m256i*>(node.key));
-  return static_cast<unsigned>(__builtin_popcount(_mm256_cmpgt_epi32_mask(_mm256_set1_epi32(biased), keys)));
-#elif MESHSIEVE_LANES == 256
-  const __m256i keys = _mm256_load_si256(reinterpret_cast<const __m256i*>(node.key));
-  const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(biased), keys);
   return static_cast<unsigned>(
-      __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(below)))));
+      __builtin_popcount(_mm512_cmpgt_epi16_mask(_mm512_set1_epi16(biased), _mm512_load_si512(keys))));
+#elif MESHSIEVE_LANES == 256
+  const __m256i wanted = _mm256_set1_epi16(biased);
+  const __m256i first = _mm256_cmpgt_epi16(wanted, _mm256_load_si256(reinterpret_cast<const __m256i*>(keys)));
+  const __m256i last = _mm256_cmpgt_epi16(wanted, _mm256_load_si256(reinterpret_cast<const __m256i*>(keys + 16)));
+  return static_cast<unsigned>(
+      __builtin_popcount(static_cast<unsigned>(_mm256_movemask_epi8(_mm256_packs_epi16(first, last)))));
 #else
   unsigned n = 0;
-  for (int k = 0; k < 7; ++k) n += biased > node.key[k];
+  for (int k = 0; k < 32; ++k) n += biased > keys[k];
   return n;
 #endif
 }
@@ -41,26 +42,28 @@ static inline unsigned keys_below64(const classes::Node64& node, uint64_t value)
 
 // Level by level over all values: the steps of one level depend on nothing but the level before, so about twenty of
 // them are in flight; value by value, the reorder buffer would hold only a few chains of dependent loads.
-//
-// Masks, not a conditional, keep a finished entry: compilers make a branch of that, which random traffic mispredicts.
-static void search32(const classes::Search32View& map, const uint32_t* values, size_t n, uint32_t* __restrict out) {
-  int32_t biased[classes::kChunk];  // in memory, where a broadcast costs one load
-  for (size_t i = 0; i < n; ++i) biased[i] = static_cast<int32_t>(values[i] ^ 0x80000000u);
+template <class Id>
+static inline void search32_in(const classes::Trees32<Id>& trees, const classes::Search32View& map,
+                               const uint32_t* values, size_t n, uint32_t* __restrict out) {
+  int16_t biased[classes::kChunk];  // in memory, where a broadcast costs one load
+  for (size_t i = 0; i < n; ++i) biased[i] = static_cast<int16_t>(values[i] ^ 0x8000u);
+#pragma GCC unroll 4
   for (size_t i = 0; i < n; ++i) {
     const uint32_t block = map.blocks[values[i] >> (32 - classes::kBlockBits)];
-    const uint64_t below_block = values[i] << classes::kBlockBits;
-    out[i] = map.slots[(block >> 5) + (below_block >> (32 - (block & 31)))];
+    out[i] = trees.slots[(block >> 5) + (values[i] << classes::kBlockBits >> (block & 31))];
   }
   for (uint32_t level = 0; level < map.levels; ++level) {
 #pragma GCC unroll 4
     for (size_t i = 0; i < n; ++i) {
-      const uint32_t entry = out[i];
-      const uint32_t keep = static_cast<uint32_t>(static_cast<int32_t>(entry) >> 31);  // all ones if terminal
-      const classes::Node32& node = map.nodes[entry & ~keep];
-      out[i] = node.child[keys_below32(node, biased[i])] | (entry & keep);
+      const classes::Node32<Id>& node = trees.nodes[out[i]];
+      out[i] = node.child[keys_below32(node.key, biased[i])];
     }
   }
-  for (size_t i = 0; i < n; ++i) out[i] &= ~classes::kTerminal;
+}
+
+static void search32(const classes::Search32View& map, const uint32_t* values, size_t n, uint32_t* __restrict out) {
+  if (map.narrow.slots != nullptr) return search32_in(map.narrow, map, values, n, out);
+  search32_in(map.wide, map, values, n, out);
 }
 
 // `stop`: bits of an entry that end the walk over this word.

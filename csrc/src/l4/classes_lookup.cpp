@@ -34,13 +34,28 @@ uint32_t columns_given(const KeyColumns& keys) {
   return given;
 }
 
-void classify_small(const PagedMap& map, const Column& column, size_t first, size_t n, uint32_t* out) {
-  uint32_t buffer[kChunk];
-  const uint32_t* values = load32(column, first, n, buffer);
-  if (column.width <= 2) {
-    for (size_t i = 0; i < n; ++i) out[i] = map[values[i]];
-  } else {  // wider than the field: what does not fit is in no set
-    for (size_t i = 0; i < n; ++i) out[i] = values[i] <= 0xffff ? map[values[i]] : kNoSet;
+// out[i] gets, or is increased by, the id of each value. Columns of another width than 1 and 2 may hold more than the
+// field: what does not fit is in no set.
+template <bool kAdd>
+void classify_small(const PagedMap& map, const Column& column, size_t first, size_t n, uint32_t* __restrict out) {
+  const auto put = [out](size_t i, uint32_t id) { out[i] = kAdd ? out[i] + id : id; };
+  if (column.width == 1 && column.stride == 1) {
+    const uint8_t* values = column.at(first);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < n; ++i) put(i, map[values[i]]);
+  } else if (column.width == 2 && column.stride == 2) {
+    const uint8_t* values = column.at(first);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < n; ++i) {
+      uint16_t value;
+      std::memcpy(&value, values + 2 * i, 2);
+      put(i, map[value]);
+    }
+  } else {
+    for (size_t i = 0; i < n; ++i) {
+      const uint32_t value = column.number(first + i);
+      put(i, value <= 0xffff ? map[value] : kNoSet);
+    }
   }
 }
 
@@ -77,26 +92,34 @@ void classify_address(const FieldMap& map, const simd::Backend& backend, const K
 }  // namespace
 
 void ClassFront::classify(const KeyColumns& keys, size_t first, size_t n, ClassChunk& chunk) const {
-  for (size_t m = 0; m < maps_.size(); ++m) classify_field(maps_[m], keys, first, n, chunk.field[m]);
   chunk.unknown = 0;
-  uint32_t needed = fields_used_;
-  if (needed & (bit_of(Field::src_ip) | bit_of(Field::dst_ip))) needed |= bit_of(Field::ip_ver);
-  if (keys.present != nullptr || (needed & ~columns_given(keys)) != 0) mark_missing(keys, first, n, chunk);
-
+  const uint64_t lacking = packets_lacking(keys, first, n);
+  if (lacking != 0) {
+    for (size_t m = 0; m < maps_.size(); ++m) classify_field(maps_[m], keys, first, n, chunk.field[m]);
+    mark_missing(keys, first, lacking, chunk);
+  }
+  const auto add = [&](int m, uint32_t* __restrict index) {
+    const FieldMap& map = maps_[static_cast<size_t>(m)];
+    uint32_t* ids = chunk.field[m];
+    if (lacking == 0) {
+      if (map.is_small() && keys.column[map.field].data != nullptr)
+        return classify_small<true>(map.small, keys.column[map.field], first, n, index);
+      classify_field(map, keys, first, n, ids);
+    }
+    for (size_t i = 0; i < n; ++i) index[i] += ids[i];
+  };
   for (size_t d = 0; d < dimensions_.size(); ++d) {
     const Dimension& dimension = dimensions_[d];
     uint32_t* out = chunk.joined[d];
     chunk.dimension[d] = dimension.joins.empty() ? chunk.field[dimension.map] : out;
+    if (dimension.joins.empty() && lacking == 0)
+      classify_field(maps_[static_cast<size_t>(dimension.map)], keys, first, n, chunk.field[dimension.map]);
     for (const Join& join : dimension.joins) {
-      const auto input = [&](size_t k) { return join.maps[k] < 0 ? out : chunk.field[join.maps[k]]; };
-      const uint16_t* table = join.table.data();
       uint32_t index[kChunk];
-      for (size_t i = 0; i < n; ++i) index[i] = input(0)[i] * join.stride[0];
-      for (size_t k = 1; k < join.maps.size(); ++k) {
-        const uint32_t* classes = input(k);
-        const uint32_t stride = join.stride[k];
-        for (size_t i = 0; i < n; ++i) index[i] += classes[i] * stride;
-      }
+      for (size_t i = 0; i < n; ++i) index[i] = join.previous_stride == 0 ? 0 : out[i] * join.previous_stride;
+      for (const int m : join.maps) add(m, index);
+      const uint16_t* table = join.table.data();
+#pragma GCC unroll 4
       for (size_t i = 0; i < n; ++i) out[i] = table[index[i]];
     }
   }
@@ -109,7 +132,7 @@ void ClassFront::classify_field(const FieldMap& map, const KeyColumns& keys, siz
     const bool is_four = map.field == index_of(Field::ip_ver) && derives_ipv4(keys);
     for (size_t i = 0; i < n; ++i) out[i] = is_four ? map.small[4] : kNoSet;
   } else if (map.is_small()) {
-    classify_small(map.small, column, first, n, out);
+    classify_small<false>(map.small, column, first, n, out);
   } else if (map.is_address()) {
     classify_address(map, *backend_, keys, first, n, out);
   } else {
@@ -118,14 +141,28 @@ void ClassFront::classify_field(const FieldMap& map, const KeyColumns& keys, siz
   }
 }
 
+// The packets that lack any field which rules name, or the version of their addresses.
+uint64_t ClassFront::packets_lacking(const KeyColumns& keys, size_t first, size_t n) const {
+  const uint64_t all = n == 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
+  uint32_t needed = fields_used_;
+  if (needed & (bit_of(Field::src_ip) | bit_of(Field::dst_ip))) needed |= bit_of(Field::ip_ver);
+  if ((needed & ~columns_given(keys)) != 0) return all;
+  if (keys.present == nullptr) return 0;
+  if (derives_ipv4(keys)) needed &= ~bit_of(Field::ip_ver);
+  uint64_t lacking = 0;
+  for (size_t i = 0; i < n; ++i) lacking |= uint64_t{(needed & ~keys.present[first + i]) != 0} << i;
+  return lacking;
+}
+
 // Puts packets that lack a field into class 0 or `unknown` of that field.
-void ClassFront::mark_missing(const KeyColumns& keys, size_t first, size_t n, ClassChunk& chunk) const {
+void ClassFront::mark_missing(const KeyColumns& keys, size_t first, uint64_t lacking, ClassChunk& chunk) const {
   const uint32_t given = columns_given(keys);
   const bool derived = derives_ipv4(keys);
   const Column& version = keys[Field::ip_ver];
   const Column& proto = keys[Field::proto];
   PacketKey known;  // the fields that `requirement_fails` looks at
-  for (size_t i = 0; i < n; ++i) {
+  for (; lacking != 0; lacking &= lacking - 1) {
+    const auto i = static_cast<size_t>(__builtin_ctzll(lacking));
     uint32_t present = given;
     if (keys.present != nullptr) present &= keys.present[first + i] | (derived ? bit_of(Field::ip_ver) : 0);
     known.present = present;

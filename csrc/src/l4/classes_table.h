@@ -63,18 +63,27 @@ FieldSweep sweep(const std::vector<const ValueSet*>& sets, const FieldInfo& fiel
 // --- Look-up tables -------------------------------------------------------------------------------------------------
 
 // 32-bit values -> class: blocks by the top bits, each with as many slots as keep the trees below them shallow (policies
-// crowd in a few prefixes), then nodes.
+// crowd in a few prefixes), then nodes (classes_views.h).
 class Map32 {
  public:
   Map32() = default;
   explicit Map32(const std::vector<Boundary>& boundaries);
-  Search32View view() const { return {blocks_.data(), slots_.data(), nodes_.data(), levels_}; }
-  size_t bytes() const { return blocks_.bytes() + slots_.bytes() + nodes_.bytes(); }
+  Search32View view() const {
+    return {blocks_.data(), {narrow_slots_.data(), narrow_nodes_.data()}, {wide_slots_.data(), wide_nodes_.data()}, levels_};
+  }
+  size_t bytes() const {
+    return blocks_.bytes() + narrow_slots_.bytes() + narrow_nodes_.bytes() + wide_slots_.bytes() + wide_nodes_.bytes();
+  }
   uint32_t levels() const { return levels_; }
 
  private:
-  TableArray<uint32_t> blocks_, slots_;
-  TableArray<Node32> nodes_;
+  void store(const std::vector<uint32_t>& slots, const std::vector<Node32<uint32_t>>& nodes);
+
+  TableArray<uint32_t> blocks_;
+  TableArray<uint16_t> narrow_slots_;
+  TableArray<Node32<uint16_t>> narrow_nodes_;
+  TableArray<uint32_t> wide_slots_;
+  TableArray<Node32<uint32_t>> wide_nodes_;
   uint32_t levels_ = 0;
 };
 
@@ -105,9 +114,11 @@ class PagedMap {
   TableArray<uint32_t> pages_;
 };
 
+// Its ids are class * scale, where scale is the stride of the join that the field is part of, else 1.
 struct FieldMap {
   int field = 0;
-  uint32_t unknown = 0;
+  uint32_t scale = 1;
+  uint32_t unknown = 0;  // scaled as well
   Map32 v4;  // addresses, and numbers of more than 16 bits
   Map128 v6;
   PagedMap small;  // numbers of at most 16 bits
@@ -117,10 +128,11 @@ struct FieldMap {
   uint32_t levels() const;  // table reads of the dearest value
 };
 
-// Joins classes: sum of class * stride over the inputs indexes `table`. Input -1 is the result of the previous join.
+// Joins classes: the sum of the inputs indexes `table`. The classes of joined fields come multiplied with their strides
+// already (FieldMap::scale), that of the previous join is multiplied here.
 struct Join {
-  std::vector<int> maps;  // positions in ClassFront's field maps; -1 only first
-  std::vector<uint32_t> stride;
+  std::vector<int> maps;         // positions in ClassFront's field maps
+  uint32_t previous_stride = 0;  // of the result of the previous join; 0: there is none
   TableArray<uint16_t> table;
 };
 
@@ -157,7 +169,8 @@ class ClassFront {
 
  private:
   void classify_field(const FieldMap& map, const KeyColumns& keys, size_t first, size_t n, uint32_t* out) const;
-  void mark_missing(const KeyColumns& keys, size_t first, size_t n, ClassChunk& chunk) const;
+  uint64_t packets_lacking(const KeyColumns& keys, size_t first, size_t n) const;
+  void mark_missing(const KeyColumns& keys, size_t first, uint64_t lacking, ClassChunk& chunk) const;
 
   const simd::Backend* backend_;
   uint32_t fields_used_ = 0;

@@ -1,11 +1,15 @@
 // What the search kernels read: plain views into a FieldMap's tables (classes_table.h owns them).
 //
-// Entry   | terminal : 1 | low word : 1 | index : 30 |
-//         terminal: index is a class. Else index is a node; "low word" (128-bit trees only): the node starts a tree over
-//         the low 64 bits, because the high 64 bits alone did not decide.
-// Node    seven sorted keys; child i holds the values that are greater than exactly i keys. A key is the first value of
-//         child i + 1, minus one, with the sign bit flipped so that signed vector compares order it; unused keys are the
-//         largest signed value, which nothing exceeds. One cache line (two for 64-bit keys), no width below 30 bits.
+// IPv4   block -> slots -> nodes. A block is the top kBlockBits of the value and says how many bits below index its
+//        slots; a slot holds the number of a node (a class where there are no levels), a node's child that of a node one
+//        level down, a child of the last level a class. Every value takes every level, so nothing is terminal early.
+// Node32 31 sorted keys of 16 bits, since all bits above are decided by then; child i holds the values that are greater
+//        than exactly i keys. A key is the first value of child i + 1, minus one, with the sign bit flipped so that
+//        signed vector compares order it; unused keys are the largest signed value, which nothing exceeds.
+// IPv6   | terminal : 1 | low word : 1 | index : 30 |  is an entry of the trees over 64-bit words.
+//        terminal: index is a class. Else index is a node; "low word": the node starts a tree over the low 64 bits,
+//        because the high 64 bits alone did not decide.
+// Node64 seven sorted keys, as above.
 #pragma once
 
 #include <cstddef>
@@ -21,11 +25,13 @@ inline constexpr size_t kChunk = 64;
 inline constexpr uint32_t kTerminal = uint32_t{1} << 31;
 inline constexpr uint32_t kLowWord = uint32_t{1} << 30;
 
+// Id: uint16_t where node numbers and classes fit, which is half the memory, else uint32_t.
+template <class Id>
 struct alignas(64) Node32 {
-  int32_t key[8];
-  uint32_t child[8];
+  int16_t key[32];
+  Id child[32];
 };
-static_assert(sizeof(Node32) == 64, "one cache line");
+static_assert(sizeof(Node32<uint16_t>) == 128 && sizeof(Node32<uint32_t>) == 192, "whole cache lines");
 
 struct alignas(64) Node64 {
   int64_t key[8];
@@ -33,14 +39,20 @@ struct alignas(64) Node64 {
 };
 static_assert(sizeof(Node64) == 128, "two cache lines");
 
-// Block  | first slot : 27 | bits : 5 |   the block's slots are indexed by that many bits below the block's own
+template <class Id>
+struct Trees32 {
+  const Id* slots = nullptr;
+  const Node32<Id>* nodes = nullptr;
+};
+
+// Block  | first slot : 27 | 32 - bits : 5 |   `bits` bits of the value, below the block's own, index the block's slots
 struct Search32View {
   const uint32_t* blocks;  // by the top kBlockBits of the value
-  const uint32_t* slots;   // entries
-  const Node32* nodes;     // nodes[0] leads to child 0, which is zero: read for finished entries
-  uint32_t levels;         // node steps after which every value is terminal
+  Trees32<uint16_t> narrow;
+  Trees32<uint32_t> wide;  // used where narrow.slots is nullptr
+  uint32_t levels;
 };
-inline constexpr uint32_t kBlockBits = 10;
+inline constexpr uint32_t kBlockBits = 12;
 
 struct Search128View {
   const Node64* nodes;

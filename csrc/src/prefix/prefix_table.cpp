@@ -58,20 +58,23 @@ class Flattener {
   std::vector<Boundary> boundaries_;
 };
 
-// One value, without the set-up that the kernels for many need: three halvings of the seven keys of a node.
-uint32_t class_of(const classes::Search32View& map, uint32_t value) {
+// One value, without the set-up that the kernels for many need: five halvings of the 31 keys of a node.
+template <class Id>
+uint32_t class_in(const classes::Trees32<Id>& trees, const classes::Search32View& map, uint32_t value) {
   const uint32_t block = map.blocks[value >> (32 - classes::kBlockBits)];
-  const uint64_t below_block = value << classes::kBlockBits;
-  uint32_t entry = map.slots[(block >> 5) + (below_block >> (32 - (block & 31)))];
-  const auto biased = static_cast<int32_t>(value ^ 0x80000000u);
-  while ((entry & classes::kTerminal) == 0) {
-    const classes::Node32& node = map.nodes[entry];
-    unsigned below = biased > node.key[3] ? 4 : 0;
-    below += biased > node.key[below + 1] ? 2 : 0;
-    below += biased > node.key[below] ? 1 : 0;
-    entry = node.child[below];
+  uint32_t id = trees.slots[(block >> 5) + (value << classes::kBlockBits >> (block & 31))];
+  const auto biased = static_cast<int16_t>(value ^ 0x8000u);
+  for (uint32_t level = 0; level < map.levels; ++level) {
+    const classes::Node32<Id>& node = trees.nodes[id];
+    uint32_t below = 0;
+    for (uint32_t half = 16; half != 0; half /= 2) below += biased > node.key[below + half - 1] ? half : 0;
+    id = node.child[below];
   }
-  return entry & ~classes::kTerminal;
+  return id;
+}
+
+uint32_t class_of(const classes::Search32View& map, uint32_t value) {
+  return map.narrow.slots != nullptr ? class_in(map.narrow, map, value) : class_in(map.wide, map, value);
 }
 
 }  // namespace
