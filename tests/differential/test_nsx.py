@@ -17,7 +17,7 @@ from meshsieve.model import Action
 from meshsieve.policy import ImportOptions, Layer, SourceFile
 from tests.conformance.policies.nsx import with_addresses
 from tests.reference.nsx_walk import Outcome, Packet, Reference
-from tests.shared import shared_data
+from tests.shared import packets_each, part, shared_data
 
 Json = dict[str, Any]
 
@@ -305,13 +305,14 @@ def test_random_configurations(r: random.Random) -> None:
 def test_the_shared_configurations() -> None:
     folder = shared_data("policies/nsx/configs")
     predefined = {path: {"service_entries": list(s.entries)} for path, s in predefined_services().items()}
-    for path in sorted(folder.glob("*.json")):
+    files = sorted(folder.glob("*.json"))
+    for path in part(files):
         config = json.loads(path.read_text())
         with_addresses(config)
         imported = Imported(layer_of(config, []))
         reference = Reference(config, predefined)
         owned = [str(ipaddress.ip_address(a)) for v in imported.layer.inventory.vnics for _, a in v.addresses]
         r = random.Random(path.name)
-        for _ in range(100):
+        for _ in range(packets_each(len(files), 100)):
             p = packet(r, [*owned, "8.8.8.8", "1.2.3.4", "0.0.3.0", "255.255.255.255"], PORTS)
             assert imported.judge(p) == reference.judge(p), (path.name, p)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshsieve.errors import PolicyError
-from meshsieve.importers.kubernetes.cluster import PROTOCOLS
+from meshsieve.importers.kubernetes.cluster import OBJECT_META, PROTOCOLS
 from meshsieve.importers.kubernetes.network_policy import cidr, named_port
 from meshsieve.importers.kubernetes.selectors import PodSelection, address_set, selector_test
 from meshsieve.importers.typed import Node
@@ -49,7 +49,7 @@ def read_policy(policy: Node, selection: PodSelection) -> TierPolicy:
     metadata, spec = policy.node("metadata"), policy.node("spec")
     if metadata is None or spec is None:
         raise policy.error("is missing", "spec")
-    name = metadata.required_text("name")
+    name = metadata.only(*OBJECT_META).required_text("name")
     if kind == "BaselineAdminNetworkPolicy":
         spec.only("subject", "ingress", "egress")
         tier, priority = "Baseline", 0

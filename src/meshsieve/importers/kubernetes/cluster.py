@@ -18,6 +18,11 @@ from meshsieve.importers.yaml_source import Mapping, load_documents
 from meshsieve.inventory import Inventory, Vnic
 from meshsieve.policy import SourceFile
 
+# ObjectMeta of the Kubernetes API; a misspelt "labels" would take an object out of every selector.
+OBJECT_META = tuple(
+    """name generateName namespace labels annotations uid resourceVersion generation creationTimestamp deletionTimestamp
+    deletionGracePeriodSeconds ownerReferences finalizers managedFields selfLink clusterName initializers""".split()  # noqa: SIM905
+)
 NAME_LABEL = "kubernetes.io/metadata.name"
 POLICY_KINDS = ("NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")
 WORKLOAD_KINDS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob")
@@ -127,6 +132,8 @@ def _add(cluster: Cluster, kind: str, node: Node) -> None:
         return
     if metadata is None:
         raise node.error("is missing", "metadata")
+    if kind not in POLICY_KINDS:  # which are read one by one, so that --lenient can keep their place
+        metadata.only(*OBJECT_META)
     name = metadata.required_text("name")
     namespace = metadata.text("namespace") or "default"
     node = Node(node.data, f"{kind} {name}" if kind in ("Namespace", "Node") else f"{kind} {namespace}/{name}")
@@ -164,6 +171,8 @@ def pod_of(kind: str, namespace: str, name: str, node: Node) -> Pod:
     if kind != "Pod":
         template = _below(_below(template, "spec"), "template")
     metadata = template.node("metadata")
+    if metadata is not None:
+        metadata.only(*OBJECT_META)
     spec = template.node("spec")
     status = node.node("status") if kind == "Pod" else None
     return Pod(

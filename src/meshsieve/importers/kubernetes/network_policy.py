@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from meshsieve.importers.kubernetes.cluster import PROTOCOLS
+from meshsieve.importers.kubernetes.cluster import OBJECT_META, PROTOCOLS
 from meshsieve.importers.kubernetes.selectors import PodSelection
 from meshsieve.importers.typed import Node
 from meshsieve.model import Action, Match, Rule, Source, ValueSet
@@ -38,6 +38,7 @@ def read_policy(policy: Node, selection: PodSelection) -> NetworkPolicy:
     metadata, spec = policy.node("metadata"), policy.node("spec")
     if metadata is None or spec is None:
         raise policy.error("is missing", "spec")
+    metadata.only(*OBJECT_META)
     spec.only("podSelector", "policyTypes", "ingress", "egress")
     namespace = metadata.text("namespace") or "default"
     selector = spec.node("podSelector")

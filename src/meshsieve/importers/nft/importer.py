@@ -142,6 +142,12 @@ class _RulesetReader:
                 if self.options.strict and self.options.mode == "strict":
                     raise error
                 self.diagnostics.append(Diagnostic("unsupported", error.message, error.where, error.obj, error.hint))
+        idle = sum(
+            len(table.chains[name].rules) - reader.deciding.get(name, 0) for name in chains if name in table.chains
+        )
+        if idle:
+            where = f"{table.family} {table.name} {chain.name}"
+            self._note("no-verdict", f"{where}: {idle} rules only match, count or log, and decide nothing")
         translates = chain.type == "nat" and self.options.table == ALL_TABLES
         source = Source(self.file, chain.line, f"{table.family} {table.name} {chain.name} policy {chain.policy}")
         policy = Action.ALLOW if chain.policy == "accept" else Action.DROP

@@ -53,6 +53,8 @@ _TRANSLATIONS = {
     "redirect": ("REDIRECT", "--to-ports"),
 }
 _VERDICT_WORDS = frozenset([*_SIMPLE_VERDICTS, "jump", "goto", "continue"])
+# Verdicts whose words are no values of any match, as `dnat` is of `ct status`.
+_PLAIN_VERDICTS = frozenset(["accept", "drop", "reject", "return", "jump", "goto", "continue", "queue"])
 _OPERATORS = ("==", "!=", "<", ">", "<=", ">=")
 # First words of matches that nobody can interpret offline: those with a key behind them, and those without.
 _KEYED = frozenset(
@@ -85,6 +87,7 @@ class TableReader:
         self.expressions = expressions(known.codes)
         self.uninterpretable: list[tuple[str, PolicyError]] = []
         self.rewrites: dict[Source, Rewrite] = {}
+        self.deciding: dict[str, int] = {}  # chain -> rules that decide something or set a mark
         self.program: Program = {name: self._chain(chain) for name, chain in table.chains.items()}
 
     def _chain(self, chain: Chain) -> list[ChainRule]:
@@ -101,6 +104,7 @@ class TableReader:
                 verdicts = [(unknown(malformed.message), Action.UNDECIDED, ())]
                 reader.unread, reader.assigns = [malformed], ()
             if verdicts:
+                self.deciding[chain.name] = self.deciding.get(chain.name, 0) + 1
                 self.uninterpretable += [(chain.name, error) for error in reader.unread]
             source = Source(self.file, words[0].line, obj)
             name = reader.comment or f"{chain.name}:{number}"
@@ -378,7 +382,7 @@ class _RuleReader:
             self.at += 1
         if self.peek() == "{":
             self.braces()
-        elif self.at < len(self.words):
+        elif self.at < len(self.words) and self.peek() not in _PLAIN_VERDICTS:
             self.at += 2 if self.peek() in _KEYED else 1
         self.skip_to_statement()
         words = [w.text for w in self.words[start : self.at]]

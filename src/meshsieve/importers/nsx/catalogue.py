@@ -143,6 +143,7 @@ class Catalogue:
         for source in sources:
             self._add_any(read_json(source.text, source.name, self.limits), "", source.name)
         self._attach_loose_rules()
+        self._keep_places()
         self._check_pages()
         return self
 
@@ -393,6 +394,14 @@ class Catalogue:
             self._refuse_second(obj, known.obj, f"policy '{label}'")
         elif not known.rules:  # a list of policies came first, without their rules
             known.rules.extend(rules)
+
+    def _keep_places(self) -> None:
+        """A policy that cannot be read, and shows no rules, may have some: one that nobody can read stands for them."""
+        for policy in self._policies_by_path.values():
+            if policy.problems and not policy.rules:
+                unread = Object({"display_name": f"{policy.label}: what it holds"})
+                unread.document, unread.offset = policy.obj.document, policy.obj.offset
+                policy.rules.append(objects.read_rule(unread, policy.label, True, kind=policy.kind))
 
     def _attach_loose_rules(self) -> None:
         """Rules that came by themselves (an answer of .../rules) join the policy that their path names."""
