@@ -174,9 +174,10 @@ def connectivity(layers: Sequence[Layer]) -> Iterator[Reach]:
                 None if s is None or d is None or not walk.comes(src, dst) else s & d
                 for walk, s, d in zip(walks, as_src[i], as_dst[j], strict=True)
             )
-            sides = tuple(
-                () if entries is None else side(src, dst) for side, entries in zip(by_side, applying, strict=False)
-            )
+            sides: tuple[Sides, ...] = ()
+            if by_side:
+                parts = zip(by_side, applying, strict=True)
+                sides = tuple(() if entries is None else side(src, dst) for side, entries in parts)
             key = (src.version, applying, sides)
             if key not in answers:
                 answers[key] = _combined(walks, applying, sides, src.version)
