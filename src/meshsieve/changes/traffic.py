@@ -28,9 +28,11 @@ from meshsieve.policy import Layer, owner_name
 from meshsieve.protocols import WITH_PORTS
 from meshsieve.request import Request
 from meshsieve.traffic_columns import flow_volume
-from meshsieve.walk.batch import BatchWalk, RequestVerdicts
+from meshsieve.walk.answers import RequestVerdicts
+from meshsieve.walk.batch import BatchWalk
 from meshsieve.walk.captured import SeenRequests
 from meshsieve.walk.request_walk import ROUTE, RequestWalk
+from meshsieve.walk.verdict import LayerVerdict
 
 NAMED = 5  # callers and servers that a change names
 _COUNTED = 256  # of each that are counted for it
@@ -151,7 +153,7 @@ class RequestChanges:
         self._assume_mtls = assume_mtls
         self._names = _Names(new.tables.layers, old.tables.layers, new, old)
         self._groups: dict[tuple[Answer, Answer], _Group] = {}
-        self._answers: dict[tuple[int, int, int], Answer] = {}
+        self._answers: dict[tuple[int, LayerVerdict | None, LayerVerdict], Answer] = {}
         self.requests = 0
 
     def add(self, seen: SeenRequests) -> None:
@@ -176,15 +178,14 @@ class RequestChanges:
     def _answer(self, side: int, verdicts: RequestVerdicts, i: int) -> Answer:
         """What one side says to request ``i``, made once for each pair of decider and route."""
         decider, route = verdicts.deciding(i), verdicts.layers[-3][i]
-        key = (side, id(decider), id(route))
+        key = (side, decider, route)
         known = self._answers.get(key)
         if known is None:
             found = answer_of(decider)
             where = (
                 route_words(dict(route.facts), route.status) if found.action == ALLOW and route.layer == ROUTE else ""
             )
-            reason = found.reason.partition("; would be allowed by")[0]
-            known = Answer(found.action, found.where, found.rule, found.source, reason, where)
+            known = Answer(found.action, found.where, found.rule, found.source, found.reason, where)
             self._answers[key] = known
         return known
 
