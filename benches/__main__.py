@@ -11,7 +11,7 @@ import sys
 
 from benches import options, report
 
-SUBJECTS = ["authz", "balance", "captures", "packets", "routes"]
+SUBJECTS = ["authz", "balance", "captures", "engine", "packets", "routes"]
 
 
 def main() -> int:

@@ -40,6 +40,9 @@ GENERATORS = (
     "traffic",
     "authz_policies",
     "route_sets",
+    "meshes",
+    "plain_walk",
+    "engine",
 )
 SEED = 1
 

@@ -12,7 +12,7 @@ from benches.data import Case
 from benches.options import Options
 from benches.report import Row
 
-MakeRow = Callable[[Case, str, Path, Path, Options], Row]
+MakeRow = Callable[[Case, str, Path, Path, Options], Row | None]
 
 
 def collect(
@@ -20,7 +20,7 @@ def collect(
 ) -> dict[str, Any]:
     """All rows, in the form of ``report.document``; progress goes to stderr, and an interrupt keeps the rows so far.
 
-    make_row  (case, way, its folder, cache folder, options) -> row
+    make_row  (case, way, its folder, cache folder, options) -> row, or None for a way that is not the case's
     unrated   a way whose rows are left out of the summary
     """
     cache = data.cache_folder()
@@ -32,6 +32,7 @@ def collect(
                 continue
             print(f"{case.name} ...", file=sys.stderr, flush=True)
             folder = data.materialise(case, cache)
-            rows += [make_row(case, way, folder, cache, options) for way in ways]
+            made = (make_row(case, way, folder, cache, options) for way in ways)
+            rows += [row for row in made if row is not None]
     rated = [row for row in rows if not unrated or row["way"] != unrated]
     return report.document(subject, facts, rows, report.summary(rated))

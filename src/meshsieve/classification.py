@@ -128,7 +128,12 @@ class Classification:
     def __iter__(self) -> Iterator[ClassifiedBatch]:
         """Batches of at least one row; flows in the order in which they end, packets in that of the capture."""
         by_flow = self.by == "flow"  # rows about packets show no applications
-        options = flows.FlowOptions(max_flows=MAX_FLOWS, apps=by_flow, signatures=self._signatures)
+        options = flows.FlowOptions(
+            max_flows=MAX_FLOWS,
+            apps=by_flow,
+            signatures=self._signatures,
+            domain_names=any("fqdn" in table.point.rules.fields for table in self.tables.points),
+        )
         table = flows.FlowTable(options)
         reader = capture.read(self._paths, flows=table, **self._choice)
         run = _Run(self.tables, reader, table)
@@ -152,9 +157,10 @@ class Classification:
 
     def _by_flow(self, run: _Run) -> Iterator[ClassifiedBatch]:
         for batch in self._batches(run.reader):
-            self._count_flowless(batch, run)
+            self._keep_flowless(batch, run)
             if run.table.finished >= FLOW_BATCH:
                 yield from self._flow_batches(run.table.take_finished(), run)
+        self._count_flowless(run)
         yield from self._flow_batches(run.table.finish(), run)
 
     def _flow_batches(self, finished: flows.FlowColumns, run: _Run) -> Iterator[ClassifiedBatch]:
@@ -166,17 +172,25 @@ class Classification:
             verdicts = run.judge(headers, decisions, np.ones(len(headers), np.uint8), packets, octets)
             yield ClassifiedBatch([*flow_columns(headers), *verdicts], headers, decisions)
 
-    def _count_flowless(self, batch: PacketColumns, run: _Run) -> None:
-        """Packets that never get a flow have no row by flow: counted with their reasons. (A later fragment that comes
-        before its first one is counted in its flow, as soon as that is known.)"""
+    def _keep_flowless(self, batch: PacketColumns, run: _Run) -> None:
+        """Packets that never get a flow have no row by flow: counted with their reasons, many at a time. (A later
+        fragment that comes before its first one is counted in its flow, as soon as that is known.)"""
         rows = np.flatnonzero(
             (batch.extra["flow_slot"] == flows.NO_SLOT) & ~(batch.has("fragment") & (batch["fragment"] == 1))
         )
         if len(rows):
-            headers = batch.take(rows)
-            decisions = self.tables.decide(headers, self._interfaces)
-            one = np.ones(len(rows), np.uint8)
-            run.judge(headers, decisions, np.zeros(len(rows), np.uint8), one, headers.extra["length"])
+            run.flowless.append(batch.take(rows))
+            if sum(map(len, run.flowless)) >= FLOW_BATCH:
+                self._count_flowless(run)
+
+    def _count_flowless(self, run: _Run) -> None:
+        if not run.flowless:
+            return
+        headers = PacketColumns.joined(run.flowless)
+        run.flowless.clear()
+        decisions = self.tables.decide(headers, self._interfaces)
+        none, one = np.zeros(len(headers), np.uint8), np.ones(len(headers), np.uint8)
+        run.count(headers, decisions, none, one, headers.extra["length"])
 
     def _by_packet(self, run: _Run) -> Iterator[ClassifiedBatch]:
         flow_verdicts = FlowVerdicts(self.tables, self._interfaces)
@@ -240,15 +254,23 @@ class _Run:
         self.table = table
         self.labels = Labels(tables)
         self.tally = Tally(self.labels)
+        self.flowless: list[PacketColumns] = []  # packets without a flow that are not counted yet
 
     def judge(
         self, headers: PacketColumns, decisions: Decisions, flow_count: Array, packets: Array, octets: Array
     ) -> list[Column]:
         """The verdict columns of a batch, which is counted as well."""
+        deciders, reasons = self.count(headers, decisions, flow_count, packets, octets)
+        return verdict_columns(self.labels, decisions, deciders, reasons)
+
+    def count(
+        self, headers: PacketColumns, decisions: Decisions, flow_count: Array, packets: Array, octets: Array
+    ) -> tuple[Array, Array]:
+        """Counts a batch; who decided each row, and why."""
         deciders = self.labels.deciders_of(decisions)
         reasons = self.labels.reasons_of(headers, decisions, deciders)
         self.tally.add(decisions.action, deciders, reasons, flow_count, packets, octets)
-        return verdict_columns(self.labels, decisions, deciders, reasons)
+        return deciders, reasons
 
     def summary(self) -> Summary:
         notes = [self.reader.problem] if self.reader.problem else []

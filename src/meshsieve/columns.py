@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,13 +137,30 @@ class PacketColumns(Mapping[str, Array]):
         rows = np.flatnonzero(indices) if indices.dtype == np.bool_ else indices
 
         def pick(column: Array) -> Array:
-            return column if len(column) == 1 and self._length != 1 else column[rows]
+            return column if len(column) == 1 and self._length != 1 else np.take(column, rows, axis=0)
 
         return PacketColumns(
             {name: pick(c) for name, c in self._fields.items()},
             present=None if self.present is None else self.present[rows],
-            extra={name: c[rows] for name, c in self.extra.items()},
+            extra={name: np.take(c, rows, axis=0) for name, c in self.extra.items()},
             length=len(rows),
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[PacketColumns]) -> PacketColumns:
+        """The packets of all parts, one after another; each has the fields and extra columns of the first."""
+        first = parts[0]
+        masks = [part.present for part in parts if part.present is not None]
+        if len(masks) not in (0, len(parts)):
+            raise ColumnError("columns to be joined say of all their fields which packets have them, or none does")
+        return PacketColumns(
+            {
+                name: np.concatenate([np.broadcast_to(p[name], (len(p), *p[name].shape[1:])) for p in parts])
+                for name in first
+            },
+            present=np.concatenate(masks) if masks else None,
+            extra={name: np.concatenate([part.extra[name] for part in parts]) for name in first.extra},
+            length=sum(map(len, parts)),
         )
 
     def pairs(self) -> list[tuple[int, Array]]:

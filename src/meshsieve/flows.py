@@ -47,6 +47,7 @@ class FlowOptions:
     signatures   the user's own applications, before the built-in ones (``meshsieve.apps.load_signatures``)
     apps_waiting_bytes  kept for flows whose recognition is not done; beyond, the oldest are given up, and
                         counted
+    domain_names keep which names DNS answers gave for addresses, which rules about domain names ask for
     """
 
     tcp_syn_s: float = 120
@@ -67,6 +68,7 @@ class FlowOptions:
     apps: bool = True
     signatures: Signatures | None = None
     apps_waiting_bytes: int = 16 << 20
+    domain_names: bool = True
 
     @classmethod
     def one_per_tuple(cls) -> FlowOptions:
@@ -78,6 +80,8 @@ class FlowOptions:
         options: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
+            if name == "domain_names":
+                continue
             if name == "signatures":
                 options["app_signatures"] = [] if value is None else value.native()
             elif name.endswith("_s"):
@@ -268,6 +272,7 @@ class FlowTable:
         options = options or FlowOptions()
         self._native = _core.FlowTable(options._native())
         self._fqdns = FqdnTable()
+        self._keeps_names = options.domain_names
         self._app_names = apps.NAMES + (() if options.signatures is None else options.signatures.names)
 
     def update(self, batch: PacketColumns) -> PacketColumns:
@@ -307,7 +312,9 @@ class FlowTable:
         columns = FlowColumns._of_checked(fields, present, {**extra, **codes}, len(native), native)
         assert isinstance(columns, FlowColumns)
         columns.app_names, columns.texts, columns._records = self._app_names, TextTable(texts), native
-        self._fqdns.add(self._native.take_dns_answers())
+        answers = self._native.take_dns_answers()
+        if self._keeps_names:
+            self._fqdns.add(answers)
         columns.fqdn_table = self._fqdns
         return columns
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from meshsieve import _core
 from meshsieve.columns import PacketColumns
 
 NO_VNIC = -1
@@ -30,6 +31,9 @@ class Vnic:
     network: str = ""
 
 
+_WORD = 2**64 - 1
+
+
 class Inventory:
     """vNICs by number (their position) and by address. An address claimed by several vNICs belongs to the first; the
     others are listed in ``conflicts``."""
@@ -49,33 +53,26 @@ class Inventory:
         return self._owner.get((version, address), NO_VNIC)
 
     @cached_property
-    def _v4(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32]]:
-        pairs = sorted((address, number) for (version, address), number in self._owner.items() if version == 4)
-        return np.array([a for a, _ in pairs], np.uint32), np.array([n for _, n in pairs], np.int32)
+    def _index(self) -> tuple[_core.RowIndex, npt.NDArray[np.int32]]:
+        """Addresses by code, and the owner by code; the last, -1, is nobody."""
+        index = _core.RowIndex()
+        words = np.array([(a >> 64, a & _WORD, version) for version, a in self._owner], np.uint64).reshape(-1, 3)
+        index.codes([np.ascontiguousarray(column).view(np.int64) for column in words.T])
+        return index, np.array([*self._owner.values(), NO_VNIC], np.int32)
 
     def owners(self, packets: PacketColumns, field: str) -> npt.NDArray[np.int32]:
         """int32 (n,): the vNIC that owns each packet's ``src_ip`` or ``dst_ip``, or NO_VNIC."""
         n = len(packets)
         column = packets[field]
-        has = packets.has(field)
-        out = np.full(n, NO_VNIC, np.int32)
         if not self._owner:
-            return out
+            return np.full(n, NO_VNIC, np.int32)
         if column.ndim == 1:
-            column, is_v6 = (
-                np.stack([np.zeros(len(column), np.uint64), column.astype(np.uint64)], axis=1),
-                np.zeros(n, bool),
-            )
+            high, low, version = np.zeros(n, np.int64), column.astype(np.int64), np.full(n, 4, np.int64)
         else:
-            version = packets["ip_ver"] if "ip_ver" in packets else np.full(n, 6, np.uint8)
-            is_v6 = np.broadcast_to(version == 6, (n,))
-        column = np.broadcast_to(column, (n, 2))
-        v4 = has & ~is_v6
-        addresses, numbers = self._v4
-        if len(addresses):
-            wanted = column[v4, 1].astype(np.uint32)
-            at = np.minimum(np.searchsorted(addresses, wanted), len(addresses) - 1)
-            out[v4] = np.where(addresses[at] == wanted, numbers[at], NO_VNIC)
-        for i in np.flatnonzero(has & is_v6):
-            out[i] = self.owner(6, int(column[i, 0]) << 64 | int(column[i, 1]))
-        return out
+            high, low = (np.ascontiguousarray(words).view(np.int64) for words in np.broadcast_to(column, (n, 2)).T)
+            # What is not IPv6 has its address in the low word, whatever stands in the high one.
+            given = np.broadcast_to(packets["ip_ver"] if "ip_ver" in packets else np.uint8(6), (n,))
+            version = np.where(given == 6, 6, 4).astype(np.int64)
+        index, owners = self._index
+        found = owners[index.find([np.where(version == 6, high, 0), np.broadcast_to(low, (n,)), version])]
+        return np.where(packets.has(field), found, np.int32(NO_VNIC))

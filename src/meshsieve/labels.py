@@ -6,7 +6,7 @@ keep what they made of each text (quoted, escaped) beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +49,22 @@ class TextTable:
         """A code of its own for ``text``, whether or not the text is there already."""
         self.texts.append(text)
         return len(self.texts) - 1
+
+
+class LateTextTable(TextTable):
+    """A table whose texts are made when somebody asks for them; no code is added."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], Sequence[str | None]]) -> None:
+        self._make = make
+        self._made: list[str | None] | None = None
+
+    @property
+    def texts(self) -> list[str | None]:  # type: ignore[override]
+        if self._made is None:
+            self._made = list(self._make())
+        return self._made
 
 
 class Labels:
@@ -95,7 +111,7 @@ class Labels:
             codes[rows] = self.reasons.code(text)
         unjudged = np.flatnonzero(decisions.point < 0)
         if len(unjudged):
-            codes[unjudged] = self._unjudged_reasons(headers.take(unjudged))
+            codes[unjudged] = self._unjudged_reasons(headers, unjudged)
         return codes
 
     def _to_dense(self, sparse: npt.NDArray[np.int64]) -> Codes:
@@ -145,20 +161,20 @@ class Labels:
             clauses.insert(0, f"the packet lacks {', '.join(names)}")
         return f"{table.title}: undecided at this rule: {'; '.join(clauses) or 'it cannot be judged'}"
 
-    def _unjudged_reasons(self, headers: PacketColumns) -> Codes:
-        """Why no point judged a packet: what the decoder said, no IP, or nobody's addresses."""
+    def _unjudged_reasons(self, headers: PacketColumns, rows: npt.NDArray[np.intp]) -> Codes:
+        """Why no point judged some of the packets: what the decoder said, no IP, or nobody's addresses."""
         n = len(headers)
-        codes = np.full(n, self.reasons.code(self._nobody()), np.int32)
+        codes = np.full(len(rows), self.reasons.code(self._nobody()), np.int32)
         if "ip_ver" not in headers:
             return codes
-        version = np.broadcast_to(headers["ip_ver"], (n,))
+        version = np.broadcast_to(headers["ip_ver"], (n,))[rows]
         judged = {v for layer in self.tables.layers for v in layer.families}
         for v in (4, 6):
             if v not in judged:
                 codes[version == v] = self.reasons.code(f"no layer judges IPv{v}")
         codes[version == 0] = self.reasons.code("no IP: no layer judges such frames")
-        status = headers.extra.get("status", np.zeros(n, np.uint8))
-        unreadable = ~headers.has("ip_ver") | ((version == 0) & (status != 0))
+        status = headers.extra["status"][rows] if "status" in headers.extra else np.zeros(len(rows), np.uint8)
+        unreadable = ~headers.has("ip_ver")[rows] | ((version == 0) & (status != 0))
         for value in np.unique(status[unreadable]):
             codes[unreadable & (status == value)] = self.reasons.code(status_text(int(value)))
         return codes

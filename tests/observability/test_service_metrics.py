@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from meshsieve.observability.calls import Call, Service, Workload
+from meshsieve.observability.histogram import Histogram
 from meshsieve.observability.service_metrics import ServiceMetrics
 
 parser = pytest.importorskip("prometheus_client.openmetrics.parser", reason="pip install prometheus-client")
@@ -43,7 +44,14 @@ def test_requests_are_counted_by_their_labels() -> None:
 
 def test_durations_and_sizes_fall_into_envoys_buckets() -> None:
     call = Call(
-        PRODUCT, REVIEWS, SERVICE, "http", 200, count=3, duration_ms=(0.5, 0.6, 4000), request_sizes=(10, 2_000_000)
+        PRODUCT,
+        REVIEWS,
+        SERVICE,
+        "http",
+        200,
+        count=3,
+        duration_ms=Histogram.of((0.5, 0.6, 4000)),
+        request_sizes=Histogram.of((10, 2_000_000)),
     )
     found = samples(call)
     buckets = {labels["le"]: value for labels, value in found["istio_request_duration_milliseconds_bucket"]}

@@ -7,7 +7,9 @@ Istio's standard metrics, where what is not known says ``unknown``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from meshsieve.observability.histogram import NO_VALUES, Histogram
 
 UNKNOWN = "unknown"
 
@@ -65,7 +67,7 @@ class Call:
     security       mutual_tls, none, or unknown (what the caller's side reports)
     reporter       source or destination: whose proxy would report it
     count          requests, or connections opened; closed: connections that ended
-    duration_ms    of each request, where its response was seen
+    duration_ms    of the requests whose responses were seen
     """
 
     source: Workload
@@ -81,9 +83,9 @@ class Call:
     closed: int = 0
     request_bytes: int = 0
     response_bytes: int = 0
-    duration_ms: tuple[float, ...] = ()
-    request_sizes: tuple[int, ...] = field(default=())
-    response_sizes: tuple[int, ...] = field(default=())
+    duration_ms: Histogram = NO_VALUES
+    request_sizes: Histogram = NO_VALUES
+    response_sizes: Histogram = NO_VALUES
 
     @property
     def failed(self) -> bool:

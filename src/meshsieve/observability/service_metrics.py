@@ -3,22 +3,17 @@
 What     ``istio_requests_total``, duration and size histograms for HTTP and gRPC, the byte and connection counters for
          TCP, with the labels that Istio puts on them.
 Why      Dashboards and alerts that exist for a mesh work on a capture, and on what a policy change would make of it.
-Source   istio.io, reference of standard metrics; bucket bounds of Envoy's statistics; OpenMetrics 1.0.0.
+Source   istio.io, reference of standard metrics; OpenMetrics 1.0.0.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from meshsieve.observability.calls import UNKNOWN, Call, Workload
+from meshsieve.observability.histogram import BUCKETS, Histogram, HistogramCounter
 from meshsieve.reports.escape import printable
-
-BUCKETS: tuple[float, ...] = (
-    *(0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000),
-    *(600_000, 1_800_000, 3_600_000),
-)
 
 _COUNTERS = {
     "istio_requests": "Requests handled.",
@@ -36,22 +31,14 @@ _HISTOGRAMS = {
 Labels = tuple[tuple[str, str], ...]
 
 
-class _Histogram:
-    def __init__(self) -> None:
-        self.buckets = [0] * (len(BUCKETS) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.buckets[bisect_left(BUCKETS, value)] += 1
-        self.total += value
-
-
 class ServiceMetrics:
     """Sums of calls by their labels."""
 
     def __init__(self) -> None:
         self._counters: dict[str, dict[Labels, int]] = {name: defaultdict(int) for name in _COUNTERS}
-        self._histograms: dict[str, dict[Labels, _Histogram]] = {name: defaultdict(_Histogram) for name in _HISTOGRAMS}
+        self._histograms: dict[str, dict[Labels, HistogramCounter]] = {
+            name: defaultdict(HistogramCounter) for name in _HISTOGRAMS
+        }
 
     def add(self, calls: Iterable[Call]) -> None:
         for call in calls:
@@ -68,11 +55,8 @@ class ServiceMetrics:
                 ("istio_request_bytes", call.request_sizes),
                 ("istio_response_bytes", call.response_sizes),
             ):
-                self._observe(name, labels, values)
-
-    def _observe(self, name: str, labels: Labels, values: Sequence[float]) -> None:
-        for value in values:
-            self._histograms[name][labels].observe(value)
+                if values.counts:
+                    self._histograms[name][labels].merge(values)
 
     def text(self) -> str:
         """OpenMetrics text, series in a fixed order."""
@@ -84,8 +68,8 @@ class ServiceMetrics:
         for name, help_text in _HISTOGRAMS.items():
             if histograms := self._histograms[name]:
                 lines += [f"# TYPE {name} histogram", f"# HELP {name} {help_text}"]
-                for labels, histogram in sorted(histograms.items(), key=lambda item: item[0]):
-                    lines += _histogram_lines(name, labels, histogram)
+                for labels, counter in sorted(histograms.items(), key=lambda item: item[0]):
+                    lines += _histogram_lines(name, labels, counter.histogram)
         return "\n".join([*lines, "# EOF", ""])
 
 
@@ -122,11 +106,11 @@ def _workload_labels(side: str, workload: Workload) -> list[tuple[str, str]]:
     ]
 
 
-def _histogram_lines(name: str, labels: Labels, histogram: _Histogram) -> list[str]:
+def _histogram_lines(name: str, labels: Labels, histogram: Histogram) -> list[str]:
     lines, seen = [], 0
     text = _text(labels)
     bounds = [*(repr(float(bound)) for bound in BUCKETS), "+Inf"]
-    for bound, count in zip(bounds, histogram.buckets, strict=True):
+    for bound, count in zip(bounds, histogram.counts, strict=True):
         seen += count
         lines.append(f'{name}_bucket{{{text},le="{bound}"}} {seen}')
     return [*lines, f"{name}_sum{{{text}}} {histogram.total:.6g}", f"{name}_count{{{text}}} {seen}"]

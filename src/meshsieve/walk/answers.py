@@ -135,6 +135,20 @@ class RequestVerdicts:
         if none := int(np.count_nonzero(self.decider < 0)):
             yield None, none
 
+    def groups(self, *columns: Numbers) -> Iterator[tuple[int, int]]:
+        """The first of all requests with the same addresses, method, authority, path and decider, and how many they
+        are; columns: further values, int64 (n,), that tell groups apart."""
+        native = self.columns.native
+        keys = [self.decider.astype(np.int64), *columns]
+        for number, layer in enumerate(self.layers):
+            keys.append(np.where(self.decider == number, layer.codes, -1).astype(np.int64))
+        for name in ("source_ip", "destination_ip"):
+            words, version = native.addresses(name)
+            keys += [*np.ascontiguousarray(words.view(np.int64).T), version.astype(np.int64)]
+        keys += [_core.TextIndex().codes(native, name)[0].astype(np.int64) for name in ("method", "authority", "path")]
+        codes, firsts = _core.RowIndex().codes(keys)
+        yield from zip(firsts.tolist(), np.bincount(codes, minlength=len(firsts)).tolist(), strict=True)
+
     def deciding(self, i: int) -> LayerVerdict | None:
         """The answer that decided request ``i``."""
         at = int(self.decider[i])

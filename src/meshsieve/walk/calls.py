@@ -20,6 +20,7 @@ from meshsieve.classification import ClassifiedBatch
 from meshsieve.flows import TCP_STATES
 from meshsieve.mesh.workloads import Workload as MeshWorkload
 from meshsieve.observability.calls import UNKNOWN, Call, Service, Workload
+from meshsieve.observability.histogram import HistogramCounter
 from meshsieve.policy import Layer, owner_name
 from meshsieve.walk.captured import RequestRows
 from meshsieve.walk.request_walk import AUTHORIZATION, ROUTE
@@ -30,13 +31,27 @@ HASH_LABEL = "pod-template-hash"
 _FLAGS = {AUTHORIZATION: "UAEX", ROUTE: "NR"}
 _CLOSED = [TCP_STATES.index(name) for name in ("closing", "closed", "reset")]
 _TCP = 6
+_KEPT_ADDRESSES = 100_000
+
+
+class _Samples:
+    """Times and sizes of the requests of a group."""
+
+    def __init__(self) -> None:
+        self.durations, self.asked, self.answered = HistogramCounter(), HistogramCounter(), HistogramCounter()
+
+    def of(self, call: Call) -> Call:
+        return replace(
+            call,
+            duration_ms=self.durations.histogram,
+            request_sizes=self.asked.histogram,
+            response_sizes=self.answered.histogram,
+        )
 
 
 class CallCounter:
-    """Calls and their verdicts, grouped; ``calls`` gives each group once. Times and sizes of requests are kept one by
-    one, some 100 bytes a request.
-
-    flows_with_requests  of every ``add_requests`` so far: flows that ``add_flows`` leaves out
+    """Calls and their verdicts, grouped; ``calls`` gives each group once. Memory grows with the groups and with
+    the number of flows, a byte each, not with requests.
     """
 
     def __init__(self, layers: Sequence[Layer], topology: Topology | None, cluster: str = UNKNOWN) -> None:
@@ -44,19 +59,19 @@ class CallCounter:
         self._topology = topology
         self._cluster = cluster
         self._groups: dict[Hashable, tuple[Call, str]] = {}
-        self._samples: dict[Hashable, tuple[list[float], list[int], list[int]]] = defaultdict(lambda: ([], [], []))
+        self._samples: dict[Hashable, _Samples] = defaultdict(_Samples)
         self._workloads: dict[str | None, Workload] = {}
         self._first_ns, self._last_ns = np.iinfo(np.int64).max, 0
-        self.flows_with_requests: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self._has_requests = np.zeros(1, np.bool_)  # by flow id, which counts up from 1
 
     def add_requests(self, rows: RequestRows) -> None:
         seen, verdicts = rows.seen, rows.verdicts
         times = verdicts.columns.native.numbers("time_ns", -1)
         times = times[times >= 0]
         self._cover(*((int(times.min()), int(times.max())) if len(times) else (None, None)))
-        self.flows_with_requests = np.union1d(self.flows_with_requests, seen["flow_id"])
-        for i in range(len(rows)):
-            request, observed = verdicts.requests[i], seen.observed(i)
+        self._mark(seen["flow_id"])
+        for i, request in enumerate(verdicts.requests):
+            observed = seen.observed(i)
             decider = verdicts.deciding(i)
             denied = decider is not None and decider.verdict in DENIALS
             call = Call(
@@ -73,11 +88,20 @@ class CallCounter:
             self._count(
                 key, call, verdicts.action(i), 1, observed["request_body_bytes"], observed["response_body_bytes"]
             )
-            durations, asked, answered = self._samples[key]
+            samples = self._samples[key]
             if "duration_ns" in observed:
-                durations.append(observed["duration_ns"] / 1e6)
-            asked.append(observed["request_body_bytes"])
-            answered.append(observed["response_body_bytes"])
+                samples.durations.add(observed["duration_ns"] / 1e6)
+            samples.asked.add(observed["request_body_bytes"])
+            samples.answered.add(observed["response_body_bytes"])
+
+    def _mark(self, flows: npt.NDArray[np.uint64]) -> None:
+        """These flows had requests, so that ``add_flows`` leaves them out."""
+        most = int(flows.max(initial=0))
+        if most >= len(self._has_requests):
+            more = np.zeros(max(most + 1, 2 * len(self._has_requests)) - len(self._has_requests), np.bool_)
+            self._has_requests = np.concatenate([self._has_requests, more])
+        self._has_requests[flows] = True
+        self._has_requests[0] = False  # no flow at all
 
     def add_flows(self, batch: ClassifiedBatch) -> None:
         """TCP connections without requests that were read."""
@@ -85,7 +109,8 @@ class CallCounter:
         if len(batch):
             self._cover(int(extra["first_ns"].min()), int(extra["last_ns"].max()))
         proto = np.broadcast_to(headers["proto"], (len(batch),)) if "proto" in headers else np.zeros(len(batch))
-        rows = np.flatnonzero((proto == _TCP) & ~np.isin(extra["flow_id"], self.flows_with_requests))
+        ids = np.where(extra["flow_id"] < len(self._has_requests), extra["flow_id"], 0)
+        rows = np.flatnonzero((proto == _TCP) & ~self._has_requests[ids])
         if not len(rows):
             return
         ends = batch["src"], batch["dst"]
@@ -109,11 +134,8 @@ class CallCounter:
     def calls(self) -> Iterator[tuple[Call, str]]:
         """Each group with the name of its final verdict, in the order in which they were met."""
         for key, (call, verdict) in self._groups.items():
-            durations, asked, answered = self._samples.get(key, ((), (), ()))
-            yield (
-                replace(call, duration_ms=tuple(durations), request_sizes=tuple(asked), response_sizes=tuple(answered)),
-                verdict,
-            )
+            samples = self._samples.get(key)
+            yield (call if samples is None else samples.of(call)), verdict
 
     def _count(
         self, key: Hashable, call: Call, verdict: str, count: int, asked: int, answered: int, closed: int = 0
@@ -132,6 +154,8 @@ class CallCounter:
     def _workload(self, address: str | None, principal: str | None = None) -> Workload:
         known = self._workloads.get(address)
         if known is None:
+            if len(self._workloads) > _KEPT_ADDRESSES:
+                self._workloads.clear()  # a cache: what is met again is looked up again
             known = self._workloads[address] = self._facts(address)
         return known if principal is None else replace(known, principal=f"spiffe://{principal}")
 

@@ -68,9 +68,9 @@ class Gatherer:
 
     def add_requests(self, rows: RequestRows) -> None:
         """Some rows of ``classify_requests``."""
-        seen, verdicts = rows.seen, rows.verdicts
-        for i in range(len(rows)):
-            request, decider = verdicts.requests[i], verdicts.deciding(i)
+        verdicts, status = rows.verdicts, np.asarray(rows.seen["status"], np.int64)
+        for i, count in verdicts.groups(status):
+            request, decider = verdicts.columns.request(i), verdicts.deciding(i)
             group = RequestGroup(
                 verdicts.action(i),
                 decider.layer if decider else "",
@@ -80,10 +80,10 @@ class Gatherer:
                 self._peer_at(request.destination_ip),
                 request.method,
                 request.authority + request.path.partition("?")[0],  # a query may hold what nobody should see
-                int(seen["status"][i]),
+                int(status[i]),
             )
-            self._requests.add([(group, 1)])
-            self._request_actions[group.action] = self._request_actions.get(group.action, 0) + 1
+            self._requests.add([(group, count)])
+            self._request_actions[group.action] = self._request_actions.get(group.action, 0) + count
 
     def add(self, batch: ClassifiedBatch) -> None:
         """One batch of ``classify_pcap(by="flow")``."""
