@@ -127,10 +127,8 @@ class Classification:
 
     def __iter__(self) -> Iterator[ClassifiedBatch]:
         """Batches of at least one row; flows in the order in which they end, packets in that of the capture."""
-        by_flow = self.by == "flow"  # rows about packets show no applications
         options = flows.FlowOptions(
             max_flows=MAX_FLOWS,
-            apps=by_flow,
             signatures=self._signatures,
             domain_names=any("fqdn" in table.point.rules.fields for table in self.tables.points),
         )
@@ -200,7 +198,7 @@ class Classification:
             extra = headers.extra
             one = np.ones(len(headers), np.uint8)
             verdicts = run.judge(headers, decisions, extra["new_flow"], one, extra["length"])
-            yield ClassifiedBatch([*packet_columns(headers), *verdicts], headers, decisions)
+            yield ClassifiedBatch([*packet_columns(headers, run.table.app_names), *verdicts], headers, decisions)
 
     def empty_columns(self) -> tuple[Column, ...]:
         """The columns of a batch without rows: names and types are known before anything is read."""
@@ -374,6 +372,8 @@ def _empty_packets() -> PacketColumns:
         "number": np.zeros(0, np.uint64),
         "time_ns": np.zeros(0, np.int64),
         "length": np.zeros(0, np.uint32),
+        "app": np.zeros(0, np.uint16),
+        "app_how": none,
     }
     return PacketColumns(fields, extra=extra, length=0)
 

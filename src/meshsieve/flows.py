@@ -273,7 +273,7 @@ class FlowTable:
         self._native = _core.FlowTable(options._native())
         self._fqdns = FqdnTable()
         self._keeps_names = options.domain_names
-        self._app_names = apps.NAMES + (() if options.signatures is None else options.signatures.names)
+        self.app_names = apps.NAMES + (() if options.signatures is None else options.signatures.names)
 
     def update(self, batch: PacketColumns) -> PacketColumns:
         """The same packets with the columns of flows; call it once a batch, in capture order.
@@ -287,6 +287,8 @@ class FlowTable:
                               cannot be read, a later fragment that comes before its first one)
                    new_flow   bool (n,), the first packet of its flow
                    reply      bool (n,), sent by the responder
+                   app        uint16 (n,), into ``app_names``: the flow's application, as far as it is known by then
+                   app_how    uint8 (n,), into ``apps.HOWS``
                    ct_state   uint8 (n,), also as field: 1 NEW, 2 ESTABLISHED (both directions seen), 3 RELATED (ICMP
                               error about a known flow); 0 and absent without flow
         raises   ColumnError for missing columns
@@ -311,7 +313,7 @@ class FlowTable:
         codes, texts = native.attributes()
         columns = FlowColumns._of_checked(fields, present, {**extra, **codes}, len(native), native)
         assert isinstance(columns, FlowColumns)
-        columns.app_names, columns.texts, columns._records = self._app_names, TextTable(texts), native
+        columns.app_names, columns.texts, columns._records = self.app_names, TextTable(texts), native
         answers = self._native.take_dns_answers()
         if self._keeps_names:
             self._fqdns.add(answers)

@@ -88,12 +88,16 @@ def flow_volume(flows: PacketColumns) -> tuple[npt.NDArray[Any], npt.NDArray[Any
     return extra["packets"] + extra["packets_reply"], extra["bytes"] + extra["bytes_reply"]
 
 
-def packet_columns(packets: PacketColumns) -> list[Column]:
-    """A packet's columns: number and time in the capture, endpoints, length on the wire."""
+def packet_columns(packets: PacketColumns, app_names: Sequence[str] = apps.NAMES) -> list[Column]:
+    """A packet's columns: number and time in the capture, endpoints, length on the wire, and the application of its
+    flow as far as it is known at this packet."""
     extra = packets.extra
+    names = _BUILT_IN if app_names is apps.NAMES else TextTable([None, *app_names[1:]])
     return [
         Column.number("number", extra["number"]),
         Column.number("time_ns", extra["time_ns"]),
         *endpoint_columns(packets),
         Column.number("length", extra["length"]),
+        Column.text("app", extra["app"].astype(np.int32), names),
+        Column.text("app_how", extra["app_how"].astype(np.int32), _HOWS),
     ]

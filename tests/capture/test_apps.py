@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import struct
 from collections.abc import Iterable
@@ -231,6 +232,42 @@ def test_a_fragmented_datagram_is_read_whole(tmp_path: Path) -> None:
     columns = recognise(tmp_path / "a.pcap", frames)
     assert columns.apps == ["dns"]
     assert columns.attribute("dns_name") == [name]
+
+
+def test_tcp_whose_segments_are_fragmented_is_put_together(tmp_path: Path) -> None:
+    data = record(client_hello(name="fragmented.example.org"))
+    segment = struct.pack(">HHIIBBHHH", 50000, 443, 1001, 0, 5 << 4, 24, 1024, 0, 0) + data
+    cuts = [0, 64, 160, len(segment)]
+    frames = [eth().ipv4().tcp(50000, 443, "S", seq=1000)]
+    for begin, end in itertools.pairwise(cuts):
+        frames.append(eth().ipv4(proto=6, ident=7, offset=begin, more=end < len(segment)).raw(segment[begin:end]))
+    frames[2:] = reversed(frames[2:])  # those behind the first one, in any order
+    columns = recognise(tmp_path / "a.pcap", frames)
+    assert (columns.apps, columns.attribute("sni")) == (["tls"], ["fragmented.example.org"])
+
+
+def test_garbage_behind_a_hello_takes_nothing_from_it(tmp_path: Path) -> None:
+    data = record(client_hello(name="first.example.org")) + b"\xff\x00garbage"
+    columns = recognise(tmp_path / "a.pcap", frames_of(Talk("tls", ((True, data),)), 50000))
+    assert (columns.apps, columns.attribute("sni")) == (["tls"], ["first.example.org"])
+
+
+@pytest.mark.parametrize("line", [b"GET /", b"CCM_POST /path", b"GET  /"])
+def test_a_request_line_without_version_counts_with_a_host_behind_it(line: bytes, tmp_path: Path) -> None:
+    data = line + b"\r\nHost: a.example.org\r\n\r\n"
+    columns = recognise(tmp_path / "a.pcap", frames_of(Talk("http", ((True, data),)), 50000))
+    assert (columns.apps, columns.attribute("http_host")) == (["http"], ["a.example.org"])
+
+
+def test_packets_know_the_application_of_their_flow_from_where_it_was_recognised(tmp_path: Path) -> None:
+    talk = Talk("http", ((True, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), (False, b"HTTP/1.1 200 OK\r\n\r\n")))
+    frames = [*frames_of(talk, 50000), eth().ipv4().icmp(8)]
+    (tmp_path / "a.pcap").write_bytes(pcap(frames))
+    for size in (1, 3, 100):
+        table = flows.FlowTable()
+        batches = list(capture.read(tmp_path / "a.pcap", flows=table, batch_size=size))
+        names = [table.app_names[app] for batch in batches for app in batch.extra["app"]]
+        assert names == ["", "", "http", "http", "icmp"], size
 
 
 def test_ports_are_only_a_guess(tmp_path: Path) -> None:

@@ -122,6 +122,16 @@ def test_link_type(link_type: int, header: bytes, tmp_path: Path) -> None:
     check(decode(raw_ip().raw(header).raw(inner().bytes()), tmp_path, link_type), {**TCP, "status": "ok"})
 
 
+@pytest.mark.parametrize(("packets", "status"), [(1, "ok"), (2, "first_of_several")])
+def test_the_first_packet_of_an_aggregate(packets: int, status: str, tmp_path: Path) -> None:
+    """802.11 A-MSDU: packets behind headers of their own, each padded to 4 bytes."""
+    data = b"\xaa\xaa\x03\0\0\0\x08\0" + inner().bytes()
+    subframe = b"\x02" * 12 + len(data).to_bytes(2, "big") + data
+    subframe += b"\0" * (-len(subframe) % 4)
+    frame = raw_ip().raw(b"\x88\0" + b"\0" * 22 + b"\x80\0" + subframe * packets)
+    check(decode(frame, tmp_path, 105), {**TCP, "status": status})
+
+
 def test_nflog(tmp_path: Path) -> None:
     data = inner().bytes()
     header = b"\x02\0\0\0" + b"\x08\0\x01\0\0\0\0\0" + (4 + len(data)).to_bytes(2, "little") + b"\x09\0"

@@ -66,6 +66,8 @@ class PacketBatch {
   bool* new_flow;
   bool* reply;
   uint8_t* ct_state;
+  uint16_t* app;     // of the flow, as far as it is known at this packet
+  uint8_t* app_how;
 
  private:
   void append_sparse(uint32_t i, const Packet& packet);
@@ -75,7 +77,8 @@ class PacketBatch {
   };
   uint32_t capacity_;
   uint32_t size_ = 0;
-  bool sparse_used_ = false;
+  bool sparse_used_ = false;            // by the caller, on rows that nobody noted
+  std::vector<uint32_t> sparse_rows_;  // that append() has written
   std::unique_ptr<uint8_t, FreeBlock> block_;
 };
 

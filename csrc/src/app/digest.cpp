@@ -12,18 +12,12 @@ namespace {
 std::string hex_of(Bytes bytes) {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string out;
+  out.reserve(2 * bytes.size());
   for (const uint8_t byte : bytes) {
     out.push_back(kDigits[byte >> 4]);
     out.push_back(kDigits[byte & 15]);
   }
   return out;
-}
-
-std::string digest_hex(const EVP_MD* kind, std::string_view text) {
-  uint8_t digest[EVP_MAX_MD_SIZE];
-  unsigned size = 0;
-  if (EVP_Digest(text.data(), text.size(), digest, &size, kind, nullptr) != 1) return {};
-  return hex_of({digest, size});
 }
 
 // Looking an algorithm up costs more than a short hash, so each is fetched once.
@@ -46,13 +40,33 @@ const EVP_CIPHER* aes128_gcm() {
 
 struct FreeContext {
   void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }
+  void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
 };
-using CipherContext = std::unique_ptr<EVP_CIPHER_CTX, FreeContext>;
 
-CipherContext new_context() {
-  CipherContext context(EVP_CIPHER_CTX_new());
-  if (!context) throw std::bad_alloc();
-  return context;
+// One of each kind a thread: making one costs more than a short hash or a packet's decryption.
+template <class Context, Context* (*create)()>
+Context* context() {
+  static thread_local const std::unique_ptr<Context, FreeContext> kept(create());
+  if (!kept) throw std::bad_alloc();
+  return kept.get();
+}
+EVP_MD_CTX* digest_context() { return context<EVP_MD_CTX, EVP_MD_CTX_new>(); }
+EVP_CIPHER_CTX* cipher_context() { return context<EVP_CIPHER_CTX, EVP_CIPHER_CTX_new>(); }
+
+// The size of the digest, 0 if there is none.
+unsigned digest(const EVP_MD* kind, Bytes message, uint8_t* out) {
+  unsigned size = 0;
+  EVP_MD_CTX* const context = digest_context();
+  const bool done = EVP_DigestInit_ex2(context, kind, nullptr) == 1 &&
+                    EVP_DigestUpdate(context, message.data(), message.size()) == 1 &&
+                    EVP_DigestFinal_ex(context, out, &size) == 1;
+  return done ? size : 0;
+}
+
+std::string digest_hex(const EVP_MD* kind, std::string_view text) {
+  uint8_t out[EVP_MAX_MD_SIZE];
+  const unsigned size = digest(kind, {reinterpret_cast<const uint8_t*>(text.data()), text.size()}, out);
+  return hex_of({out, size});
 }
 
 }  // namespace
@@ -71,10 +85,9 @@ Sha256 hmac_sha256(Bytes key, Bytes message) {
     outer[i] ^= 0x5c;
   }
   std::copy_n(message.data(), n_message, inner + 64);
-  unsigned size = 0;
-  EVP_Digest(inner, 64 + n_message, outer + 64, &size, sha256(), nullptr);
+  digest(sha256(), {inner, 64 + n_message}, outer + 64);
   Sha256 out{};
-  EVP_Digest(outer, sizeof outer, out.data(), &size, sha256(), nullptr);
+  digest(sha256(), outer, out.data());
   return out;
 }
 
@@ -91,10 +104,10 @@ std::array<uint8_t, 32> hkdf_expand_label(Bytes secret, std::string_view label, 
 
 std::array<uint8_t, 16> aes128_block(const Aes128Key& key, const uint8_t block[16]) {
   std::array<uint8_t, 16> out{};
-  const CipherContext context = new_context();
+  EVP_CIPHER_CTX* const context = cipher_context();
   int size = 0;
-  if (EVP_EncryptInit_ex2(context.get(), aes128_ecb(), key.data(), nullptr, nullptr) == 1) {
-    EVP_EncryptUpdate(context.get(), out.data(), &size, block, 16);
+  if (EVP_EncryptInit_ex2(context, aes128_ecb(), key.data(), nullptr, nullptr) == 1) {
+    EVP_EncryptUpdate(context, out.data(), &size, block, 16);
   }
   return out;
 }
@@ -107,14 +120,14 @@ bool aes128_gcm_open(const Aes128Key& key, const std::array<uint8_t, 12>& nonce,
   uint8_t tag[kTag];
   std::copy_n(sealed.data() + text.size(), kTag, tag);
   plain.resize(text.size());
-  const CipherContext context = new_context();
+  EVP_CIPHER_CTX* const context = cipher_context();
   int size = 0;
   uint8_t nothing[16];
-  return EVP_DecryptInit_ex2(context.get(), aes128_gcm(), key.data(), nonce.data(), nullptr) == 1 &&
-         EVP_DecryptUpdate(context.get(), nullptr, &size, associated.data(), static_cast<int>(associated.size())) == 1 &&
-         EVP_DecryptUpdate(context.get(), plain.data(), &size, text.data(), static_cast<int>(text.size())) == 1 &&
-         EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTag, tag) == 1 &&
-         EVP_DecryptFinal_ex(context.get(), nothing, &size) == 1;
+  return EVP_DecryptInit_ex2(context, aes128_gcm(), key.data(), nonce.data(), nullptr) == 1 &&
+         EVP_DecryptUpdate(context, nullptr, &size, associated.data(), static_cast<int>(associated.size())) == 1 &&
+         EVP_DecryptUpdate(context, plain.data(), &size, text.data(), static_cast<int>(text.size())) == 1 &&
+         EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_SET_TAG, kTag, tag) == 1 &&
+         EVP_DecryptFinal_ex(context, nothing, &size) == 1;
 }
 
 }  // namespace meshsieve::app

@@ -9,6 +9,8 @@
 //         which only JA4 (BSD-3-Clause) is made here
 #include "app/handshake.h"
 
+#include <charconv>
+
 #include "app/digest.h"
 #include "app/x509.h"
 
@@ -26,18 +28,26 @@ using Values = std::vector<uint16_t>;
 // A list of 16-bit values behind a 16-bit length.
 bool read_list16(Reader& reader, Values& out) {
   Reader list(reader.vector16());
+  out.reserve(list.left() / 2);
   while (list.left() >= 2) out.push_back(list.u16());
   return reader.ok() && list.empty();
 }
 
-std::string joined_decimal(const Values& values) {
-  std::string out;
+void add_decimal(std::string& out, uint16_t value) {
+  char digits[5];
+  out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+}
+
+// "," and the values that are no GREASE, decimal, joined by '-'.
+void add_decimals(std::string& out, const Values& values) {
+  char separator = ',';
   for (const uint16_t value : values) {
     if (is_grease(value)) continue;
-    if (!out.empty()) out += '-';
-    out += std::to_string(value);
+    out += separator;
+    add_decimal(out, value);
+    separator = '-';
   }
-  return out;
+  if (separator == ',') out += separator;
 }
 
 std::string hex4(uint16_t value) {
@@ -47,6 +57,7 @@ std::string hex4(uint16_t value) {
 
 std::string joined_hex(const Values& values) {
   std::string out;
+  out.reserve(values.size() * 5);
   for (const uint16_t value : values) {
     if (!out.empty()) out += ',';
     out += hex4(value);
@@ -123,6 +134,8 @@ bool parse(Bytes body, HelloOf carrier, ClientHello& hello) {
   if (!read_list16(reader, hello.ciphers) || hello.ciphers.empty()) return false;
   if (reader.vector8().empty() || !reader.ok()) return false;  // compression methods
   if (reader.empty()) return true;                             // SSL 3.0 and early TLS 1.0 end here
+  constexpr size_t kUsual = 24;
+  hello.extensions.reserve(kUsual);
   Reader extensions(reader.vector16());
   if (!reader.ok()) return false;
   while (!extensions.empty()) {
@@ -136,13 +149,18 @@ bool parse(Bytes body, HelloOf carrier, ClientHello& hello) {
 }
 
 std::string ja3(const ClientHello& hello) {
-  std::string formats;
-  for (const uint16_t format : hello.point_formats) {
-    if (!formats.empty()) formats += '-';
-    formats += std::to_string(format);
+  std::string text;
+  text.reserve(512);
+  add_decimal(text, hello.version);
+  for (const Values* values : {&hello.ciphers, &hello.extensions, &hello.groups}) add_decimals(text, *values);
+  char separator = ',';
+  for (const uint16_t format : hello.point_formats) {  // one byte each: no GREASE among them
+    text += separator;
+    add_decimal(text, format);
+    separator = '-';
   }
-  return md5_hex(std::to_string(hello.version) + ',' + joined_decimal(hello.ciphers) + ',' +
-                 joined_decimal(hello.extensions) + ',' + joined_decimal(hello.groups) + ',' + formats);
+  if (separator == ',') text += separator;
+  return md5_hex(text);
 }
 
 uint16_t highest_version(const ClientHello& hello, HelloOf carrier) {

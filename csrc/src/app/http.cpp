@@ -86,9 +86,10 @@ Message read_message(Bytes bytes) {
       out.target = line->substr(4);
       return out;
     }
-    if (!versioned && (!could_be_request(all) || !has_host_line(text))) {
+    const bool plausible = could_be_request(all) || line->substr(space + 1).starts_with('/');
+    if (!versioned && (!plausible || !has_host_line(text))) {
       const bool over = all.find("\n\n") != std::string_view::npos || all.find("\n\r\n") != std::string_view::npos;
-      if (could_be_request(all) && !over) out.answer = Answer::more;
+      if (plausible && !over) out.answer = Answer::more;
       return out;
     }
     out.request = true;

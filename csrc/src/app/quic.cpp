@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdio>
 #include <map>
+#include <optional>
 
 #include "app/digest.h"
 #include "app/dissectors.h"
@@ -282,6 +283,7 @@ void read_hello(Bytes bytes, bool from_server, Findings& out) {
 // What the Initial packets of all datagrams say.
 void read_initials(const Payload& p, Findings& out) {
   std::vector<uint8_t> client_id;
+  std::optional<Keys> keys[2];  // of the client with that id, and of its server
   CryptoStream crypto[2];
   bool client_known = false, client_reply = false;
   std::vector<uint8_t> plain;
@@ -290,11 +292,17 @@ void read_initials(const Payload& p, Findings& out) {
     for (LongHeader header; !datagram.empty() && read_long_header(datagram, header);) {
       if (!header.initial || salt_of(header.version).empty()) continue;
       const bool from_server = client_known && reply != client_reply;
-      bool opened = client_known && open_initial(header, initial_keys(header.version, client_id, from_server), plain);
+      const bool was_read = out.attributes.has(from_server ? Attribute::tls_cipher : Attribute::ja4);
+      if (client_known && was_read && header.token.empty()) continue;
+      if (client_known && !keys[from_server]) keys[from_server] = initial_keys(header.version, client_id, from_server);
+      bool opened = client_known && open_initial(header, *keys[from_server], plain);
       if (!opened && !from_server) {  // the first one, or the one after a Retry
-        opened = open_initial(header, initial_keys(header.version, header.destination, false), plain);
+        const Keys first = initial_keys(header.version, header.destination, false);
+        opened = open_initial(header, first, plain);
         if (opened) {
           client_id.assign(header.destination.begin(), header.destination.end());
+          keys[false] = first;
+          keys[true].reset();
           client_known = true;
           client_reply = reply;
         }

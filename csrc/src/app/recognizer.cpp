@@ -27,6 +27,15 @@ bool fits_host(std::string_view text, std::string_view suffix) {
   return text.size() >= suffix.size() && equals_nocase(text.substr(text.size() - suffix.size()), suffix);
 }
 
+// What the IP protocol alone says, unless more is known.
+void name_by_protocol(FlowRow& row) {
+  if (row.app_how != static_cast<uint8_t>(AppHow::none) || (row.present & bit_of(Field::proto)) == 0) return;
+  const App app = app_of_protocol(row.proto);
+  if (app == App::unknown) return;
+  row.app = static_cast<uint16_t>(app);
+  row.app_how = static_cast<uint8_t>(AppHow::protocol);
+}
+
 }  // namespace
 
 struct Recognizer::State {
@@ -47,10 +56,12 @@ struct Recognizer::State {
   TcpStream stream[2] = {TcpStream(kMaxBytes), TcpStream(kMaxBytes)};
   std::vector<Datagram> history;
   size_t history_bytes = 0;
-  // A fragmented datagram as far as it has come in order.
-  std::vector<uint8_t> joined;
+  // A fragmented datagram: where its first fragment's payload begins; of UDP what has come in order.
   uint32_t joined_id = 0;
+  uint32_t joined_header = 0;  // transport header; 0 = nothing can follow
+  uint32_t joined_seq = 0;
   bool joined_reply = false;
+  std::vector<uint8_t> joined;
   size_t accounted = 0;
   Findings findings;
 
@@ -90,6 +101,7 @@ size_t Recognizer::bytes() const {
 
 Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
   if (slot >= slots_.size()) slots_.resize(std::max<size_t>(slot + 1, slots_.size() * 2));
+  if (transport_index(row.proto) == kNone) name_by_protocol(row);
   if (transport_index(row.proto) == kNone || (row.present & bit_of(Field::sport)) == 0) return 0;
   if (expected_ports_[row.dport] != 0 || expected_ports_[row.sport] != 0) {
     for (const auto& [address, port] : {std::pair(row.dst_ip, row.dport), std::pair(row.src_ip, row.sport)}) {
@@ -119,13 +131,15 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
   if ((state.open & direction) == 0) return state.open;
   Bytes segment(record.data + packet.payload_offset, packet.payload_length);
   const bool later_fragment = packet.has_sparse && packet.fragment_offset != 0;
-  if (packet.is_fragment() && !join(state, packet, segment, reply)) return state.open;
-  if (later_fragment) segment = state.joined;
+  uint32_t seq = packet.tcp_seq + ((packet.tcp_flags & kSyn) != 0);
+  if (packet.is_fragment()) {
+    if (!join(state, packet, record, segment, reply, seq)) return state.open;
+    if (later_fragment && state.transport == 1) segment = state.joined;
+  }
   const bool ordered = state.transport == 0 && !state.follow;
   TcpStream& stream = state.stream[reply];
   // The first segment is read where it is; it is copied only if more is wanted of the flow behind it.
   bool in_place = false;
-  const uint32_t seq = packet.tcp_seq + ((packet.tcp_flags & kSyn) != 0);
   if (ordered) {
     if (!stream.started()) {
       stream.start(from_start ? next_seq : seq);
@@ -213,19 +227,31 @@ void Recognizer::give_back(std::unique_ptr<State> state) {
   spare_.push_back(std::move(state));
 }
 
-// Puts a fragment behind those that came before it. False for one that does not follow, or without a first one.
-bool Recognizer::join(State& state, const Packet& packet, Bytes data, bool reply) {
-  constexpr uint32_t kUdpHeader = 8;
-  if (state.transport != 1) return false;
+// Finds the place of a fragment behind the first one. Of UDP it must follow those that came before; TCP puts it in order
+// by its sequence number, which `seq` becomes. False for one that belongs to nothing.
+bool Recognizer::join(State& state, const Packet& packet, const Record& record, Bytes data, bool reply, uint32_t& seq) {
+  const bool tcp = state.transport == 0;
+  if (state.transport > 1) return false;
   if (packet.fragment_offset == 0) {
-    state.joined.assign(data.begin(), data.end());
+    const bool whole = record.captured >= record.length && packet.fragment_length >= data.size();
     state.joined_id = packet.fragment_id;
     state.joined_reply = reply;
+    state.joined_header = whole ? packet.fragment_length - static_cast<uint32_t>(data.size()) : 0;
+    state.joined_seq = seq;
+    state.joined.clear();
+    if (!tcp) state.joined.assign(data.begin(), data.end());
     return true;
   }
-  const bool follows = !state.joined.empty() && state.joined_id == packet.fragment_id && state.joined_reply == reply &&
-                       packet.fragment_offset == state.joined.size() + kUdpHeader;
-  if (!follows || data.size() > kMaxBytes - std::min<size_t>(kMaxBytes, state.joined.size())) return false;
+  const bool belongs = state.joined_header != 0 && state.joined_id == packet.fragment_id && state.joined_reply == reply &&
+                       packet.fragment_offset >= state.joined_header;
+  if (!belongs) return false;
+  const uint32_t at = packet.fragment_offset - state.joined_header;
+  if (tcp) {
+    seq = state.joined_seq + at;
+    return true;
+  }
+  const size_t room = kMaxBytes - std::min<size_t>(kMaxBytes, state.joined.size());
+  if (at != state.joined.size() || data.size() > room) return false;
   state.joined.insert(state.joined.end(), data.begin(), data.end());
   return true;
 }
@@ -397,13 +423,7 @@ const Attributes& Recognizer::look(uint32_t number, FlowRow& row) {
   Slot& slot = slots_[number];
   const Attributes& attributes = slot.state ? slot.state->findings.attributes : slot.attributes;
   if (row.app_how != static_cast<uint8_t>(AppHow::signature)) apply_host_signatures(attributes, row);
-  if (row.app_how == static_cast<uint8_t>(AppHow::none) && (row.present & bit_of(Field::proto)) != 0) {
-    const App app = app_of_protocol(row.proto);
-    if (app != App::unknown) {
-      row.app = static_cast<uint16_t>(app);
-      row.app_how = static_cast<uint8_t>(AppHow::protocol);
-    }
-  }
+  name_by_protocol(row);
   App by_port = app_of_port(row.proto, row.dport);
   if (by_port == App::unknown) by_port = app_of_port(row.proto, row.sport);
   row.app_by_port = static_cast<uint16_t>(by_port);

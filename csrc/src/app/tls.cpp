@@ -154,7 +154,8 @@ Answer dtls(const Payload& p, Findings& out) {
 
 TlsProgress read_tls_stream(Bytes bytes, Attributes& out) {
   TlsProgress progress;
-  std::vector<uint8_t> handshake;
+  Bytes handshake;              // of one record where it stands, or of several in `joined`
+  std::vector<uint8_t> joined;
   Reader reader(bytes);
   size_t n_whole = 0;
   while (!reader.empty()) {
@@ -170,12 +171,21 @@ TlsProgress read_tls_stream(Bytes bytes, Attributes& out) {
                        (type != kAlert || size >= 2);
     if (!valid) {
       // Not TLS from its start, or plain text again: what was whole before counts.
-      if (n_whole < 2 && handshake.empty()) progress.answer = Answer::no;
+      if (n_whole >= 2 || !handshake.empty()) break;
+      progress.answer = Answer::no;
       return progress;
     }
     const Bytes body = reader.up_to(size);
     if (type == kChangeCipherSpec || type == kApplicationData) progress.past_clear = true;
-    if (type == kHandshake && !progress.past_clear) handshake.insert(handshake.end(), body.begin(), body.end());
+    if (type == kHandshake && !progress.past_clear) {
+      if (handshake.empty()) {
+        handshake = body;
+      } else {
+        if (joined.empty()) joined.assign(handshake.begin(), handshake.end());
+        joined.insert(joined.end(), body.begin(), body.end());
+        handshake = joined;
+      }
+    }
     if (progress.answer == Answer::no) progress.answer = Answer::likely;
     if (body.size() == size) ++n_whole;
   }

@@ -234,10 +234,18 @@ Answer discord(const Payload& p, Findings& out) {
 // ---- others
 
 Answer megaco(const Payload& p, Findings& out) {
-  if (!begins(p.here, "MEGACO/") && !begins(p.here, "!/1 ") && !begins(p.here, "!/2 ")) return Answer::no;
-  out.app = App::megaco;
-  out.done = true;
-  return Answer::yes;
+  constexpr std::string_view kBeginnings[] = {"MEGACO/1 ", "MEGACO/2 ", "MEGACO/3 ", "!/1 ", "!/2 ", "!/3 "};
+  for (const std::string_view beginning : kBeginnings) {
+    if (!could_begin(p.here, beginning)) continue;
+    if (p.here.size() <= beginning.size()) return p.tcp() ? Answer::more : Answer::no;
+    // Then who speaks: "[address]:port", "<domain>:port" or the name of a device.
+    const char next = text_of(p.here)[beginning.size()];
+    if (next != '[' && next != '<' && !is_letter(next)) return Answer::no;
+    out.app = App::megaco;
+    out.done = true;
+    return Answer::yes;
+  }
+  return Answer::no;
 }
 
 Answer mgcp(const Payload& p, Findings& out) {

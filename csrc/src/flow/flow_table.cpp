@@ -40,6 +40,14 @@ bool has_passed(int64_t timeout_ns, int64_t since_ns, int64_t now_ns) {
          static_cast<uint64_t>(now_ns) - static_cast<uint64_t>(since_ns) > static_cast<uint64_t>(timeout_ns);
 }
 
+void leave_without_flow(PacketBatch& batch, uint32_t row) {
+  batch.flow_id[row] = 0;
+  batch.flow_slot[row] = kNoFlow;
+  batch.new_flow[row] = batch.reply[row] = false;
+  batch.ct_state[row] = batch.app_how[row] = 0;
+  batch.app[row] = 0;
+}
+
 }  // namespace
 
 KeyedHash::KeyedHash() {
@@ -167,10 +175,7 @@ void FlowTable::Impl::update(const Packet* packets, const Record* records, size_
     const uint32_t at = row + static_cast<uint32_t>(i);
     if (!pending[i].has_flow) {
       ++stats_.packets_without_flow;
-      batch.flow_id[at] = 0;
-      batch.flow_slot[at] = kNoFlow;
-      batch.new_flow[at] = batch.reply[at] = false;
-      batch.ct_state[at] = 0;
+      leave_without_flow(batch, at);
     } else if (packets[i].is_fragment()) {
       fragment(packets[i], records[i], pending[i], batch, at);
     } else {
@@ -199,6 +204,8 @@ void FlowTable::Impl::packet(const Packet& packet, const Record& record, const P
   batch.flow_slot[row] = slot;
   batch.new_flow[row] = is_new;
   batch.reply[row] = reply;
+  batch.app[row] = flow.app;
+  batch.app_how[row] = flow.app_how;
   batch.present[row] |= bit_of(Field::ct_state);
   batch.ct_state[row] = related ? kCtRelated : flow.packets[0] != 0 && flow.packets[1] != 0 ? kCtEstablished : kCtNew;
 }
@@ -208,8 +215,11 @@ void FlowTable::Impl::show_payload(uint32_t slot, const Packet& packet, const Re
   if (record.data == nullptr) return;
   HotFlow& flow = slots_.hot(slot);
   const bool picked_up = (flow.notes & kNotePickedUp) != 0 && (flow.tcp_flags_or[reply] & kSyn) == 0;
-  flow.app_open = apps_->inspect(slot, slots_.cold(slot).row, packet, record, reply,
-                                 flow.seq_known[reply] != 0 && !picked_up, flow.next_seq[reply]);
+  FlowRow& row = slots_.cold(slot).row;
+  const bool from_start = (flow.seq_known >> reply & 1) != 0 && !picked_up;
+  flow.app_open = apps_->inspect(slot, row, packet, record, reply, from_start, flow.next_seq[reply]);
+  flow.app = row.app;
+  flow.app_how = row.app_how;
 }
 
 // A packet from a DNS server: the answers in it.
@@ -286,7 +296,11 @@ uint32_t FlowTable::Impl::start(const Packet& packet, const Record& record, cons
     std::swap(row.outer_src_ip, row.outer_dst_ip);
     std::swap(row.outer_sport, row.outer_dport);
   }
-  if (apps_) flow.app_open = apps_->start(slot, row);
+  if (apps_) {
+    flow.app_open = apps_->start(slot, row);
+    flow.app = row.app;
+    flow.app_how = row.app_how;
+  }
   for (uint32_t displaced; (displaced = index_.insert(tag, slot)) != FlowIndex::kNone;) {
     ++stats_.evicted;
     end(displaced, FlowEnd::evicted);
@@ -330,16 +344,17 @@ void FlowTable::Impl::follow_tcp(HotFlow& flow, const Packet& packet, int direct
   flow.tcp_flags_or[direction] |= flags;
   const uint32_t occupied = packet.payload_length + ((flags & kSyn) != 0) + ((flags & kFin) != 0);
   const uint32_t next = packet.tcp_seq + occupied;
-  if (flow.seq_known[direction] && occupied != 0 && before(packet.tcp_seq, flow.next_seq[direction])) {
-    ++flow.retransmissions[direction];
-  }
-  if (!flow.seq_known[direction] || before(flow.next_seq[direction], next)) flow.next_seq[direction] = next;
-  flow.seq_known[direction] = 1;
-  if ((flags & kFin) != 0) flow.ended[direction] = 1;
+  const auto bit = static_cast<uint8_t>(1 << direction);
+  const bool known = (flow.seq_known & bit) != 0;
+  if (known && occupied != 0 && before(packet.tcp_seq, flow.next_seq[direction])) ++flow.retransmissions[direction];
+  if (!known || before(flow.next_seq[direction], next)) flow.next_seq[direction] = next;
+  flow.seq_known |= bit;
+  if ((flags & kFin) != 0) flow.ended |= bit;
   if ((flags & kRst) != 0) flow.tcp_state = TcpState::reset;
   if (flow.tcp_state == TcpState::reset) return;
-  if (flow.ended[0] && flow.ended[1]) flow.tcp_state = TcpState::closed;
-  else if (flow.ended[0] || flow.ended[1]) flow.tcp_state = TcpState::closing;
+  constexpr uint8_t kBoth = 3;
+  if (flow.ended == kBoth) flow.tcp_state = TcpState::closed;
+  else if (flow.ended != 0) flow.tcp_state = TcpState::closing;
   else if (flow.packets[0] != 0 && flow.packets[1] != 0) flow.tcp_state = TcpState::established;
 }
 
@@ -518,10 +533,7 @@ void FlowTable::Impl::fragment(const Packet& packet, const Record& record, const
 
 void FlowTable::Impl::wait_for_first(const Packet& packet, const Record& record, FragmentedDatagram* datagram,
                                      PacketBatch& batch, uint32_t row) {
-  batch.flow_id[row] = 0;
-  batch.flow_slot[row] = kNoFlow;
-  batch.new_flow[row] = batch.reply[row] = false;
-  batch.ct_state[row] = 0;
+  leave_without_flow(batch, row);
   ++stats_.fragments_waiting;
   if (datagram == nullptr) {
     ++stats_.packets_without_flow;

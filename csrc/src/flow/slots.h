@@ -34,9 +34,12 @@ struct alignas(64) HotFlow {
   uint32_t next_seq[2];
   uint32_t retransmissions[2];
   uint8_t tcp_flags_or[2];
-  uint8_t seq_known[2];
-  uint8_t ended[2];  // FIN seen
-  uint8_t app_open;  // directions whose payload the recognizer wants to see
+  // A bit a direction, 1 << direction:
+  uint8_t seq_known;
+  uint8_t ended;     // FIN seen
+  uint8_t app_open;  // the recognizer wants to see the payload
+  uint8_t app_how;   // as in the row
+  uint16_t app;
   uint64_t flow_id;
 };
 static_assert(sizeof(HotFlow) == 128);
@@ -64,11 +67,12 @@ class Slots {
     if (!free_.empty() && free_.front().packet + kMaxBatch < packet) {
       const uint32_t slot = free_.front().slot;
       free_.pop_front();
+      if (!free_.empty()) prefetch_all(free_.front().slot);  // which a later flow will fill
       return slot;
     }
     if ((used_ & kMask) == 0) {
-      hot_.emplace_back(block<HotFlow>());
-      cold_.emplace_back(block<ColdFlow>());
+      hot_.emplace_back(block<HotFlow>(used_ != 0));
+      cold_.emplace_back(block<ColdFlow>(used_ != 0));
     }
     return used_++;
   }
@@ -82,8 +86,14 @@ class Slots {
   size_t bytes() const { return used_ * (sizeof(HotFlow) + sizeof(ColdFlow)) + free_.size() * sizeof(Free); }
 
  private:
-  static constexpr int kShift = 13;
+  static constexpr int kShift = 14;
   static constexpr uint32_t kMask = (1u << kShift) - 1;
+
+  void prefetch_all(uint32_t slot) {
+    prefetch(slot);
+    const auto* lines = reinterpret_cast<const char*>(&cold(slot));
+    for (size_t at = 0; at < sizeof(ColdFlow); at += 64) __builtin_prefetch(lines + at, 1);
+  }
 
   struct Unmap {
     size_t bytes;
@@ -91,12 +101,13 @@ class Slots {
   };
   template <class T>
   using Block = std::unique_ptr<T, Unmap>;
-  // Mapped, so that a small capture touches only the pages it uses; huge pages where the system gives them.
+  // Mapped, so that a small capture touches only the pages it uses; huge pages once there are many flows.
   template <class T>
-  static Block<T> block() {
+  static Block<T> block(bool huge) {
     const size_t bytes = sizeof(T) << kShift;
     void* start = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED) throw std::bad_alloc();
+    if (huge) ::madvise(start, bytes, MADV_HUGEPAGE);  // refused: ordinary pages do as well
     return Block<T>(static_cast<T*>(start), Unmap{bytes});
   }
 

@@ -238,9 +238,17 @@ FrameDecoder::Next FrameDecoder::wlan() {
     if ((flags & 0x80) != 0) header += 4;  // HT control
   }
   if ((flags & 0x40) != 0) return fail_link(DecodeStatus::encrypted_link);
-  if (aggregated) return fail_link(DecodeStatus::unsupported_link);  // several packets in one frame
   if (!c_.has(header)) return fail_link(DecodeStatus::truncated_link);
   c_.skip(header);
+  if (!aggregated) return Next::llc;
+  // A-MSDU: packets behind headers of their own (two addresses and a length), each padded to 4 bytes.
+  constexpr uint32_t kSubframeHeader = 14;
+  if (!c_.has(kSubframeHeader)) return fail_link(DecodeStatus::truncated_link);
+  const uint32_t size = c_.u16(12);
+  c_.skip(kSubframeHeader);
+  const uint32_t padded = (kSubframeHeader + size + 3) / 4 * 4 - kSubframeHeader;
+  if (c_.left() > padded && c_.left() - padded > kSubframeHeader) note(DecodeStatus::first_of_several);
+  c_.limit(size);
   return Next::llc;
 }
 
