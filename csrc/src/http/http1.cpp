@@ -184,8 +184,9 @@ Begins begins_as_request(Bytes bytes) {
   if (method == text.size()) return Begins::open;
   if (method == 0 || text[method] != ' ') return Begins::no;
   const size_t end = text.find('\n');
-  if (end == std::string_view::npos) return text.find('\0') == std::string_view::npos ? Begins::open : Begins::no;
   std::string_view line = text.substr(0, end);
+  if (line.find('\0') != std::string_view::npos) return Begins::no;
+  if (end == std::string_view::npos) return Begins::open;
   if (line.ends_with('\r')) line.remove_suffix(1);
   return line.size() > method + 9 && is_version(line.substr(line.size() - 8)) && line[line.size() - 9] == ' '
              ? Begins::yes
