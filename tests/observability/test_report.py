@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -122,9 +125,10 @@ def test_hostile_names_are_text_and_nothing_else(hostile_policy: Path) -> None:
 
 def test_markdown_stays_in_its_cells(hostile_policy: Path) -> None:
     text = report_markdown(made([hostile_policy], title="a | b\n# c"))
-    for line in text.splitlines():
-        if line.startswith("| "):
-            assert len(re.findall(r"(?<!\\)\|", line)) in (4, 5, 6, 7)
+    blocks = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(blocks) > 3
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
     assert "<" not in text
     assert not re.search(r"(?<!\\)\]\(", text)
     assert text.count("\n# ") == 0
@@ -180,3 +184,97 @@ def test_requests_are_in_the_report_where_the_policy_speaks_of_them(tmp_path: Pa
     assert "u=normal" not in text  # queries are left out
     assert main([*command, str(tmp_path / "r.md")]) == 0
     assert "## Requests" in (tmp_path / "r.md").read_text()
+
+
+def test_every_rule_names_its_largest_talkers(report: Report) -> None:
+    """Sums of the talkers of a rule are its bytes, where all of them are shown."""
+    whole = [r for r in report.summary.rules if 0 < len(report.talkers_of(r)) < 5]
+    assert len(whole) > 3
+    for rule in whole:
+        assert sum(t.bytes for t in report.talkers_of(rule)) == rule.count.bytes
+        assert all(t.exact for t in report.talkers_of(rule))
+
+
+def test_the_overlap_of_layers_is_in_the_report(tmp_path: Path) -> None:
+    bookinfo = DEMO.parent / "bookinfo"
+    command = ["report", "-r", str(bookinfo / "bookinfo.pcap"), "-p", str(bookinfo / "policy"), "--assume-mtls", "-o"]
+    assert main([*command, str(tmp_path / "r.html")]) == 0
+    page = Elements((tmp_path / "r.html").read_text())
+    assert "Which layer protects whom" in page.text
+    assert "GET http://details-v1-5f4d.bookinfo:9080" in page.text
+    assert page.tags.count("table") > 7
+    assert main([*command, str(tmp_path / "without.html"), "--no-overlap"]) == 0
+    assert "Which layer protects whom" not in (tmp_path / "without.html").read_text()
+
+
+def test_a_log_alone_makes_a_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bookinfo = DEMO.parent / "bookinfo"
+    log = tmp_path / "some.log"
+    text = gzip.decompress((bookinfo / "access.log.gz").read_bytes()).decode()
+    log.write_text(text + "{\n")
+    command = ["report", "--requests", str(log), "-p", str(bookinfo / "policy"), "--assume-mtls", "-o"]
+    assert main([*command, str(tmp_path / "r.html")]) == 2  # one line is no request, and the report says so
+    assert "207: not a request" in capfd.readouterr().err
+    page = Elements((tmp_path / "r.html").read_text())
+    assert "6 of 206 requests are denied." in page.text
+    assert "2025-11-24 16:00:0" in page.text
+    assert ":207: not a request" in page.text
+    assert page.tags.count("path") >= 5  # the map is drawn from requests
+
+
+def chart_command(policy: Path, capture: Path, *more: str) -> list[str]:
+    return ["report", "-r", str(capture), "-p", str(policy), *more]
+
+
+@pytest.mark.parametrize("form", ["svg", "png"])
+def test_charts_are_drawn_and_the_same_each_time(form: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'meshsieve[charts]'")
+    bookinfo = DEMO.parent / "bookinfo"
+    command = chart_command(bookinfo / "policy", bookinfo / "bookinfo.pcap", "--assume-mtls", "--chart-format", form)
+    for folder in ("a", "b"):
+        assert main([*command, "-o", str(tmp_path / f"{folder}.{form}"), "--charts", str(tmp_path / folder)]) == 0
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    wanted = ("verdicts", "rules", "applications", "requests", "services", "overlap")
+    assert names == {f"{name}.{form}" for name in wanted}
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    sheet = (tmp_path / f"a.{form}").read_bytes()
+    assert sheet == (tmp_path / f"b.{form}").read_bytes()
+    if form == "svg":
+        text = " ".join(ElementTree.fromstring(sheet).itertext())
+        assert "Flows by deciding rule" in text
+        assert "page-to-page" in text
+    else:
+        assert sheet.startswith(b"\x89PNG\r\n")
+
+
+def test_charts_without_matplotlib_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    target = tmp_path / "charts.svg"
+    assert main(chart_command(DEMO / "nsx.json", DEMO / "demo.pcap", "-o", str(target))) == 2
+    assert "pip install 'meshsieve[charts]'" in capfd.readouterr().err
+    assert not target.exists()
+
+
+def test_hostile_names_are_text_in_charts(hostile_policy: Path, tmp_path: Path) -> None:
+    """By an independent XML parser: the elements are those of harmless names, and nothing is a link or script."""
+    pytest.importorskip("matplotlib", reason="pip install 'meshsieve[charts]'")
+    kinds = []
+    for name, policy in (("plain", DEMO / "nsx.json"), ("hostile", hostile_policy)):
+        target = tmp_path / f"{name}.svg"
+        more = ["-o", str(target), "--title", HOSTILE[0] if name == "hostile" else "plain"]
+        assert main(chart_command(policy, DEMO / "demo.pcap", *more)) == 0
+        root = ElementTree.fromstring(target.read_bytes())
+        kinds.append({element.tag.rpartition("}")[2] for element in root.iter()})
+        text = "".join(root.itertext())
+        assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]", text)
+        attributes = {key.rpartition("}")[2] for element in root.iter() for key in element.attrib}
+        assert not [key for key in attributes if key.startswith("on")]
+        links = [v for e in root.iter() for k, v in e.attrib.items() if k.rpartition("}")[2] == "href"]
+        assert all(link.startswith("#") for link in links)
+    assert kinds[0] == kinds[1]
+    assert not {"script", "a", "foreignObject", "image"} & kinds[1]
+    assert "<script>alert(1)</script>" in text

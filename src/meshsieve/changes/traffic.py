@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from meshsieve.changes.model import ALLOW, Answer, Change, answer_of, change_kind
 from meshsieve.changes.routes import request_words, route_words
@@ -27,6 +28,7 @@ from meshsieve.observability.talkers import HeavyHitters
 from meshsieve.policy import Layer, owner_name
 from meshsieve.protocols import WITH_PORTS
 from meshsieve.request import Request
+from meshsieve.request_columns import RequestColumns
 from meshsieve.traffic_columns import flow_volume
 from meshsieve.walk.answers import RequestVerdicts
 from meshsieve.walk.batch import BatchWalk
@@ -153,47 +155,54 @@ class RequestChanges:
         self._assume_mtls = assume_mtls
         self._names = _Names(new.tables.layers, old.tables.layers, new, old)
         self._groups: dict[tuple[Answer, Answer], _Group] = {}
-        self._answers: dict[tuple[int, LayerVerdict | None, LayerVerdict], Answer] = {}
         self.requests = 0
 
     def add(self, seen: SeenRequests) -> None:
         """Some requests of a capture or a log."""
-        requests = list(seen.requests())
-        self.requests += len(requests)
-        old, new = (judge.judge(requests, assume_mtls=self._assume_mtls) for judge in self._judges)
-        for i, request in enumerate(requests):
-            answers = self._answer(0, old, i), self._answer(1, new, i)
-            if answers[0] == answers[1] or change_kind(*answers) is None:
-                continue
-            group = self._groups.setdefault(answers, _Group())
+        columns = seen.request_columns()
+        self.requests += len(columns)
+        sides = [judge.judge(columns, assume_mtls=self._assume_mtls) for judge in self._judges]
+        keys = np.stack([codes for verdicts in sides for codes in _codes(verdicts)], axis=1)
+        distinct, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        for number in range(len(distinct)):
+            answers = _answer(sides[0], int(first[number])), _answer(sides[1], int(first[number]))
+            if answers[0] != answers[1] and change_kind(*answers) is not None:
+                self._count(answers, seen, columns, np.flatnonzero(np.ravel(inverse) == number))
+
+    def _count(
+        self, answers: tuple[Answer, Answer], seen: SeenRequests, columns: RequestColumns, rows: npt.NDArray[np.intp]
+    ) -> None:
+        group = self._groups.setdefault(answers, _Group())
+        for i in rows.tolist():
+            request, observed = columns.request(i), seen.observed(i)
             if not group.requests:
                 group.witness = request_words(_without_secrets(request))
-            observed = seen.observed(i)
             group.requests += 1
             group.bytes += observed["request_body_bytes"] + observed["response_body_bytes"]
-            group.last_ns = max(group.last_ns, request.time_ns or 0)
+            group.last_ns = max(group.last_ns, int(seen.row(i)["time_ns"] or 0))
             group.sources.add([(self._names.of(request.source_ip), 1)])
             group.destinations.add([(self._names.of(request.destination_ip), 1)])
-
-    def _answer(self, side: int, verdicts: RequestVerdicts, i: int) -> Answer:
-        """What one side says to request ``i``, made once for each pair of decider and route."""
-        decider, route = verdicts.deciding(i), verdicts.layers[-3][i]
-        key = (side, decider, route)
-        known = self._answers.get(key)
-        if known is None:
-            found = answer_of(decider)
-            where = (
-                route_words(dict(route.facts), route.status) if found.action == ALLOW and route.layer == ROUTE else ""
-            )
-            known = Answer(found.action, found.where, found.rule, found.source, found.reason, where)
-            self._answers[key] = known
-        return known
 
     def found(self) -> Iterable[Change]:
         for answers, group in self._groups.items():
             kind = change_kind(*answers)
             assert kind is not None
             yield group.change("logged requests", kind, *answers)
+
+
+def _codes(verdicts: RequestVerdicts) -> list[npt.NDArray[np.int64]]:
+    """What an answer depends on: the layer that decided, its answer, and the route's."""
+    decider = verdicts.decider.astype(np.int64)
+    by_layer = np.stack([layer.codes for layer in verdicts.layers]).astype(np.int64)
+    decided = by_layer[np.maximum(decider, 0), np.arange(len(decider))]
+    return [decider, np.where(decider < 0, -1, decided), by_layer[-3]]
+
+
+def _answer(verdicts: RequestVerdicts, i: int) -> Answer:
+    """What one side says to request ``i``. What would have to differ is left out: it is another for each request."""
+    found, route = answer_of(verdicts.deciding(i)), verdicts.layers[-3][i]
+    where = route_words(dict(route.facts), route.status) if found.action == ALLOW and route.layer == ROUTE else ""
+    return replace(found, reason=found.reason.partition("; would be allowed by")[0], route=where)
 
 
 def _without_secrets(request: Request) -> Request:

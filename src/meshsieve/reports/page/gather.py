@@ -27,11 +27,14 @@ from meshsieve.reports.page.model import (
     SEVERITY,
     Finding,
     Link,
+    OverlapMatrix,
     Peer,
     Report,
     RequestGroup,
     Requests,
+    RuleKey,
     ServiceTotal,
+    Talker,
     Times,
 )
 from meshsieve.set_text import address_text
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 KEPT = 20_000
 SHOWN = 400
 SHOWN_UNUSED = 50
+TALKERS, TALKERS_COUNTED = 5, 64  # of a rule: shown, and counted for it
 
 # Kubernetes owners are called namespace/name[Kind].
 _CONTROLLER = re.compile(r"\[[A-Z][A-Za-z]*\]\Z")
@@ -63,12 +67,19 @@ class Gatherer:
         self._apps: dict[str, Volume] = {}
         self._first_ns, self._last_ns = np.iinfo(np.int64).max, 0
         self._peers: dict[tuple[int, int, int], Peer] = {}
+        self._talkers: dict[tuple[int, int, int], HeavyHitters[tuple[Peer, Peer, int]]] = {}
+        self._keys: dict[tuple[int, int, int], RuleKey] = {}
         self._requests: HeavyHitters[RequestGroup] = HeavyHitters(KEPT)
         self._request_actions: dict[str, int] = {}
+        self._requests_first_ns, self._requests_last_ns = np.iinfo(np.int64).max, 0
 
     def add_requests(self, rows: RequestRows) -> None:
-        """Some rows of ``classify_requests``."""
+        """Some rows of ``classify_requests`` or ``classify_log``."""
         verdicts, status = rows.verdicts, np.asarray(rows.seen["status"], np.int64)
+        times = verdicts.columns.native.numbers("time_ns", 0)
+        if (known := times[times > 0]).size:
+            self._requests_first_ns = min(self._requests_first_ns, int(known.min()))
+            self._requests_last_ns = max(self._requests_last_ns, int(known.max()))
         for i, count in verdicts.groups(status):
             request, decider = verdicts.columns.request(i), verdicts.deciding(i)
             group = RequestGroup(
@@ -100,9 +111,10 @@ class Gatherer:
         assert protocols is not None
         assert apps is not None
         for rows, group in _groups(batch):
-            version, proto, port, app, action = (
-                int(group[name]) for name in ("version", "proto", "port", "app", "action")
+            version, proto, port, app, action, point, rule = (
+                int(group[name]) for name in ("version", "proto", "port", "app", "action", "point", "rule")
             )
+            decider = (point, rule, action)
             source = self._peer(version, int(group["src"][0]), int(group["src"][1]))
             target = self._peer(version, int(group["dst"][0]), int(group["dst"][1]))
             volume = (len(rows), int(packets[rows].sum()), int(octets[rows].sum()))
@@ -112,6 +124,13 @@ class Gatherer:
             self._links.add((source, target), verdict, volume)
             self._services.add((target, protocol, port, application), verdict, volume)
             self._apps[application] = _plus(self._apps.get(application, (0, 0, 0)), volume)
+            if point >= 0:
+                heard = self._talkers.get(decider)
+                if heard is None:
+                    heard = self._talkers[decider] = HeavyHitters(TALKERS_COUNTED)
+                    names = [columns[name].value(int(rows[0])) for name in ("rule", "source")]
+                    self._keys[decider] = (self._tables.points[point].title, *names, verdict)
+                heard.add([((source, target, port), volume[2])])
 
     def report(
         self,
@@ -122,8 +141,12 @@ class Gatherer:
         captures: Sequence[str],
         policies: Sequence[str],
         command: str,
+        logs: Sequence[str] = (),
+        overlap: OverlapMatrix | None = None,
     ) -> Report:
         """Everything so far."""
+        if not self._last_ns and self._requests_last_ns:  # of logs alone
+            self._first_ns, self._last_ns = self._requests_first_ns, self._requests_last_ns
         starts, amounts = self._timeline.bins()
         series = {
             name: tuple(float(v) for v in row) for name, row in zip(ACTION_NAMES, amounts, strict=True) if row.any()
@@ -132,6 +155,7 @@ class Gatherer:
         links = tuple(
             Link(source, target, *volume, verdicts) for (source, target), volume, verdicts in self._links.largest(SHOWN)
         )
+        links = links or self._request_links()
         services = tuple(
             ServiceTotal(peer, proto, port, app, *volume, verdicts)
             for (peer, proto, port, app), volume, verdicts in self._services.largest(SHOWN)
@@ -154,7 +178,25 @@ class Gatherer:
             tuple(_findings(summary, diagnostics, [r.rule + " " + r.source for r in not_exercised(list(rules))])),
             self._links.exact and self._services.exact and self._requests.exact,
             self._request_groups(),
+            tuple(logs),
+            {
+                self._keys[decider]: tuple(
+                    Talker(*heavy.key, heavy.total, not heavy.error) for heavy in heard.top(TALKERS)
+                )
+                for decider, heard in self._talkers.items()
+            },
+            overlap,
         )
+
+    def _request_links(self) -> tuple[Link, ...]:
+        """Who asks whom, of logs without captures: links of requests, in place of flows."""
+        out: dict[tuple[Peer, Peer], Link] = {}
+        for heavy in self._requests.top(KEPT):
+            pair = heavy.key.client, heavy.key.server
+            link = out.setdefault(pair, Link(*pair))
+            link.flows += heavy.total
+            link.verdicts[heavy.key.action] = link.verdicts.get(heavy.key.action, 0) + heavy.total
+        return tuple(sorted(out.values(), key=lambda link: -link.flows)[:SHOWN])
 
     def _request_groups(self) -> Requests | None:
         if not self._request_actions:
@@ -224,6 +266,8 @@ _GROUP = np.dtype(
         ("port", "i4"),
         ("proto", "i4"),
         ("app", "i4"),
+        ("rule", "i4"),
+        ("point", "i2"),
         ("version", "u1"),
         ("action", "u1"),
     ]
@@ -231,7 +275,7 @@ _GROUP = np.dtype(
 
 
 def _groups(batch: ClassifiedBatch) -> list[tuple[Array, Any]]:
-    """(rows, key) of the flows that agree in both ends, protocol, server port, application and verdict."""
+    """(rows, key) of the flows that agree in both ends, protocol, server port, application and decider."""
     columns = {column.name: column for column in batch.columns}
     keys = np.zeros(len(batch), _GROUP)
     for end in ("src", "dst"):
@@ -240,7 +284,8 @@ def _groups(batch: ClassifiedBatch) -> list[tuple[Array, Any]]:
     keys["version"] = 0 if version is None else version
     for name, column in (("port", "dport"), ("proto", "proto"), ("app", "app")):
         keys[name] = columns[column].data
-    keys["action"] = batch.decisions.action
+    for name in ("action", "point", "rule"):
+        keys[name] = getattr(batch.decisions, name)
     raw = np.ascontiguousarray(keys).view(f"V{_GROUP.itemsize}")
     _, starts, inverse = np.unique(raw, return_index=True, return_inverse=True)
     order = np.argsort(inverse, kind="stable")

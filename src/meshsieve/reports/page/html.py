@@ -17,7 +17,7 @@ from meshsieve.reports.page.service_map import service_map
 from meshsieve.reports.page.timeline_chart import time_text, timeline_chart
 from meshsieve.reports.text import byte_text, fit
 
-_NUMERIC = frozenset({"flows", "packets", "bytes", "port", "requests", "answer"})
+_NUMERIC = frozenset({"flows", "packets", "bytes", "port", "requests", "answer", "pairs"})
 _LABEL = 30  # characters of a node's label
 
 
@@ -30,6 +30,8 @@ def report_html(report: Report) -> str:
         short=lambda text: fit(printable(text), _LABEL),
         bytes=byte_text,
         time=time_text,
+        initial=_initial,
+        rules=lambda rules: "; ".join(f"{layer}: {rule}" for layer, rule, _ in rules),
         counted=lambda verdicts: ", ".join(f"{flows:,} {name}" for name, flows in sorted(verdicts.items())),
     )
     style, script = _file("report.css"), _file("report.js")
@@ -44,6 +46,11 @@ def report_html(report: Report) -> str:
         script_hash=_hash(script),
     )
     return page
+
+
+def _initial(kind: str) -> str:
+    """A class of overlap in a cell of the matrix: its colour alone would not do for everybody."""
+    return {"L4 only": "4", "L7 only": "7", "undecided": "?"}.get(kind, kind[0].upper())
 
 
 def _file(name: str) -> str:

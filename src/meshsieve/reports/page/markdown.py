@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from meshsieve.reports.escape import printable
 from meshsieve.reports.markdown import markdown_cell, markdown_table
-from meshsieve.reports.page.model import Report
+from meshsieve.reports.page.model import Report, Talker
 from meshsieve.reports.page.timeline_chart import time_text
 from meshsieve.reports.text import byte_text
 
@@ -17,6 +19,7 @@ def report_markdown(report: Report) -> str:
     lines = [f"# {markdown_cell(report.title)}", ""]
     if report.last_ns:
         lines += [f"{time_text(report.first_ns)} to {time_text(report.last_ns)}", ""]
+    lines += [markdown_cell(report.headline), ""]
     lines += [f"{total.flows:,} flows, {total.packets:,} packets, {byte_text(total.bytes)}.", ""]
     lines += markdown_table(
         ["verdict", "flows", "packets", "bytes"],
@@ -24,9 +27,17 @@ def report_markdown(report: Report) -> str:
     )
     lines += ["## Rules", ""]
     lines += markdown_table(
-        ["verdict", "flows", "packets", "point", "rule", "written at"],
+        ["verdict", "flows", "packets", "point", "rule", "written at", "most traffic"],
         (
-            [r.action, f"{r.count.flows:,}", f"{r.count.packets:,}", r.point, r.rule or "(default)", r.place]
+            [
+                r.action,
+                f"{r.count.flows:,}",
+                f"{r.count.packets:,}",
+                r.point,
+                r.rule or "(default)",
+                r.place,
+                _talker(report.talkers_of(r)),
+            ]
             for r in report.summary.rules[:SHOWN]
         ),
     )
@@ -44,6 +55,25 @@ def report_markdown(report: Report) -> str:
                 for g in report.requests.groups[:SHOWN]
             ),
         )
+    if report.overlap is not None:
+        lines += ["## Which layer protects whom", ""]
+        lines += markdown_table(
+            ["class", "pairs", "flows", "bytes", "requests", "meaning"],
+            (
+                [kind, f"{pairs:,}", f"{flows:,}", byte_text(octets), f"{requests:,}", meaning]
+                for kind, meaning, pairs, flows, octets, requests in report.overlap.totals
+            ),
+        )
+        lines += markdown_table(
+            ["class", "from", "to", "port", "bytes", "requests", "witness", "rules"],
+            (
+                [
+                    o.kind, o.source, o.destination, str(o.port or "any"), byte_text(o.bytes), f"{o.requests:,}",
+                    o.request or o.packet, "; ".join(rule for _, rule, _ in o.rules),
+                ]
+                for o in report.overlap.rows[:SHOWN]
+            ),
+        )  # fmt: skip
     lines += ["## Services", ""]
     lines += markdown_table(
         ["server", "port", "application", "flows", "bytes", "verdicts"],
@@ -64,6 +94,15 @@ def report_markdown(report: Report) -> str:
     lines += markdown_table(["level", "finding", "where"], ([f.level, f.what, f.where] for f in report.findings))
     lines += ["## How to repeat it", "", f"    {printable(report.command)}", ""]
     return "\n".join(lines)
+
+
+def _talker(talkers: Sequence[Talker]) -> str:
+    """The first, in words."""
+    if not talkers:
+        return ""
+    first = talkers[0]
+    port = f":{first.port}" if first.port else ""
+    return f"{first.source.name} to {first.target.name}{port}, {byte_text(first.bytes)}"
 
 
 def _counted(verdicts: dict[str, int]) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from meshsieve.observability.rule_statistics import RuleStatistics
-from meshsieve.summary import Summary
+from meshsieve.summary import RuleCount, Summary
+
+if TYPE_CHECKING:
+    from meshsieve.walk.overlap import Overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,35 @@ class ServiceTotal:
     packets: int
     bytes: int
     verdicts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Talker:
+    """Traffic that one rule decided, from one peer to a port of another. exact: not an upper bound."""
+
+    source: Peer
+    target: Peer
+    port: int
+    bytes: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapMatrix:
+    """Who protects whom: classes by pair of ends, those first that want attention.
+
+    totals   (class, meaning, pairs, flows, bytes, requests)
+    sources, destinations, cells  of the matrix: cells[i][j] is the class of a pair, "" where none is known
+    rows     pairs, the ones to look at first first
+    left_out pairs that the matrix and the rows have no room for
+    """
+
+    totals: tuple[tuple[str, str, int, int, int, int], ...]
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    rows: tuple[Overlap, ...]
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +124,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """links and services are the largest ones, largest first; ``exact`` says that none was pushed out on the way."""
+    """links and services are the largest ones, largest first; ``exact`` says that none was pushed out on the way.
+
+    logs     files of requests; flows that the report is about come from captures alone
+    talkers  by rule: (point, rule, source, action)
+    """
 
     title: str
     captures: tuple[str, ...]
@@ -109,6 +146,37 @@ class Report:
     findings: tuple[Finding, ...]
     exact: bool
     requests: Requests | None = None
+    logs: tuple[str, ...] = ()
+    talkers: dict[RuleKey, tuple[Talker, ...]] = field(default_factory=dict)
+    overlap: OverlapMatrix | None = None
+
+    def talkers_of(self, rule: RuleCount) -> tuple[Talker, ...]:
+        return self.talkers.get((rule.point, rule.rule, rule.source, rule.action), ())
+
+    @property
+    def headline(self) -> str:
+        """What the page comes to, in a sentence or two."""
+        parts = []
+        if self.summary.total.flows:
+            parts.append(_sentence("flows", {a: c.flows for a, c in self.summary.verdicts.items()}))
+        if self.requests is not None:
+            parts.append(_sentence("requests", self.requests.by_action))
+        unused = sum(rule.hit_count == 0 for rule in self.rules)
+        if unused and self.summary.total.flows:
+            parts.append(f"{unused:,} of {len(self.rules):,} rules decided nothing.")
+        return " ".join(parts) or "No traffic."
+
+
+def _sentence(what: str, counts: dict[str, int]) -> str:
+    total = sum(counts.values())
+    denied = counts.get("DROP", 0) + counts.get("REJECT", 0)
+    open_ = counts.get("UNDECIDED", 0) + counts.get("PENDING", 0)
+    parts = [f"{denied:,} of {total:,} {what} are denied" if denied else f"none of {total:,} {what} is denied"]
+    parts += [f"{open_:,} cannot be decided"] if open_ else []
+    return ", ".join(parts).capitalize() + "."
+
+
+RuleKey = tuple[str, str | None, str | None, str]
 
 
 # Verdicts, the one to look at first first.

@@ -5,7 +5,8 @@ document.documentElement.classList.add("scripted");
 for (const table of document.querySelectorAll("table.data")) {
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);
-  const box = table.closest("section").querySelector("input[type=search]");
+  const before = table.parentElement.previousElementSibling;
+  const box = before && before.matches("input[type=search]") ? before : null;
   if (box) {
     box.addEventListener("input", () => {
       const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -34,7 +35,9 @@ for (const table of document.querySelectorAll("table.data")) {
       body.append(...sorted);
     };
     head.addEventListener("click", sort);
-    head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+    head.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(); }
+    });
   });
 }
 
@@ -58,7 +61,10 @@ if (map) {
   for (const node of nodes) {
     const choose = () => { chosen = chosen === node.dataset.node ? null : node.dataset.node; show(); };
     node.addEventListener("click", choose);
-    node.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(); });
+    node.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); }
+      if (event.key === "Escape") { chosen = null; show(); }
+    });
   }
   verdicts.addEventListener("change", show);
 }
