@@ -34,7 +34,6 @@ from meshsieve.walk.answers import RequestVerdicts
 from meshsieve.walk.batch import BatchWalk
 from meshsieve.walk.captured import SeenRequests
 from meshsieve.walk.request_walk import ROUTE, RequestWalk
-from meshsieve.walk.verdict import LayerVerdict
 
 NAMED = 5  # callers and servers that a change names
 _COUNTED = 256  # of each that are counted for it
