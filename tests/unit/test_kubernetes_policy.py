@@ -11,6 +11,7 @@ import ipaddress
 import pytest
 
 from meshsieve.columns import PacketColumns
+from meshsieve.engine import Engine
 from meshsieve.errors import PolicyError
 from meshsieve.importers.kubernetes.cluster import read_cluster
 from meshsieve.importers.kubernetes.importer import KubernetesImporter, build
@@ -317,9 +318,14 @@ REFUSED = [
     ("a priority out of range", admin(f"{{priority: 1001, {ALL_SUBJECT}}}"), "outside 0..1000"),
     ("a policy defined twice", network_policy(f"{{{WEB}}}") * 2, "defined twice"),
     (
-        "domain names, which need DNS answers",
-        admin(f"{{priority: 1, {ALL_SUBJECT}, egress: [{{action: Allow, to: [{{domainNames: [a.example]}}]}}]}}"),
-        "cannot be decided without DNS answers",
+        "a domain name with an empty label",
+        admin(f"{{priority: 1, {ALL_SUBJECT}, egress: [{{action: Allow, to: [{{domainNames: [a..example]}}]}}]}}"),
+        "is no domain name",
+    ),
+    (
+        "a denial of domain names",
+        admin(f"{{priority: 1, {ALL_SUBJECT}, egress: [{{action: Deny, to: [{{domainNames: [a.example]}}]}}]}}"),
+        "only Allow and Accept rules may name domains",
     ),
 ]
 
@@ -332,12 +338,25 @@ def test_refused_with_its_place(what: str, policies: str, message: str) -> None:
     assert str(caught.value).startswith("k.yaml:")
 
 
-def test_domain_names_stay_in_place_undecided_when_lenient() -> None:
-    policies = admin(f"{{priority: 1, {ALL_SUBJECT}, egress: [{{action: Allow, to: [{{domainNames: [a.example]}}]}}]}}")
-    result = KubernetesImporter().load([SourceFile("k.yaml", CLUSTER + policies)], ImportOptions(strict=False))
-    undecided = [rule.unknown for rule in result.layers[0].points[0].rules if not rule.certain]
-    assert undecided == [("domain names a.example",)]
-    assert [d.code for d in result.unsupported] == ["unsupported"]
+NO_EGRESS = network_policy("{podSelector: {}, policyTypes: [Egress]}", "no-egress")
+DOMAINS = [
+    ("a name", "a.example", "fqdn a.example", "ALLOW"),
+    ("in any case", "A.Example", "fqdn a.EXAMPLE", "ALLOW"),
+    ("another name", "a.example", "fqdn b.example", "DROP"),
+    ("no name at all", "a.example", "fqdn ''", "DROP"),
+    ("*.x.y = one extra label", "'*.example.com'", "fqdn a.example.com", "ALLOW"),
+    ("*.x.y = more extra labels", "'*.example.com'", "fqdn a.b.example.com", "ALLOW"),
+    ("*.x.y = not x.y itself", "'*.example.com'", "fqdn example.com", "DROP"),
+    ("*.x.y = no name that only ends so", "'*.example.com'", "fqdn badexample.com", "DROP"),
+    ("a name that is not known yet", "a.example", "", "PENDING"),
+]
+
+
+@pytest.mark.parametrize(("sentence", "name", "known", "expected"), DOMAINS, ids=[row[0] for row in DOMAINS])
+def test_domain_names(sentence: str, name: str, known: str, expected: str) -> None:
+    allow = admin(f"{{priority: 1, {ALL_SUBJECT}, egress: [{{action: Allow, to: [{{domainNames: [{name}]}}]}}]}}")
+    result = KubernetesImporter().load([SourceFile("k.yaml", CLUSTER + NO_EGRESS + allow)], ImportOptions())
+    assert Engine(result.layers).explain(f"tcp 10.0.0.1:1 > 192.0.2.9:443 {known}").action == expected
 
 
 FINDINGS = [

@@ -245,6 +245,23 @@ WAYS = [
     ("a map cannot be known", NAT % ("dnat ip to tcp dport map { 80 : 10.0.0.7 };", "ip daddr 10.0.0.7 drop;"), TO_VIP,
      "UNDECIDED"),
     ("redirect", NAT % ("tcp dport 80 redirect to :3128;", "tcp dport 3128 drop;"), TO_VIP, "DROP"),
+    ("a mark is seen by later hooks", NAT % ("meta mark set 0x5;", "meta mark 0x5 drop;"), TO_VIP, "DROP"),
+    ("... under a mask", NAT % ("meta mark set meta mark | 0x4;", "meta mark & 0x4 == 0x4 drop;"), TO_VIP, "DROP"),
+    ("... and its other bits are 0", NAT % ("meta mark set 0x5;", "meta mark & 0x2 == 0x2 drop;"), TO_VIP, "ALLOW"),
+    ("a packet comes with mark 0", NAT % ("", "meta mark != 0x0 drop;"), TO_VIP, "ALLOW"),
+    ("a mark of the connection", NAT % ("meta mark set 0x5; ct mark set meta mark;", "ct mark 0x5 drop;"), TO_VIP,
+     "DROP"),
+    ("... restored", NAT % ("ct mark set 0x5;", "meta mark set ct mark;\nmeta mark 0x5 drop;"), TO_VIP, "DROP"),
+    ("... of a later packet nobody knows it", NAT % ("", "ct mark 0x5 drop;"), TO_VIP + " ct_state 2", "UNDECIDED"),
+    ("marks in a set", NAT % ("meta mark set 0x5;", "meta mark { 0x4, 0x5 } drop;"), TO_VIP, "DROP"),
+    ("a verdict map of marks", NAT % ("meta mark set 0x5;", "meta mark vmap { 0x5 : drop, 0x0 : accept }"), TO_VIP,
+     "DROP"),
+    ("ct status dnat: translated", NAT % ("dnat ip to 10.0.0.7;", "ct status dnat drop;"), TO_VIP, "DROP"),
+    ("ct status dnat: not translated", NAT % ("", "ct status dnat drop;"), TO_VIP, "ALLOW"),
+    ("notrack: ct state untracked", "chain r { type filter hook prerouting priority raw; notrack; }\n"
+     "chain f { type filter hook forward priority 0; ct state untracked drop; }", TO_VIP, "DROP"),
+    ("one outcome of a random map is that one", "chain c { drop; }\n" + NAT
+     % ("", "numgen random mod 1 vmap { 0 : goto c }"), TO_VIP, "DROP"),
     ("hooks in order, each by priority",
      "chain p { type filter hook postrouting priority 0; drop; }\n" + base("accept"), TO_VIP, "DROP"),
 ]  # fmt: skip

@@ -117,6 +117,45 @@ def test_connectivity_knows_interfaces() -> None:
     assert [allowed for name, allowed in reach.items() if "172.16.1.0" in name] == ["all"]
 
 
+# Order of gateway policies
+
+
+def at_t0(category: str, name: str, action: str = "ALLOW", **fields: Any) -> Json:
+    rules = [{"display_name": name, "action": action, "scope": [T0]}]
+    path = f"/infra/domains/default/gateway-policies/{name}"
+    return {"resource_type": "GatewayPolicy", "path": path, "category": category, "rules": rules, **fields}
+
+
+# (sentence, policies, deciding rule)
+ORDER = [
+    ("Emergency before SystemRules", [at_t0("SystemRules", "b"), at_t0("Emergency", "a")], "a"),
+    ("SystemRules before SharedPreRules", [at_t0("SharedPreRules", "b"), at_t0("SystemRules", "a")], "a"),
+    ("SharedPreRules before LocalGatewayRules", [at_t0("LocalGatewayRules", "b"), at_t0("SharedPreRules", "a")], "a"),
+    (
+        "LocalGatewayRules before AutoServiceRules",
+        [at_t0("AutoServiceRules", "b"), at_t0("LocalGatewayRules", "a")],
+        "a",
+    ),
+    ("AutoServiceRules before Default", [at_t0("Default", "b"), at_t0("AutoServiceRules", "a")], "a"),
+    (
+        "in a category by sequence_number",
+        [at_t0("Default", "b", sequence_number=2), at_t0("Default", "a", sequence_number=1)],
+        "a",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "policies", "expected"), ORDER, ids=[o[0] for o in ORDER])
+def test_gateway_categories(sentence: str, policies: list[Json], expected: str) -> None:
+    assert verdict(engine(*policies), f"tcp {OUTSIDE}:1 > 192.0.2.99:80") == "NONE"
+    assert verdict(engine(*policies), f"tcp {OUTSIDE}:1 > {DB}:80") == f"ALLOW {expected}"
+
+
+def test_a_jump_is_not_legal_at_a_gateway() -> None:
+    with pytest.raises(PolicyError, match="action is 'JUMP_TO_APPLICATION'"):
+        engine(at_t0("LocalGatewayRules", "a", "JUMP_TO_APPLICATION"))
+
+
 # NAT64
 
 PREFIX = "64:ff9b::/96"

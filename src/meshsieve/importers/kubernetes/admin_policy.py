@@ -10,6 +10,7 @@ Source: the network-policy-api specification of both versions.
 from __future__ import annotations
 
 import itertools
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,9 +20,9 @@ from meshsieve.importers.kubernetes.network_policy import cidr, named_port
 from meshsieve.importers.kubernetes.selectors import PodSelection, address_set, selector_test
 from meshsieve.importers.typed import Node
 from meshsieve.model import Action, Match, Rule, Source, ValueSet
-from meshsieve.policy import Diagnostic
 
 ACTIONS = {"Allow": Action.ALLOW, "Accept": Action.ALLOW, "Deny": Action.DROP, "Pass": Action.SKIP}
+_LABEL_LETTERS = frozenset(string.ascii_letters + string.digits + "-_")
 MAX_RULES = 25
 PEER_FIELDS = {"Ingress": ("namespaces", "pods"), "Egress": ("namespaces", "pods", "nodes", "networks", "domainNames")}
 
@@ -85,14 +86,13 @@ def tier_rules(
     policies: list[TierPolicy],
     direction: str,
     selection: PodSelection,
-    strict: bool,
     unread: list[tuple[int, Rule]] | None = None,
 ) -> list[Rule]:
     """The tier as a first-match list; ``skip_to`` of Pass rules is left for the caller, who knows the tier's end.
 
     unread  (priority, rule) that stands for a policy nobody can read
     """
-    ordered = [((p.priority, p.name), list(_policy_rules(p, direction, selection, strict))) for p in policies]
+    ordered = [((p.priority, p.name), list(_policy_rules(p, direction, selection))) for p in policies]
     ordered += [((priority, ""), [rule]) for priority, rule in unread or ()]
     return [rule for _, rules in sorted(ordered, key=lambda pair: pair[0]) for rule in rules]
 
@@ -106,7 +106,7 @@ def place_of(policy: Node) -> tuple[str, int]:
     return "Baseline" if baseline else "Admin", priority if type(priority) is int and 0 <= priority <= 1000 else -1
 
 
-def _policy_rules(policy: TierPolicy, direction: str, selection: PodSelection, strict: bool) -> Iterator[Rule]:
+def _policy_rules(policy: TierPolicy, direction: str, selection: PodSelection) -> Iterator[Rule]:
     list_key, peers_key = ("ingress", "from") if direction == "Ingress" else ("egress", "to")
     entries = policy.spec.nodes(list_key) or []
     if len(entries) > MAX_RULES:
@@ -126,9 +126,7 @@ def _policy_rules(policy: TierPolicy, direction: str, selection: PodSelection, s
             continue  # selects no pod, or only names that no pod bears: matches nothing
         label = f"{policy.kind} {policy.name} {entry.text('name') or f'{list_key} #{number}'}"
         source = Source(entry.data.file, entry.data.position[0], policy.source_name)
-        yield from _peer_rules(
-            peers, direction, action, alternatives, policy, selection, label=label, source=source, strict=strict
-        )
+        yield from _peer_rules(peers, direction, action, alternatives, policy, selection, label=label, source=source)
 
 
 def _peer_rules(
@@ -141,13 +139,13 @@ def _peer_rules(
     *,
     label: str,
     source: Source,
-    strict: bool,
 ) -> Iterator[Rule]:
-    """One rule over all peers that addresses express; one more, undecided, where some peer is a domain name."""
+    """One rule over all peers that addresses express; one more where some peer is a domain name, which the field fqdn
+    tells: by DNS answers of the capture, or by what the flow says itself."""
     subject = {"vnic": ValueSet.numbers(*policy.subject)}
     peer_field = "src_ip" if direction == "Ingress" else "dst_ip"
     known = ValueSet()
-    names: list[str] = []
+    domains: ValueSet | None = None
     for peer in peers:
         if not peer.data.keys() & {"namespaces", "pods", "nodes", "networks", "domainNames"}:
             # The API asks implementations to fail closed on a peer of a kind they do not know.
@@ -161,23 +159,31 @@ def _peer_rules(
         if "domainNames" in peer.data:
             if action != Action.ALLOW:
                 raise peer.error("only Allow and Accept rules may name domains", "domainNames")
-            names += peer.texts("domainNames") or []
-            if strict:
-                raise peer.error(
-                    "cannot be decided without DNS answers",
-                    "domainNames",
-                    "with --lenient the rule stays in its place as undecided",
-                )
+            domains = (domains or ValueSet()).union(_domains(peer, selection))
         else:
             known = known.union(_peer_addresses(peer, selection))
     if known:
         yield Rule({**subject, peer_field: known}, action, alternatives, name=label, source=source)
-    if names:
-        unknown = (f"domain names {', '.join(names)}",)
-        selection.findings.append(
-            Diagnostic("unsupported", f"{unknown[0]} cannot be decided without DNS answers", str(source), label)
-        )
-        yield Rule(subject, action, alternatives, name=label, source=source, unknown=unknown)
+    if domains is not None:
+        yield Rule({**subject, "fqdn": domains}, action, alternatives, name=label, source=source)
+
+
+def _domains(peer: Node, selection: PodSelection) -> ValueSet:
+    """``*.x.y`` is one or more labels before x.y, and not x.y itself."""
+    names = peer.texts("domainNames") or []
+    if not 1 <= len(names) <= MAX_RULES:
+        raise peer.error(f"expected 1 to {MAX_RULES} names, got {len(names)}", "domainNames")
+    found = ValueSet()
+    for name in names:
+        labels = name.removeprefix("*.").removesuffix(".").split(".")
+        if any(not 1 <= len(label) <= 63 or set(label) - _LABEL_LETTERS for label in labels):
+            raise peer.error(
+                f"'{name[:80]}' is no domain name", "domainNames", "such as www.example.com or *.example.com"
+            )
+        text = name.lower().rstrip(".")
+        codes = selection.domains
+        found = found.union(codes.prefix(text[1:]) if text.startswith("*.") else codes.exact(text))
+    return found
 
 
 def _peer_addresses(peer: Node, selection: PodSelection) -> ValueSet:

@@ -44,7 +44,7 @@ class KubernetesImporter:
 def build(cluster: Cluster, options: ImportOptions) -> ImportResult:
     """The layer of a cluster, and findings.
 
-    raises  PolicyError with file:line:column where a policy is invalid or, if ``options.strict``, cannot be expressed
+    raises  PolicyError with file:line:column where a policy is invalid
     """
     selection = PodSelection(cluster, options.host_network_pods)
     unread = {} if options.strict else _unreadable(cluster, options)
@@ -62,9 +62,7 @@ def build(cluster: Cluster, options: ImportOptions) -> ImportResult:
 
     def rule_list(direction: str) -> RuleSet:
         admin, baseline = (
-            admin_policy.tier_rules(
-                [p for p in tiers if p.tier == tier], direction, selection, options.strict, of_tier[tier]
-            )
+            admin_policy.tier_rules([p for p in tiers if p.tier == tier], direction, selection, of_tier[tier])
             for tier in ("Admin", "Baseline")
         )
         pods = network_policy.tier_rules(policies, direction, selection, of_pods)
@@ -72,7 +70,10 @@ def build(cluster: Cluster, options: ImportOptions) -> ImportResult:
         for tier in (admin, pods, baseline):
             end = len(rules) + len(tier)
             rules += [replace(rule, skip_to=end) if rule.action == Action.SKIP else rule for rule in tier]
-        return RuleSet(rules)
+        made = RuleSet(rules)
+        if "fqdn" in made.fields:
+            made.names["fqdn"] = selection.domains
+        return made
 
     points = (
         *service_points(cluster),
@@ -95,7 +96,7 @@ def _unreadable(cluster: Cluster, options: ImportOptions) -> dict[int, PolicyErr
                     network_policy.tier_rules([network_policy.read_policy(policy, selection)], direction, selection)
                 else:
                     read = admin_policy.read_policy(policy, selection)
-                    admin_policy.tier_rules([read], direction, selection, options.strict)
+                    admin_policy.tier_rules([read], direction, selection)
         except PolicyError as error:
             out[id(policy)] = error
     return out

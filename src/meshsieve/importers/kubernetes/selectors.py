@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from meshsieve.importers.kubernetes.cluster import Cluster
 from meshsieve.importers.typed import Node
-from meshsieve.model import ValueSet
+from meshsieve.importers.yaml_source import Mapping, Sequence
+from meshsieve.model import NameCodes, ValueSet
 from meshsieve.policy import Diagnostic
 
 Labels = dict[str, str]
@@ -43,12 +44,32 @@ def _expression_test(expression: Node) -> Test:
     return lambda labels: key not in labels
 
 
+def _named_domains(value: object) -> Iterator[str]:
+    """Every text in a list ``domainNames`` below the value, read properly or not."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key == "domainNames" and isinstance(inner, Sequence):
+                yield from (text for text in inner if isinstance(text, str))
+            else:
+                yield from _named_domains(inner)
+    elif isinstance(value, Sequence):
+        for inner in value:
+            yield from _named_domains(inner)
+
+
 class PodSelection:
-    """Selects pods of one cluster, as vNIC numbers or as addresses. ``findings`` collects what policies raise."""
+    """Selects pods of one cluster, as vNIC numbers or as addresses. ``findings`` collects what policies raise,
+    ``domains`` numbers the domain names that they name."""
 
     def __init__(self, cluster: Cluster, host_network_pods: str) -> None:
         self.cluster = cluster
         self.findings: list[Diagnostic] = []
+        named = [name.lower().rstrip(".") for policy in cluster.policies for name in _named_domains(policy.data)]
+        self.domains = NameCodes.of(
+            exact=["", *(n for n in named if not n.startswith("*"))],
+            prefixes=[n[1:] for n in named if n.startswith("*.")],
+            from_end=True,
+        )
         # With "node" their traffic is node traffic: no selector sees them, neither as subject nor as peer.
         self.candidates = [
             i for i, pod in enumerate(cluster.pods) if host_network_pods == "pod" or not pod.host_network
