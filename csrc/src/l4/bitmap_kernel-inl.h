@@ -1,45 +1,92 @@
 // Kernel of the bitmap engine: AND of one row a dimension, first set bit. Included once a backend (simd/).
+//
+// kParts is 2 where dimensions have wide and narrow parts: a row is then the OR of two.
 
-// Mask of the non-zero words of the AND of eight words at offset `at` of the given rows.
-static inline uint32_t nonzero_words(const uint64_t* const* row, uint32_t n_dims, uint32_t at) {
+// Where packet i's rows start, at word `at`.
+template <uint32_t kParts>
+struct RowsOfPacket {
+  const uint64_t* wide[kMaxBitmapDims];
+  const uint64_t* narrow[kMaxBitmapDims];
+
+  RowsOfPacket(const BitmapView& view, uint32_t n_dims, const uint32_t* const* ids, size_t i, size_t at) {
+    uint32_t d = 0;
+    do {  // there is at least one dimension
+      const BitmapRows& rows = view.rows[d];
+      const uint32_t id = ids[d][i];
+      if (kParts == 1) {
+        wide[d] = rows.wide + size_t{id} * view.words + at;
+      } else {
+        wide[d] = rows.wide + size_t{id >> rows.narrow_bits} * view.words + at;
+        narrow[d] = rows.narrow + size_t{id & ((1u << rows.narrow_bits) - 1)} * view.words + at;
+      }
+    } while (++d < n_dims);
+  }
+};
+
 #if MESHSIEVE_LANES == 512
-  __m512i bits = _mm512_load_si512(row[0] + at);
-  for (uint32_t d = 1; d < n_dims; ++d) bits = _mm512_and_si512(bits, _mm512_load_si512(row[d] + at));
+template <uint32_t kParts>
+static inline __m512i common_bits(const RowsOfPacket<kParts>& row, uint32_t n_dims, uint32_t at) {
+  const auto dimension = [&](uint32_t d) {
+    const __m512i wide = _mm512_load_si512(row.wide[d] + at);
+    return kParts == 1 ? wide : _mm512_or_si512(wide, _mm512_load_si512(row.narrow[d] + at));
+  };
+  __m512i bits = dimension(0);
+  for (uint32_t d = 1; d < n_dims; ++d) bits = _mm512_and_si512(bits, dimension(d));
+  return bits;
+}
+#elif MESHSIEVE_LANES == 256
+template <uint32_t kParts>
+static inline __m256i common_bits(const RowsOfPacket<kParts>& row, uint32_t n_dims, uint32_t at) {
+  const auto dimension = [&](uint32_t d) {
+    const __m256i wide = _mm256_load_si256(reinterpret_cast<const __m256i*>(row.wide[d] + at));
+    return kParts == 1
+               ? wide
+               : _mm256_or_si256(wide, _mm256_load_si256(reinterpret_cast<const __m256i*>(row.narrow[d] + at)));
+  };
+  __m256i bits = dimension(0);
+  for (uint32_t d = 1; d < n_dims; ++d) bits = _mm256_and_si256(bits, dimension(d));
+  return bits;
+}
+#endif
+
+template <uint32_t kParts>
+static inline uint64_t common_word(const RowsOfPacket<kParts>& row, uint32_t n_dims, uint32_t at) {
+  uint64_t bits = ~uint64_t{0};
+  for (uint32_t d = 0; d < n_dims; ++d) bits &= kParts == 1 ? row.wide[d][at] : row.wide[d][at] | row.narrow[d][at];
+  return bits;
+}
+
+// Mask of the non-zero words of the eight common words at offset `at`.
+template <uint32_t kParts>
+static inline uint32_t nonzero_words(const RowsOfPacket<kParts>& row, uint32_t n_dims, uint32_t at) {
+#if MESHSIEVE_LANES == 512
+  const __m512i bits = common_bits(row, n_dims, at);
   return _mm512_test_epi64_mask(bits, bits);
 #elif MESHSIEVE_LANES == 256
-  __m256i first = _mm256_load_si256(reinterpret_cast<const __m256i*>(row[0] + at));
-  __m256i last = _mm256_load_si256(reinterpret_cast<const __m256i*>(row[0] + at + 4));
-  for (uint32_t d = 1; d < n_dims; ++d) {
-    first = _mm256_and_si256(first, _mm256_load_si256(reinterpret_cast<const __m256i*>(row[d] + at)));
-    last = _mm256_and_si256(last, _mm256_load_si256(reinterpret_cast<const __m256i*>(row[d] + at + 4)));
-  }
   const __m256i zero = _mm256_setzero_si256();
-  const unsigned zeros =
-      static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(first, zero)))) |
-      static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(last, zero)))) << 4;
-  return zeros ^ 0xff;
+  const auto zeros = [&](uint32_t from) {
+    const __m256i is_zero = _mm256_cmpeq_epi64(common_bits(row, n_dims, from), zero);
+    return static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(is_zero)));
+  };
+  return (zeros(at) | zeros(at + 4) << 4) ^ 0xff;
 #else
   uint32_t mask = 0;
-  for (uint32_t w = 0; w < 8; ++w) {
-    uint64_t bits = row[0][at + w];
-    for (uint32_t d = 1; d < n_dims; ++d) bits &= row[d][at + w];
-    mask |= static_cast<uint32_t>(bits != 0) << w;
-  }
+  for (uint32_t w = 0; w < 8; ++w) mask |= static_cast<uint32_t>(common_word(row, n_dims, at + w) != 0) << w;
   return mask;
 #endif
 }
 
-static inline int32_t bit_in_word(const uint64_t* const* row, uint32_t n_dims, uint32_t word) {
-  uint64_t bits = row[0][word];
-  for (uint32_t d = 1; d < n_dims; ++d) bits &= row[d][word];
+template <uint32_t kParts>
+static inline int32_t bit_in_word(const RowsOfPacket<kParts>& row, uint32_t n_dims, uint32_t word) {
+  const uint64_t bits = common_word(row, n_dims, word);
   return static_cast<int32_t>(word * 64 + static_cast<uint32_t>(__builtin_ctzll(bits | uint64_t{1} << 63)));
 }
 
-// The first common bit of the line at word `at`, counted from there; negative where there is none.
-static inline int32_t first_bit_of_line(const uint64_t* const* row, uint32_t n_dims, uint32_t at) {
+// The first common bit of the line at word `at`, counted from there; negative where there is none. No branches.
+template <uint32_t kParts>
+static inline int32_t first_bit_of_line(const RowsOfPacket<kParts>& row, uint32_t n_dims, uint32_t at) {
 #if MESHSIEVE_LANES == 512
-  __m512i bits = _mm512_load_si512(row[0] + at);
-  for (uint32_t d = 1; d < n_dims; ++d) bits = _mm512_and_si512(bits, _mm512_load_si512(row[d] + at));
+  const __m512i bits = common_bits(row, n_dims, at);
   const uint32_t words = _mm512_test_epi64_mask(bits, bits);
   const __m512i packed = _mm512_maskz_compress_epi64(static_cast<__mmask8>(words), bits);
   const auto word = static_cast<uint64_t>(_mm_cvtsi128_si64(_mm512_castsi512_si128(packed)));
@@ -52,12 +99,11 @@ static inline int32_t first_bit_of_line(const uint64_t* const* row, uint32_t n_d
 }
 
 // At most 32 words: all of them, without a branch on the data.
-template <uint32_t kDims, uint32_t kWords>
+template <uint32_t kDims, uint32_t kParts, uint32_t kWords>
 static void first_bit_all(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
   const uint32_t n_dims = kDims ? kDims : view.n_dims;
-  const uint64_t* row[kMaxBitmapDims];
   for (size_t i = 0; i < n; ++i) {
-    for (uint32_t d = 0; d < n_dims; ++d) row[d] = view.rows[d] + size_t{ids[d][i]} * kWords;
+    const RowsOfPacket<kParts> row(view, n_dims, ids, i, 0);
     uint32_t mask = 0;
     for (uint32_t w = 0; w < kWords; w += 8) mask |= nonzero_words(row, n_dims, w) << w;
     const int32_t rule = bit_in_word(row, n_dims, static_cast<uint32_t>(__builtin_ctz(mask | 1u << 31)) % kWords);
@@ -66,23 +112,34 @@ static void first_bit_all(const BitmapView& view, const uint32_t* const* ids, si
 }
 
 // The first common bit of `words` words, negative where there is none.
-static inline int32_t first_bit_of_chunk(const uint64_t* const* row, uint32_t n_dims, uint32_t words) {
+template <uint32_t kParts>
+static inline int32_t first_bit_of_chunk(const RowsOfPacket<kParts>& row, uint32_t n_dims, uint32_t words) {
   int32_t bit = first_bit_of_line(row, n_dims, 0);
   for (uint32_t at = 8; at < words && bit < 0; at += 8) bit = first_bit_of_line(row, n_dims, at);
   return bit;
 }
 
-// Asks for packet i's lines of its next chunk. Inlined by force: the compiler drops calls of what it takes for a function
-// without effect.
-[[gnu::always_inline]] static inline void fetch_lines(const BitmapView& view, const uint32_t* const* ids, uint32_t n_dims,
-                                                      size_t i, uint64_t chunks) {
+// Asks for packet i's lines of its next chunk. Inlined by force: the compiler drops calls of what it takes for a
+// function without effect.
+template <uint32_t kParts>
+[[gnu::always_inline]] static inline void fetch_lines(const BitmapView& view, const uint32_t* const* ids,
+                                                      uint32_t n_dims, size_t i, uint64_t chunks) {
   const size_t at = static_cast<size_t>(__builtin_ctzll(chunks | uint64_t{1} << 63)) * view.chunk_words;
-  for (uint32_t d = 0; d < n_dims; ++d) __builtin_prefetch(view.rows[d] + size_t{ids[d][i]} * view.words + at);
+  const RowsOfPacket<kParts> row(view, n_dims, ids, i, at);
+  for (uint32_t d = 0; d < n_dims; ++d) {
+    __builtin_prefetch(row.wide[d]);
+    if (kParts == 2) __builtin_prefetch(row.narrow[d]);
+  }
+}
+
+static inline uint64_t chunks_of_class(const BitmapRows& rows, uint32_t id) {
+  if (rows.wide_summary == nullptr) return ~uint64_t{0};
+  return rows.wide_summary[id >> rows.narrow_bits] | rows.narrow_summary[id & ((1u << rows.narrow_bits) - 1)];
 }
 
 // Any number of words, a chunk at a time: the packets that have not found a rule go on to their next chunk together, so
 // that no branch depends on one packet and the lines of all of them are fetched meanwhile.
-template <uint32_t kDims>
+template <uint32_t kDims, uint32_t kParts>
 static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
   const uint32_t n_dims = kDims ? kDims : view.n_dims;
   uint64_t chunks[classes::kChunk];
@@ -90,9 +147,8 @@ static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* id
   size_t n_left = 0;
   for (uint32_t i = 0; i < n; ++i) {
     chunks[i] = view.all_chunks;
-    for (uint32_t d = 0; d < n_dims; ++d)
-      if (view.summary[d] != nullptr) chunks[i] &= view.summary[d][ids[d][i]];
-    fetch_lines(view, ids, n_dims, i, chunks[i]);
+    for (uint32_t d = 0; d < n_dims; ++d) chunks[i] &= chunks_of_class(view.rows[d], ids[d][i]);
+    fetch_lines<kParts>(view, ids, n_dims, i, chunks[i]);
     out[i] = kNoMatch;
     left[n_left] = i;
     n_left += chunks[i] != 0;
@@ -103,9 +159,8 @@ static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* id
       const uint32_t i = left[j];
       const uint32_t at = static_cast<uint32_t>(__builtin_ctzll(chunks[i])) * view.chunk_words;
       chunks[i] &= chunks[i] - 1;
-      fetch_lines(view, ids, n_dims, i, chunks[i]);
-      const uint64_t* row[kMaxBitmapDims];
-      for (uint32_t d = 0; d < n_dims; ++d) row[d] = view.rows[d] + size_t{ids[d][i]} * view.words + at;
+      fetch_lines<kParts>(view, ids, n_dims, i, chunks[i]);
+      const RowsOfPacket<kParts> row(view, n_dims, ids, i, at);
       const int32_t bit = first_bit_of_chunk(row, n_dims, view.chunk_words);
       out[i] = bit < 0 ? kNoMatch : static_cast<int32_t>(at * 64) + bit;
       left[kept] = i;
@@ -115,18 +170,19 @@ static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* id
   }
 }
 
-template <uint32_t kDims>
+template <uint32_t kDims, uint32_t kParts>
 static void first_bit(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
-  if (view.chunk_words != 0) return first_bit_by_chunk<kDims>(view, ids, n, out);
+  if (view.chunk_words != 0) return first_bit_by_chunk<kDims, kParts>(view, ids, n, out);
   switch (view.words) {
-    case 8: return first_bit_all<kDims, 8>(view, ids, n, out);
-    case 16: return first_bit_all<kDims, 16>(view, ids, n, out);
-    case 24: return first_bit_all<kDims, 24>(view, ids, n, out);
-    default: return first_bit_all<kDims, 32>(view, ids, n, out);
+    case 8: return first_bit_all<kDims, kParts, 8>(view, ids, n, out);
+    case 16: return first_bit_all<kDims, kParts, 16>(view, ids, n, out);
+    case 24: return first_bit_all<kDims, kParts, 24>(view, ids, n, out);
+    default: return first_bit_all<kDims, kParts, 32>(view, ids, n, out);
   }
 }
 
 static void first_common_bit(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
-  if (view.n_dims == 3) return first_bit<3>(view, ids, n, out);
-  first_bit<0>(view, ids, n, out);
+  if (view.in_parts) return view.n_dims == 3 ? first_bit<3, 2>(view, ids, n, out) : first_bit<0, 2>(view, ids, n, out);
+  if (view.n_dims == 3) return first_bit<3, 1>(view, ids, n, out);
+  first_bit<0, 1>(view, ids, n, out);
 }

@@ -1,13 +1,13 @@
 // The bitmap engine: one bit a rule, AND over the dimensions, first set bit.
 //
-// What    The class front end (classes_table.h) gives one class a dimension. Each class has a row of bits: bit r is set
-//         where rule r does not fail on that dimension. The first bit set in all rows is the first rule that matches.
+// What    The class front end (classes_table.h) gives one class a dimension. Each class has a row of bits: bit r is
+//         set where rule r does not fail on that dimension. The first bit set in all rows is the first that matches.
 // Why     Nothing is multiplied, so it builds in about a millisecond a thousand rules and bears any overlap: the engine
 //         for small sets, for groups (rows belong to classes of groups, not to rules), and for hard sets.
-// Cost    Look-up: up to 2,048 rules every word of a row is read, without a data-dependent branch. Beyond, 64 packets go
-//         through their chunks of rules side by side until each has found a rule; where rows have gaps, one summary word
-//         a class names the chunks to read. Worst case all of them: dimensions x rules / 64 words.
-//         Memory: classes x rules / 8 bytes.
+// Cost    Look-up: up to 2,048 rules every word of a row is read, without a data-dependent branch. Beyond, 64 packets
+//         go through their chunks of rules side by side until each has found a rule; where rows have gaps, one summary
+//         word a class names the chunks to read. Worst case all of them: dimensions x rules / 64 words.
+//         Memory: classes x rules / 8 bytes; of large groups, parts of classes (classes_sweep.cpp): two rows are ORed.
 // Limits  The table must fit the budget (budget.h), which is known from class counts before it is built.
 // Example rules {0: 10/8 -> any :80, 1: any -> any}; packet 10.1.2.3 :22: rows S = 11, D = 11, P = 10 (bit 1 left);
 //         AND = bit 1, so rule 1.
@@ -31,12 +31,16 @@ class BitmapTable final : public EngineTable {
   EngineStats stats() const override;
 
  private:
-  void summarize();
+  struct Rows {  // of one dimension; the narrow part is one row of zeros where there is none
+    TableArray<uint64_t> wide, narrow;
+    TableArray<uint64_t> wide_summary, narrow_summary;
+  };
+  void summarize(Rows& rows) const;
 
   const simd::Backend& backend_;
   classes::ClassFront front_;
   classes::Verdicts verdicts_;
-  std::vector<TableArray<uint64_t>> rows_, summary_;  // one a dimension
+  std::vector<Rows> rows_;  // one a dimension
   BitmapView view_{};
 };
 

@@ -7,15 +7,24 @@ namespace meshsieve {
 
 inline constexpr int kMaxBitmapDims = 32;
 
-// Row c of dimension d: `words` uint64, bit r set where rule r does not fail on class c. Rows start on cache lines.
+// The rows of a dimension: `words` uint64 each, bit r set where rule r does not fail. Rows start on cache lines. A
+// class is wide part << narrow_bits | narrow part; its bits are those of both parts' rows.
+struct BitmapRows {
+  const uint64_t* wide;
+  const uint64_t* narrow;   // one row of zeros where narrow_bits is 0
+  uint32_t narrow_bits;
+  // One word a row: bit k set where any bit of chunk k is. Null where nearly all would be set.
+  const uint64_t* wide_summary;
+  const uint64_t* narrow_summary;
+};
+
 struct BitmapView {
   uint32_t n_dims;
-  uint32_t words;        // a multiple of 8
-  uint32_t chunk_words;  // a multiple of 8; 0: no summary, at most 32 words
-  const uint64_t* rows[kMaxBitmapDims];
+  uint32_t words;        // a multiple of 8; of chunk_words, if that is not 0
+  uint32_t chunk_words;  // a multiple of 16; 0: no chunks, at most 32 words
+  bool in_parts;         // whether any dimension has narrow parts
   uint64_t all_chunks;   // a bit a chunk
-  // One word a class: bit k set where any bit of chunk k is. Null where nearly all would be set.
-  const uint64_t* summary[kMaxBitmapDims];
+  BitmapRows rows[kMaxBitmapDims];
 };
 
 }  // namespace meshsieve

@@ -69,7 +69,8 @@ std::vector<Boundary> scaled(std::vector<Boundary> boundaries, uint32_t scale) {
 
 class FrontBuilder {
  public:
-  FrontBuilder(const RuleSet& rules, int32_t begin, int32_t end) : rules_(rules), begin_(begin), end_(end) {
+  FrontBuilder(const RuleSet& rules, int32_t begin, int32_t end, size_t most_classes)
+      : rules_(rules), begin_(begin), end_(end) {
     std::array<UsedField, kFieldCount> found;
     for (int f = 0; f < kFieldCount; ++f) found[f].field = f;
     const auto note = [&](const Match& match) {
@@ -90,7 +91,8 @@ class FrontBuilder {
     used_ |= alternative_fields_;
     for (UsedField& field : found)
       if (used_ >> field.field & 1) fields_.push_back(std::move(field));
-    for (UsedField& field : fields_) field.sweep = sweep(field.sets, kFields[field.field]);
+    for (UsedField& field : fields_)
+      field.sweep = sweep(field.sets, kFields[field.field], is_joined(field) ? kAllClasses : most_classes);
   }
 
   uint32_t used() const { return used_; }
@@ -119,12 +121,8 @@ class FrontBuilder {
     std::vector<Dimension> out;
     std::vector<int> joined;
     for (const int m : join_order()) {
-      const bool required = alternative_fields_ >> fields_[m].field & 1;
-      if (required || kFields[fields_[m].field].kind != FieldKind::address) {
-        joined.push_back(m);
-      } else {
-        out.push_back(alone(m));
-      }
+      if (is_joined(fields_[m])) joined.push_back(m);
+      else out.push_back(alone(m));
     }
     std::vector<int> left_alone;
     if (!joined.empty()) {
@@ -136,6 +134,11 @@ class FrontBuilder {
   }
 
  private:
+  // Whether the field is for a joint table, if it fits: all but addresses, and those only where alternatives name them.
+  bool is_joined(const UsedField& used) const {
+    return (alternative_fields_ >> used.field & 1) != 0 || kFields[used.field].kind != FieldKind::address;
+  }
+
   // What alternatives name comes first, because it must be joined; then as services name fields, from coarse to fine.
   std::vector<int> join_order() const {
     static constexpr Field kOrder[] = {Field::ip_ver, Field::proto, Field::dport, Field::icmp_type, Field::icmp_code,
@@ -158,18 +161,27 @@ class FrontBuilder {
     const UsedField& used = fields_[m];
     Dimension dimension;
     dimension.map = m;
-    dimension.n_classes = used.sweep.n_classes();
-    for (uint32_t c = 0; c < dimension.n_classes; ++c) {
-      dimension.rows.items.push_back(0);
-      for (const uint32_t* s = used.sweep.members.from(c); s != used.sweep.members.to(c); ++s)
-        dimension.rows.items.push_back(*s + 1);
-      dimension.rows.close();
-    }
+    dimension.n_classes = used.sweep.members.size();
+    dimension.n_narrow = used.sweep.narrow_members.size();
+    dimension.narrow_bits = used.sweep.narrow_bits;
+    dimension.rows = rows_of(used.sweep.members, true);
+    dimension.narrow_rows = rows_of(used.sweep.narrow_members, false);
     std::vector<std::vector<uint32_t>> by_row(used.sets.size() + 1);
     for (int32_t r = begin_; r < end_; ++r)
       by_row[used.code(rules_.common[r])].push_back(static_cast<uint32_t>(r - begin_));
     dimension.rules_by_common = lists_of(std::move(by_row));
     return dimension;
+  }
+
+  // Lists of rows from lists of sets: row s + 1 is set s, row 0 constrains nothing.
+  static Lists rows_of(const Lists& sets, bool with_row_0) {
+    Lists rows;
+    for (uint32_t c = 0; c < sets.size(); ++c) {
+      if (with_row_0) rows.items.push_back(0);
+      for (const uint32_t* s = sets.from(c); s != sets.to(c); ++s) rows.items.push_back(*s + 1);
+      rows.close();
+    }
+    return rows;
   }
 
   // --- Joining ---
@@ -274,7 +286,7 @@ class FrontBuilder {
     const auto set = [&](uint32_t code) {
       for (const uint32_t row : rows_of_code[code]) bits[row / 64] |= uint64_t{1} << row % 64;
     };
-    for (uint32_t c = 0; c < used.sweep.n_classes(); ++c) {
+    for (uint32_t c = 0; c < used.sweep.members.size(); ++c) {
       std::fill(bits.begin(), bits.end(), 0);
       set(0);
       for (const uint32_t* s = used.sweep.members.from(c); s != used.sweep.members.to(c); ++s) set(*s + 1);
@@ -334,9 +346,10 @@ class FrontBuilder {
 
 }  // namespace
 
-ClassFront::ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const simd::Backend& backend)
+ClassFront::ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const simd::Backend& backend,
+                       size_t most_classes)
     : backend_(&backend) {
-  FrontBuilder builder(rules, begin, end);
+  FrontBuilder builder(rules, begin, end, most_classes);
   fields_used_ = builder.used();
   dimensions_ = builder.dimensions();
   maps_ = builder.maps();
@@ -345,6 +358,7 @@ ClassFront::ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const s
 void ClassFront::forget_lists() {
   for (Dimension& dimension : dimensions_) {
     dimension.rows = {};
+    dimension.narrow_rows = {};
     dimension.rules_by_common = {};
     dimension.rules_by_alternative = {};
     dimension.rules_with_alternatives = {};
@@ -366,37 +380,38 @@ uint64_t ClassFront::worst_case_steps() const {
   return steps;
 }
 
-void fill_rule_bits(const Dimension& dimension, uint32_t words, uint64_t* out) {
+void fill_rule_bits(const Dimension& dimension, const Lists& rows, uint32_t words, uint64_t* out) {
   const auto set_bits = [](const Lists& rules, uint32_t row, uint64_t* bits) {
     for (const uint32_t* r = rules.from(row); r != rules.to(row); ++r) bits[*r / 64] |= uint64_t{1} << *r % 64;
   };
   // Rows that name many rules are set as whole bitmaps, the others bit by bit.
   const auto bitmap_of_rows = [&](const Lists& rules) {
-    std::unordered_map<uint32_t, std::vector<uint64_t>> dense;
-    for (uint32_t row = 0; row < rules.size(); ++row)
-      if (static_cast<size_t>(rules.to(row) - rules.from(row)) > 2 * words)
-        set_bits(rules, row, dense.emplace(row, std::vector<uint64_t>(words)).first->second.data());
+    std::vector<std::vector<uint64_t>> dense(rules.size());
+    for (uint32_t row = 0; row < rules.size(); ++row) {
+      if (static_cast<size_t>(rules.to(row) - rules.from(row)) <= 2 * words) continue;
+      dense[row].resize(words);
+      set_bits(rules, row, dense[row].data());
+    }
     return dense;
   };
   const auto dense_common = bitmap_of_rows(dimension.rules_by_common);
   const auto dense_alternative = bitmap_of_rows(dimension.rules_by_alternative);
   const auto add = [&](const Lists& rules, const auto& dense, uint32_t row, uint64_t* bits) {
-    const auto found = dense.find(row);
-    if (found == dense.end()) return set_bits(rules, row, bits);
-    for (uint32_t w = 0; w < words; ++w) bits[w] |= found->second[w];
+    if (dense[row].empty()) return set_bits(rules, row, bits);
+    for (uint32_t w = 0; w < words; ++w) bits[w] |= dense[row][w];
   };
 
   std::vector<uint64_t> unrestricted(words, ~uint64_t{0});
   for (const uint32_t r : dimension.rules_with_alternatives) unrestricted[r / 64] &= ~(uint64_t{1} << r % 64);
   const bool has_alternatives = !dimension.rules_with_alternatives.empty();
   std::vector<uint64_t> alternative(words);
-  for (uint32_t c = 0; c < dimension.n_classes; ++c) {
+  for (uint32_t c = 0; c < rows.size(); ++c) {
     uint64_t* bits = out + size_t{c} * words;
-    for (const uint32_t* row = dimension.rows.from(c); row != dimension.rows.to(c); ++row)
+    for (const uint32_t* row = rows.from(c); row != rows.to(c); ++row)
       add(dimension.rules_by_common, dense_common, *row, bits);
     if (!has_alternatives) continue;
     alternative = unrestricted;
-    for (const uint32_t* row = dimension.rows.from(c); row != dimension.rows.to(c); ++row)
+    for (const uint32_t* row = rows.from(c); row != rows.to(c); ++row)
       add(dimension.rules_by_alternative, dense_alternative, *row, alternative.data());
     for (uint32_t w = 0; w < words; ++w) bits[w] &= alternative[w];
   }

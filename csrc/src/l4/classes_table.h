@@ -51,14 +51,18 @@ struct Lists {
   void close() { begin.push_back(static_cast<uint32_t>(items.size())); }
 };
 
-// A field's sweep: the axis of each family cut into classes, and which of the swept sets contain each class.
+// A field's sweep: the axis of each family cut into classes, and which of the swept sets contain each class. Swept in two
+// parts (classes_sweep.cpp), a class is wide part << narrow_bits | narrow part, and its sets are those of both.
 struct FieldSweep {
   std::vector<Boundary> v4, v6;  // sorted; the first starts at 0. v6 only for addresses
-  Lists members;                 // class -> positions in the swept list of sets
+  Lists members;                 // wide part -> positions in the swept list of sets; in one part: class -> positions
+  Lists narrow_members;          // narrow part -> positions; in one part: one empty list
+  uint32_t narrow_bits = 0;
   uint32_t unknown = 0;          // the class that is in every set
-  uint32_t n_classes() const { return members.size(); }
 };
-FieldSweep sweep(const std::vector<const ValueSet*>& sets, const FieldInfo& field);
+// An address axis of more than about `most_classes` classes is swept in two parts, if that makes far fewer rows.
+inline constexpr size_t kAllClasses = ~size_t{0};
+FieldSweep sweep(const std::vector<const ValueSet*>& sets, const FieldInfo& field, size_t most_classes);
 
 // --- Look-up tables -------------------------------------------------------------------------------------------------
 
@@ -139,8 +143,10 @@ struct Join {
 struct Dimension {
   std::vector<Join> joins;  // empty: the dimension is field map `map` alone
   int map = -1;
-  uint32_t n_classes = 0;
+  uint32_t n_classes = 0;  // of two parts: of the wide one
+  uint32_t n_narrow = 1, narrow_bits = 0;  // narrow parts; a class is wide part << narrow_bits | narrow part
   Lists rows;            // class -> rows (below) that do not fail in it; rows count from 0, row 0 constrains nothing
+  Lists narrow_rows;     // narrow part -> further rows that do not fail
   Lists rules_by_common;  // row -> rules, relative to the segment, whose common part has this row
   Lists rules_by_alternative;  // row -> rules that have an alternative with this row; only where joins use alternatives
   std::vector<uint32_t> rules_with_alternatives;  // sorted
@@ -156,8 +162,10 @@ struct ClassChunk {
 
 class ClassFront {
  public:
-  // Rules [begin, end). Throws CompileError where a limit above is met.
-  ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const simd::Backend& backend);
+  // Rules [begin, end). most_classes: for engines that can do with two parts a dimension (FieldSweep). Throws CompileError
+  // where a limit above is met.
+  ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const simd::Backend& backend,
+             size_t most_classes = kAllClasses);
 
   const std::vector<Dimension>& dimensions() const { return dimensions_; }
   // Drops what only building needs (row and rule lists).
@@ -178,8 +186,9 @@ class ClassFront {
   std::vector<Dimension> dimensions_;
 };
 
-// Rule bits of every class of a dimension: n_classes rows of `words` words, bit r set where rule r does not fail.
-void fill_rule_bits(const Dimension& dimension, uint32_t words, uint64_t* out);
+// Rule bits of every list of `rows` (of dimension.rows or .narrow_rows): one row of `words` words a list, bit r set where
+// rule r does not fail.
+void fill_rule_bits(const Dimension& dimension, const Lists& rows, uint32_t words, uint64_t* out);
 
 // The key as columns of one packet, so that scalar and batch look-ups are one piece of code.
 KeyColumns columns_of(const PacketKey& key);
