@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benches import data, duel, report, rows, traffic
+from benches import classbench, data, duel, report, rows, traffic
 from benches.data import Case, Material
 from benches.options import Options
 from benches.process import Peer
@@ -31,6 +31,7 @@ STEPS: dict[str, list[Peer]] = {
     "apps": [TOOLS["ndpiReader"], TOOLS["nfstream"], TOOLS["dpkt"]],
     "requests": [TOOLS["tshark"]],
     "classify": [TOOLS["tshark"], TOOLS["scapy"]],
+    "export": [TOOLS["tshark"], TOOLS["scapy"]],
 }
 SUFFIXES = (".pcap", ".pcapng", ".cap")
 
@@ -63,7 +64,8 @@ def _made_up(packets: int) -> Material:
 
 
 def _given(path: Path) -> Material:
-    """A capture as it is; tcpdump says how many packets it holds, so that a count of ours is held to something."""
+    """A capture as it is, with the rules of the made-up one; tcpdump says how many packets it holds, so that a count of
+    ours is held to something."""
     tcpdump = shutil.which("tcpdump")
     if tcpdump is None:
         raise FileNotFoundError("tcpdump is not installed; it counts the packets of given captures")
@@ -78,7 +80,8 @@ def _given(path: Path) -> Material:
         "matching": count(traffic.FILTER),
         "bytes": path.stat().st_size,
     }
-    return Material({"capture.pcap": np.fromfile(path, np.uint8)}, facts)
+    rules = classbench.rules(*traffic.RULES)
+    return Material({"capture.pcap": np.fromfile(path, np.uint8), "rules.u32": rules}, {**facts, "rules": len(rules)})
 
 
 def run(options: Options) -> dict[str, Any]:

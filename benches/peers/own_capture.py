@@ -6,6 +6,7 @@ STEP  read      records read and decoded into columns
       apps      read, and the flow table with the recognition of applications
       requests  read, and the HTTP requests out of the flows
       classify  read, flow table, and the rule that decides each packet (rules of the case)
+      export    all of it: read, flow table, applications, the rule of each packet, and the flows as Arrow tables
 The time is the CPU time of the whole process, helper threads included.
 """
 
@@ -24,6 +25,8 @@ from benches import data
 from benches.peers.serve import Answers, peak_rss, reset_peak_rss
 from meshsieve import capture, packets
 
+EXPORTED_AT_ONCE = 16384  # flows
+
 
 def main() -> None:
     answers = Answers()
@@ -31,9 +34,7 @@ def main() -> None:
     facts = data.about(folder)
     path = folder / "capture.pcap"
     verdicts: list[Any] = []
-    if step == "classify":
-        if not (folder / "rules.u32").exists():
-            answers.give_up("no rules come with this capture")
+    if step in ("classify", "export"):
         classifier = packets.compile(data.load_rules(folder))
 
     def read() -> int:
@@ -60,8 +61,19 @@ def main() -> None:
             verdicts.append(classifier.classify_batch(batch))
         return sum(map(len, verdicts))
 
+    def export() -> int:
+        verdicts.clear()
+        table = importlib.import_module("meshsieve.flows").FlowTable()
+        for batch in capture.read(path, flows=table):
+            verdicts.append(classifier.classify_batch(batch))
+            if table.finished >= EXPORTED_AT_ONCE:
+                table.take_finished().to_arrow(addresses="binary")
+        table.finish().to_arrow(addresses="binary")
+        return sum(map(len, verdicts))
+
     steps: dict[str, Callable[[], int]] = {
-        "read": read, "filter": filtered, "flows": flows, "apps": apps, "requests": requests, "classify": classify
+        "read": read, "filter": filtered, "flows": flows, "apps": apps, "requests": requests, "classify": classify,
+        "export": export,
     }  # fmt: skip
     once = steps[step]
     reset_peak_rss()
@@ -82,7 +94,7 @@ def main() -> None:
     def wrong(_: int) -> dict[str, Any]:
         expected = facts["matching"] if step == "filter" else facts["packets"]
         found = abs(once() - expected)
-        if step == "classify":
+        if step in ("classify", "export") and (folder / "judged.u8").exists():
             judged = np.fromfile(folder / "judged.u8", np.bool_)
             found += int((np.concatenate(verdicts) != data.load_expected(folder))[judged].sum())
         return {"wrong": found, "checked": facts["packets"]}
@@ -98,7 +110,8 @@ def _with_flows(path: Path, *, apps: bool = False) -> Iterator[Any]:
     table = flows.FlowTable(flows.FlowOptions(apps=apps))
     for batch in capture.read(path, flows=table):
         yield batch
-        table.take_finished()
+        if table.finished >= EXPORTED_AT_ONCE:
+            table.take_finished()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,12 @@ class Slots {
     __builtin_prefetch(line + 64);
   }
 
+  void prefetch_all(uint32_t slot) {
+    prefetch(slot);
+    const auto* lines = reinterpret_cast<const char*>(&cold(slot));
+    for (size_t at = 0; at < sizeof(ColdFlow); at += 64) __builtin_prefetch(lines + at, 1);
+  }
+
   uint32_t take(uint64_t packet) {
     ++live_;
     if (!free_.empty() && free_.front().packet + kMaxBatch < packet) {
@@ -88,12 +94,6 @@ class Slots {
  private:
   static constexpr int kShift = 14;
   static constexpr uint32_t kMask = (1u << kShift) - 1;
-
-  void prefetch_all(uint32_t slot) {
-    prefetch(slot);
-    const auto* lines = reinterpret_cast<const char*>(&cold(slot));
-    for (size_t at = 0; at < sizeof(ColdFlow); at += 64) __builtin_prefetch(lines + at, 1);
-  }
 
   struct Unmap {
     size_t bytes;

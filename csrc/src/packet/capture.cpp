@@ -15,7 +15,7 @@ namespace {
 
 static_assert(kMaxRun <= FlowTable::kMaxFlowRun);
 
-constexpr size_t kBlockBytes = 512 << 10;     // 256 KiB to 1 MiB measure alike
+constexpr size_t kBlockBytes = 256 << 10;     // beside the columns in the second level of cache
 constexpr size_t kLeastBlockBytes = 64 << 10;
 constexpr size_t kAllBlocksBytes = 16 << 20;  // of many files together
 constexpr size_t kMaxThreads = 8;             // files that are decompressed beside the reader
