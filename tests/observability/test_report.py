@@ -16,6 +16,7 @@ import pytest
 
 import meshsieve
 from meshsieve.cli.main import main
+from meshsieve.reports.page import gather
 from meshsieve.reports.page.gather import Gatherer
 from meshsieve.reports.page.html import report_html
 from meshsieve.reports.page.markdown import report_markdown
@@ -278,3 +279,16 @@ def test_hostile_names_are_text_in_charts(hostile_policy: Path, tmp_path: Path) 
     assert kinds[0] == kinds[1]
     assert not {"script", "a", "foreignObject", "image"} & kinds[1]
     assert "<script>alert(1)</script>" in text
+
+
+def test_tables_are_bounded_and_say_how_many_rows_they_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "SHOWN", 3)
+    monkeypatch.setattr(gather, "SHOWN_RULES", 2)
+    report = made([DEMO / "nsx.json", DEMO / "edge.rules"])
+    whole = len(report.summary.rules), len(report.services), len(report.links)
+    assert whole == (2, 3, 3)
+    assert min(report.more["rules"], report.more["services"], report.more["pairs"]) > 0
+    text = Elements(report_html(report)).text
+    for section in ("rules", "services", "pairs"):
+        assert f"and {report.more[section]:,} more" in text
+        assert f"and {report.more[section]:,} more" in report_markdown(report)

@@ -40,6 +40,10 @@ class HeavyHitters(Generic[Key]):
         """Nothing has been pushed out so far."""
         return not self._errors
 
+    def __len__(self) -> int:
+        """Number of keys that are counted."""
+        return len(self._counts)
+
     def add(self, pairs: Iterable[tuple[Key, int]]) -> None:
         """Counts of keys; a key may come more than once."""
         counts = self._counts

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 KEPT = 20_000
 SHOWN = 400
+SHOWN_RULES = 2_000
+SHOWN_FINDINGS = 500
 SHOWN_UNUSED = 50
 TALKERS, TALKERS_COUNTED = 5, 64  # of a rule: shown, and counted for it
 
@@ -169,7 +171,7 @@ class Gatherer:
             __version__,
             int(self._first_ns) if self._last_ns else 0,
             self._last_ns,
-            summary,
+            replace(summary, rules=summary.rules[:SHOWN_RULES]),
             Times(tuple(int(s) for s in starts), self._timeline.width_ns, series),
             links,
             services,
@@ -186,6 +188,13 @@ class Gatherer:
                 for decider, heard in self._talkers.items()
             },
             overlap,
+            {
+                "rules": max(0, len(summary.rules) - SHOWN_RULES),
+                "services": max(0, len(self._services) - SHOWN),
+                "pairs": max(0, len(self._links) - SHOWN),
+                "applications": max(0, len(apps) - SHOWN),
+                "requests": max(0, len(self._requests) - SHOWN),
+            },
         )
 
     def _request_links(self) -> tuple[Link, ...]:
@@ -250,6 +259,10 @@ class _Totals(Generic[Key]):
     def exact(self) -> bool:
         return self._bytes.exact
 
+    def __len__(self) -> int:
+        """Number of keys that are counted."""
+        return len(self._bytes)
+
     def largest(self, n: int) -> list[tuple[Key, Volume, dict[str, int]]]:
         return [(key, self._volumes[key], dict(self._verdicts[key])) for key, _, _ in self._bytes.top(n)]
 
@@ -299,7 +312,10 @@ def _plus(a: Volume, b: Volume) -> Volume:
 
 def _findings(summary: Summary, diagnostics: Sequence[Diagnostic], unused: Sequence[str]) -> list[Finding]:
     found = [Finding("warning", note) for note in summary.notes]
-    found += [Finding(d.level, d.message + (f" ({d.hint})" if d.hint else ""), d.where) for d in diagnostics]
+    told = diagnostics[:SHOWN_FINDINGS]
+    found += [Finding(d.level, d.message + (f" ({d.hint})" if d.hint else ""), d.where) for d in told]
+    if more := len(diagnostics) - len(told):
+        found.append(Finding("note", f"{more:,} more findings; meshsieve convert lists them all"))
     for reason, count in summary.open.items():
         found.append(Finding("open", f"{count.flows:,} flows, {count.packets:,} packets not decided: {reason}"))
     found += [Finding("note", f"not exercised by this traffic: {rule}") for rule in unused[:SHOWN_UNUSED]]

@@ -41,6 +41,7 @@ def report_markdown(report: Report) -> str:
             for r in report.summary.rules[:SHOWN]
         ),
     )
+    lines += _more(report, "rules", len(report.summary.rules))
     if report.requests is not None:
         lines += [
             "## Requests",
@@ -55,6 +56,7 @@ def report_markdown(report: Report) -> str:
                 for g in report.requests.groups[:SHOWN]
             ),
         )
+        lines += _more(report, "requests", len(report.requests.groups))
     if report.overlap is not None:
         lines += ["## Which layer protects whom", ""]
         lines += markdown_table(
@@ -82,6 +84,7 @@ def report_markdown(report: Report) -> str:
             for s in report.services[:SHOWN]
         ),
     )
+    lines += _more(report, "services", len(report.services))
     lines += ["## Top talkers", ""]
     lines += markdown_table(
         ["from", "to", "flows", "bytes", "verdicts"],
@@ -90,6 +93,7 @@ def report_markdown(report: Report) -> str:
             for k in report.links[:SHOWN]
         ),
     )
+    lines += _more(report, "pairs", len(report.links))
     lines += ["## Findings", ""]
     lines += markdown_table(["level", "finding", "where"], ([f.level, f.what, f.where] for f in report.findings))
     lines += ["## How to repeat it", "", f"    {printable(report.command)}", ""]
@@ -103,6 +107,12 @@ def _talker(talkers: Sequence[Talker]) -> str:
     first = talkers[0]
     port = f":{first.port}" if first.port else ""
     return f"{first.source.name} to {first.target.name}{port}, {byte_text(first.bytes)}"
+
+
+def _more(report: Report, section: str, rows: int) -> list[str]:
+    """How many rows a table leaves out."""
+    left = max(0, rows - SHOWN) + report.more.get(section, 0)
+    return [f"and {'' if report.exact else 'at least '}{left:,} more", ""] if left else []
 
 
 def _counted(verdicts: dict[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -128,6 +129,7 @@ class Report:
 
     logs     files of requests; flows that the report is about come from captures alone
     talkers  by rule: (point, rule, source, action)
+    more  by section, how many rows there are beside those shown (at least so many, where not ``exact``)
     """
 
     title: str
@@ -149,6 +151,7 @@ class Report:
     logs: tuple[str, ...] = ()
     talkers: dict[RuleKey, tuple[Talker, ...]] = field(default_factory=dict)
     overlap: OverlapMatrix | None = None
+    more: Mapping[str, int] = field(default_factory=dict)
 
     def talkers_of(self, rule: RuleCount) -> tuple[Talker, ...]:
         return self.talkers.get((rule.point, rule.rule, rule.source, rule.action), ())
