@@ -151,6 +151,12 @@ def test_gateway_categories(sentence: str, policies: list[Json], expected: str) 
     assert verdict(engine(*policies), f"tcp {OUTSIDE}:1 > {DB}:80") == f"ALLOW {expected}"
 
 
+def test_a_gateway_whose_firewall_is_off_judges_nothing() -> None:
+    of = engine(at_t0("Default", "a", "DROP"), tier0=[{"resource_type": "Tier0", "path": T0, "disable_firewall": True}])
+    assert verdict(of, f"tcp {OUTSIDE}:1 > {DB}:80") == "ALLOW"
+    assert "gateway-firewall-off" in {d.code for d in of.diagnostics}
+
+
 def test_a_jump_is_not_legal_at_a_gateway() -> None:
     with pytest.raises(PolicyError, match="action is 'JUMP_TO_APPLICATION'"):
         engine(at_t0("LocalGatewayRules", "a", "JUMP_TO_APPLICATION"))

@@ -204,8 +204,8 @@ REFUSED = [
     ("a conjunction too few", changed(0, conjunction=[]), "joined by 0 conjunctions"),
     ("an identity group", changed(0, extended_criteria=[{"identity_group": [{}]}]), "identity group"),
     ("an ICMP type that is none", changed(1, icmp_entry=[{"protocol": "ICMPv4", "icmp_type": "echo"}]), "icmp_type"),
-    ("an unknown resource", state([("nsxt_policy_predefined_security_policy", {"path": "x"})]),
-     "nsxt_policy_predefined_security_policy"),
+    ("an unknown resource", state([("nsxt_policy_distributed_flood_protection_profile", {"path": "x"})]),
+     "nsxt_policy_distributed_flood_protection_profile"),
     ("a document without resources", {"terraform_version": "1.9.5", "format_version": "1.0"}, "without resources"),
     (
         "a plan that does not know the sources yet",

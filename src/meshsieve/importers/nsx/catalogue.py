@@ -30,7 +30,17 @@ STRUCTURE = words(
     "DhcpServerConfig DhcpRelayConfig DhcpStaticBindingConfig PolicyDnsForwarder PolicyDnsForwarderZone LBService "
     "LBVirtualServer LBPool PolicyFirewallSessionTimerProfile "
     "PolicyFirewallFloodProtectionProfile FloodProtectionProfile IPDiscoveryProfile MacDiscoveryProfile "
-    "SegmentSecurityProfile QoSProfile PolicyDraft Ipv6NdraProfile Ipv6DadProfile SecurityZone"
+    "SegmentSecurityProfile QoSProfile PolicyDraft Ipv6NdraProfile Ipv6DadProfile SecurityZone "
+    "IpAddressPoolSubnet TlsCertificate TlsCrl TlsTrustData GlobalConfig PolicyMonProfile PolicyMulticastConfig "
+    "PolicyTier1MulticastConfig PolicyPimProfile PolicyIgmpProfile PolicyRoutingConfig OspfRoutingConfig "
+    "OspfAreaConfig BfdProfile StaticRouteBfdPeer GatewayQosProfile PolicyTransportZone PolicyEdgeCluster "
+    "PolicyTransportZoneProfile "
+    "PolicyVtepHAHostSwitchProfile PolicyUplinkHostSwitchProfile PolicyHostTransportNodeProfile HostTransportNode "
+    "EvpnConfig EvpnTenantConfig EvpnTunnelEndpointConfig VniPoolConfig PolicyLatencyStatProfile TraceflowConfig "
+    "LiveTraceConfig PortMirroringProfile PortMirroringInstance DnsSecurityProfile PolicyCustomAttributes "
+    "FirewallCpuMemThresholdsProfile GeneralSecurityProfile ComputeClusterIdfwConfiguration PolicyServiceProfile "
+    "PolicyServiceReference VirtualEndpoint ServiceInstanceEndpoint ServiceSegment Span Constraint "
+    "EndpointPolicy EndpointRule IdsSettings IdsProfile IdsSignature IdsClusterConfig IdsStandaloneHostConfig"
 )
 _STRUCTURE_STARTS = ("LB", "Ipfix", "Dhcp", "IPSec", "L2Vpn", "L2VPN")
 _STRUCTURE_ENDS = ("BindingMap", "DeploymentMap")
@@ -337,7 +347,8 @@ class Catalogue:
             if not wrapper.startswith("Child") or not isinstance(inner, Object):
                 f.fail(f"a child of type '{wrapper}' holds no object '{kind}'", hint="export the body whole")
             else:
-                self._add(inner, kind, path, gone)
+                own = inner.get("resource_type")  # a child of a general kind may hold one of a special kind
+                self._add(inner, own if isinstance(own, str) and own else kind, path, gone)
 
     # Kinds
 

@@ -257,11 +257,29 @@ class Gateways:
 
     def _firewall(self, gateway: Gateway) -> list[ModelRule]:
         rules: list[ModelRule] = []
+        if self._is_off(gateway):
+            return rules
         for place in placed(self.catalogue.gateway_policies, GATEWAY_CATEGORIES):
             policy, rule = place.policy, place.rule
             if rule is not None and self._is_for(policy, rule, gateway):
                 rules += self._in_scope(policy, rule, gateway, _FILTER)
         return rules
+
+    def _is_off(self, gateway: Gateway) -> bool:
+        """Whether the gateway's firewall is switched off; a finding says so where policies are meant for it."""
+        _, own = self.catalogue.gateways[gateway.path]
+        if not Fields(own, f"Tier{gateway.tier}", gateway.path).flag("disable_firewall"):
+            return False
+        if any(
+            self._is_for(policy, rule, gateway) for policy in self.catalogue.gateway_policies for rule in policy.rules
+        ):
+            self.translator.note(
+                Diagnostic(
+                    "gateway-firewall-off", "the firewall of this gateway is off, so its policies judge nothing",
+                    where=own.where("disable_firewall"), obj=gateway.path,
+                )
+            )  # fmt: skip
+        return True
 
     def _redirection(self, gateway: Gateway) -> list[ModelRule]:
         """North-south redirection at the gateway's uplinks."""

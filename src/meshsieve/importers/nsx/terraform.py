@@ -30,7 +30,7 @@ _ELSEWHERE = {
 _HARMLESS = tuple(
     f"nsxt_policy_{name}"
     for name in words(
-        "tier0_gateway_ha tier0_gateway_gre tier1_gateway_ lb_ dhcp ip_ bgp context_profile_custom vm_tags "
+        "tier0_gateway_ha tier0_gateway_gre lb_ dhcp ip_ bgp context_profile_custom vm_tags "
         "dns qos transport_zone edge domain project "
         "segment_security mac_discovery"
     )
@@ -201,6 +201,37 @@ def _policy(policy: Object) -> tuple[str, Object]:
     return "SecurityPolicy", _rewritten(policy, frozenset({"rule"}), rules=rules)
 
 
+# Sections that NSX ships, by the end of their path; their category is no attribute.
+_PREDEFINED = {
+    "default-layer2-section": "Ethernet",
+    "default-layer3-section": "Application",
+    "default-malicious-ip-block-rules": "Infrastructure",
+}
+
+
+def _predefined_policy(policy: Object) -> tuple[str, Object]:
+    """A section that NSX ships, with the rules that are added to it and its default rule."""
+    name = str(policy.get("path", "")).rpartition("/")[2]
+    if name not in _PREDEFINED and not policy.get("category"):
+        raise PolicyError(
+            f"the category of the predefined section '{name}' is not known",
+            where=policy.where(), obj=str(policy.get("path", "")), hint="add its answer of the Policy API instead",
+        )  # fmt: skip
+    defaults = [_default_rule(rule) for rule in _objects(policy, "default_rule")]
+    rules = [_rule(rule) for rule in _objects(policy, "rule")] + defaults
+    category = policy.get("category") or _PREDEFINED[name]
+    return "SecurityPolicy", _rewritten(policy, frozenset({"rule", "default_rule"}), rules=rules, category=category)
+
+
+def _default_rule(rule: Object) -> Object:
+    """The rule at the end of a predefined section; the scope of a gateway's is one path."""
+    scope = rule.get("scope")
+    fields: dict[str, Any] = {"display_name": "default rule", "is_default": True}
+    if isinstance(scope, str) and scope:
+        fields["scope"] = [scope]
+    return _rewritten(rule, **fields)
+
+
 def _single_rule(rule: Object) -> tuple[str, Object]:
     return "Rule", _rewritten(_rule(rule), frozenset({"policy_path"}), parent_path=rule.get("policy_path"))
 
@@ -309,8 +340,38 @@ def _segment(segment: Object) -> tuple[str, Object]:
 
 
 def _gateway_policy(policy: Object) -> tuple[str, Object]:
-    rules = [_rule(rule) for rule in _objects(policy, "rule")]
-    return "GatewayPolicy", _rewritten(policy, frozenset({"rule", "default_rule"}), rules=rules)
+    defaults = [_default_rule(rule) for rule in _objects(policy, "default_rule")]
+    rules = [_rule(rule) for rule in _objects(policy, "rule")] + defaults
+    category = policy.get("category") or ("Default" if defaults else None)
+    return "GatewayPolicy", _rewritten(policy, frozenset({"rule", "default_rule"}), rules=rules, category=category)
+
+
+def _gateway(tier: int) -> Callable[[Object], tuple[str, Object]]:
+    def convert(gateway: Object) -> tuple[str, Object]:
+        off = gateway.get("enable_firewall") is False
+        return f"Tier{tier}", _rewritten(gateway, frozenset({"enable_firewall"}), disable_firewall=off)
+
+    return convert
+
+
+def _gateway_interface(interface: Object) -> tuple[str, Object]:
+    """Subnets are texts, address and length together; those of a Tier-1 are service interfaces."""
+    subnets = []
+    texts = interface.get("subnets")
+    for text in texts if isinstance(texts, list) else []:
+        address, _, length = str(text).partition("/")
+        if not (length.isascii() and length.isdecimal()):
+            raise PolicyError(
+                f"'{text}' is no address with a prefix length",
+                where=interface.where("subnets"), obj=str(interface.get("path", "")), hint="correct it",
+            )  # fmt: skip
+        subnets.append(_rewritten(interface, frozenset(interface), ip_addresses=[address], prefix_len=int(length)))
+    kind = interface.get("type") or ("SERVICE" if "/tier-1s/" in str(interface.get("path", "")) else "EXTERNAL")
+    return "Tier0Interface", _rewritten(interface, subnets=subnets, type=kind)
+
+
+def _excluded(member: Object) -> tuple[str, Object]:
+    return "PolicyExcludeList", _rewritten(member, frozenset(member), members=[member.get("member")])
 
 
 def _nat_rule(rule: Object) -> tuple[str, Object]:
@@ -364,6 +425,8 @@ _CONVERT: Mapping[str, Callable[[Object], tuple[str, Object]]] = {
     "nsxt_policy_security_policy": _policy,
     "nsxt_policy_parent_security_policy": _policy,
     "nsxt_policy_security_policy_rule": _single_rule,
+    "nsxt_policy_predefined_security_policy": _predefined_policy,
+    "nsxt_policy_firewall_exclude_list_member": _excluded,
     "nsxt_policy_group": _group,
     "nsxt_policy_service": _service,
     "nsxt_policy_segment": _segment,
@@ -375,7 +438,9 @@ _CONVERT: Mapping[str, Callable[[Object], tuple[str, Object]]] = {
     "nsxt_policy_static_route": _static_route,
     "nsxt_policy_context_profile": _context_profile,
     "nsxt_policy_l7_access_profile": _access_profile,
-    "nsxt_policy_tier0_gateway": _of_kind("Tier0"),
-    "nsxt_policy_tier1_gateway": _of_kind("Tier1"),
+    "nsxt_policy_tier0_gateway": _gateway(0),
+    "nsxt_policy_tier1_gateway": _gateway(1),
+    "nsxt_policy_tier0_gateway_interface": _gateway_interface,
+    "nsxt_policy_tier1_gateway_interface": _gateway_interface,
     "nsxt_policy_spoof_guard_profile": _of_kind("SpoofGuardProfile"),
 }
