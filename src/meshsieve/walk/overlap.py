@@ -52,6 +52,9 @@ MEANING = {
 }
 _TCP = 6
 _CLIENT_PORT = 40_000
+_TOGETHER = 4096  # connections that are judged at a time
+Connection = tuple[str, int | None, str, int]
+_Key = tuple[str, str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +103,13 @@ def overlaps(engine: Engine) -> Iterator[Overlap]:
     raises  UsageError if the configuration says nothing about packets, or nothing about requests
     """
     question = _Pairs(engine)
-    seen: set[tuple[str, str, int | None]] = set()
-    for reach in connectivity(engine.layers):
-        for found in question.pair(reach):
-            key = (found.source, found.destination, found.port)
-            # A pod is an end by its own name and by that of the worker whose interface carries it.
-            if found.source != found.destination and key not in seen:
-                seen.add(key)
-                yield found
+    waiting: list[tuple[Overlap, Connection]] = []  # whose connection has no rule yet: many are judged at a time
+    for pair in question.pairs():
+        waiting.append(pair)
+        if len(waiting) == _TOGETHER:
+            yield from question.with_rules(waiting)
+            waiting = []
+    yield from question.with_rules(waiting)
 
 
 class _Pairs:
@@ -118,31 +120,42 @@ class _Pairs:
         self._questions: dict[tuple[str, str], Question] = {}
         self._requests: dict[object, tuple[str, str | None, tuple[str, str, str] | None]] = {}
 
-    def pair(self, reach: Reach) -> Iterator[Overlap]:
-        server = self._place(reach.dst)
+    def pairs(self) -> Iterator[tuple[Overlap, Connection]]:
+        """Each pair and port once, with its witness; the rule that decides that is not known yet."""
+        seen: set[tuple[str, str, int | None]] = set()
+        for reach in connectivity(self._walk.tables.layers):
+            client, server = self._place(reach.src), self._place(reach.dst)
+            source = reach.src.name if client is None else client.title
+            destination = reach.dst.name if server is None else server.title
+            for port in self._ports(reach, server):
+                key = (source, destination, port)
+                # A pod is an end by its own name and by that of the worker whose interface carries it.
+                if source != destination and key not in seen:
+                    seen.add(key)
+                    yield self._judged(reach, client, server, port, key)
+
+    def _ports(self, reach: Reach, server: Place | None) -> Sequence[int | None]:
         if server is None:
-            if reach.dst.owned:
-                yield self._judged(reach, None, None)
-            return
+            return (None,) if reach.dst.owned else ()
         assert self._authorizer is not None
-        for port in serving_ports(self._authorizer.services, server.workload) or (None,):
-            yield self._judged(reach, server, port)
+        return serving_ports(self._authorizer.services, server.workload) or (None,)
 
     def _place(self, end: Endpoint) -> Place | None:
         if self._topology is None or not end.owned:
             return None
         return self._topology.at(_text(end))
 
-    def _judged(self, reach: Reach, server: Place | None, port: int | None) -> Overlap:
+    def _judged(
+        self, reach: Reach, client: Place | None, server: Place | None, port: int | None, key: _Key
+    ) -> tuple[Overlap, Connection]:
         l4 = _l4(reach, port)
-        client = self._place(reach.src)
         l7, request, rule7 = ("all", None, None) if server is None else self._l7(client, server, port)
-        packet, rule4 = self._packet(reach, port, allowed=l4 != "none")
-        rules = tuple(rule for rule in (rule4, rule7) if rule is not None)
+        at = port if port is not None else _some_port(reach.allowed if l4 != "none" else None)
+        ends = _text(reach.src), _text(reach.dst)
+        packet = f"tcp {_end(ends[0], _CLIENT_PORT)} > {_end(ends[1], at)}"
         kind = _class(l4, l7, restricts4=not reach.allowed.everything)
-        destination = reach.dst.name if server is None else server.title
-        source = reach.src.name if client is None else client.title
-        return Overlap(source, destination, port, kind, l4, l7, packet, request, rules)
+        rules = (rule7,) if rule7 is not None else ()
+        return Overlap(*key, kind, l4, l7, packet, request, rules), (ends[0], _CLIENT_PORT, ends[1], at)
 
     # --- layer 7
 
@@ -195,21 +208,24 @@ class _Pairs:
 
     # --- layers 2-4
 
-    def _packet(self, reach: Reach, port: int | None, *, allowed: bool) -> tuple[str, tuple[str, str, str] | None]:
+    def with_rules(self, found: Sequence[tuple[Overlap, Connection]]) -> Iterator[Overlap]:
+        """The same, each with the rule that decides its connection before that of its request."""
         from meshsieve.walk.request_walk import first_packets, point_verdict
 
-        at = port if port is not None else _some_port(reach.allowed if allowed else None)
-        source, destination = _text(reach.src), _text(reach.dst)
+        if not found:
+            return
         tables, labels = self._walk.tables, self._walk.labels
-        decisions = tables.decide(first_packets([(source, _CLIENT_PORT, destination, at)]))
-        number = int(decisions.point[0])
-        text = f"tcp {_end(source, _CLIENT_PORT)} > {_end(destination, at)}"
-        if number < 0:
-            return text, None
-        answer = decisions.points[number]
-        code = int(labels.point_deciders(number, answer)[0])
-        found = point_verdict(tables.points[number], labels, code, int(answer.verdict[0]))
-        return text, (found.layer, found.rule or found.reason, found.source or "")
+        decisions = tables.decide(first_packets([connection for _, connection in found]))
+        deciders = [labels.point_deciders(number, answer) for number, answer in enumerate(decisions.points)]
+        for i, (overlap, _) in enumerate(found):
+            number = int(decisions.point[i])
+            if number < 0:
+                yield overlap
+                continue
+            verdict = int(decisions.points[number].verdict[i])
+            said = point_verdict(tables.points[number], labels, int(deciders[number][i]), verdict)
+            rule = (said.layer, said.rule or said.reason, said.source or "")
+            yield replace(overlap, rules=(rule, *overlap.rules))
 
 
 def _class(l4: str, l7: str, *, restricts4: bool) -> str:
