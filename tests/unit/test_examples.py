@@ -59,6 +59,8 @@ def test_the_notebook_runs_and_shows_what_the_tutorial_says(monkeypatch: pytest.
     assert "ns[bookinfo]-policy[ratings-for-reviews]-rule[0]" in shown
     assert "would be allowed by" in shown
     assert "kind='hole'" in shown
+    assert "closed tools/curl" in shown
+    assert "opened bookinfo/bookinfo-productpage" in shown
 
 
 def tutorial_commands() -> list[str]:
@@ -69,7 +71,7 @@ def tutorial_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", tutorial_commands())
 def test_every_command_of_the_tutorial_runs(command: str, tmp_path: Path) -> None:
-    words = shlex.split(command.replace("report.html", str(tmp_path / "report.html")))
+    words = shlex.split(command.replace("-o report.html", f"-o {tmp_path / 'report.html'}"))
     done = subprocess.run(
         [sys.executable, "-m", *words],
         capture_output=True,

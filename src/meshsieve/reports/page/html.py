@@ -18,7 +18,7 @@ from meshsieve.reports.page.timeline_chart import time_text, timeline_chart
 from meshsieve.reports.text import byte_text, fit
 
 _NUMERIC = frozenset({"flows", "packets", "bytes", "port", "requests", "answer", "pairs"})
-_LABEL = 30  # characters of a node's label
+_LABEL, _CLIPPED = 30, 60  # characters of a name in a narrow place, and of a list of ranges
 
 
 def report_html(report: Report) -> str:
@@ -28,6 +28,7 @@ def report_html(report: Report) -> str:
     environment.filters.update(
         shown=printable,
         short=lambda text: fit(printable(text), _LABEL),
+        clip=lambda text: fit(text, _CLIPPED),
         bytes=byte_text,
         time=time_text,
         initial=_initial,

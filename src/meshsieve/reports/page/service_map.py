@@ -100,10 +100,15 @@ def service_map(links: Sequence[Link]) -> ServiceMap:
             }[side]  # fmt: skip
             total = sum(link.bytes for link in merged if peer in (link.source, link.target))
             room = _LETTERS if side != "between" else (_LAST - _FIRST) // (len(columns) - 1) // _LETTER
-            label = fit(printable(peer.name), room)
+            label = _label(printable(peer.name), room)
             nodes.append(DrawnNode(numbers[peer], peer.name, label, peer.known, x, y, anchor, label_x, label_y, total))
     edges = tuple(_edge(link, nodes[numbers[link.source]], nodes[numbers[link.target]]) for link in merged)
     return ServiceMap(WIDTH, TOP + tallest * row_height, tuple(nodes), edges)
+
+
+def _label(name: str, room: int) -> str:
+    """As much of a name as there is room for; of one that is too long, its namespace goes first."""
+    return name if len(name) <= room else fit(name.rpartition("/")[2] or name, room)
 
 
 def _merged(links: Iterable[Link], drawn: set[Peer], rest: Peer | None) -> Iterable[Link]:
