@@ -222,12 +222,17 @@ class PacketClassifier:
         return self._version.native.stats
 
     def explain_compile(self) -> str:
-        """What the compiler built and why it took what it took, a line an engine and segment of the list.
+        """What the compiler built and why it took what it took, a line an engine and segment of the list; before them,
+        how many rules it left out because an earlier one covers them.
 
         >>> print(compile([Rule()], engine="forest").explain_compile())  # doctest: +ELLIPSIS
         rules 0-0: forest, ... bytes, built in ... ms, taken
         """
-        return "\n".join(_candidate_text(candidate) for candidate in self.stats.candidates)
+        stats = self.stats
+        hidden = (
+            [f"{stats.hidden} of {stats.rules} rules in no table: an earlier rule covers them"] if stats.hidden else []
+        )
+        return "\n".join(hidden + [_candidate_text(candidate) for candidate in stats.candidates])
 
     def explain(
         self,

@@ -2,7 +2,8 @@
 //
 // What    compile() turns a RuleSet into an immutable Classifier. The list is cut at every skip target into segments,
 //         one engine table each; a walk enters segment 0 and goes on in the next segment on no match, or at the
-//         target of a Skip rule. Most rule sets have one segment.
+//         target of a Skip rule. Most rule sets have one segment. Rules that an earlier one covers are in no table
+//         (l4/live_rules.h); results are in the numbers of the given list.
 // Threads A Classifier never changes after compile(); any number of threads may look up. An update is a new Classifier.
 // Cost    worst_case_steps in the statistics bounds a look-up for every packet; no look-up depends on earlier ones.
 #pragma once
@@ -68,6 +69,7 @@ struct CompileStats {
   std::string engine;  // of the largest segment
   std::string backend;
   size_t rules = 0;
+  size_t hidden = 0;  // rules in no table, because an earlier one covers them
   size_t segments = 0;
   size_t bytes = 0;
   double build_seconds = 0;
@@ -93,7 +95,10 @@ class Classifier {
   size_t next_segment(size_t segment, RuleResult result) const;
   void walk_segments(const KeyColumns& keys, RuleResult* out) const;
 
-  std::shared_ptr<const RuleSet> rules_;
+  RuleResult in_given(RuleResult result) const;
+
+  std::shared_ptr<const RuleSet> rules_, live_;  // as given; those in the tables
+  std::vector<int32_t> given_;                   // live rule -> rule as given; empty where they are the same
   std::vector<Segment> segments_;
   bool skips_ = false;
   CompileStats stats_;

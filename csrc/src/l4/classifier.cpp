@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "l4/choose.h"
+#include "l4/live_rules.h"
 #include "meshsieve/errors.h"
 #include "simd/backends.h"
 
@@ -72,19 +73,21 @@ std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const Rule
   const bool choose = options.engine == "auto";
   const EngineInfo& named = choose ? engines().front() : engine_named(options.engine);
 
-  std::vector<int32_t> cuts = {0, rules->size()};
-  for (int32_t r = 0; r < rules->size(); ++r)
-    if (rules->action[r] == Action::Skip) cuts.push_back(rules->skip_to[r]);
-  std::sort(cuts.begin(), cuts.end());
-  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
-
   auto classifier = std::make_shared<Classifier>();
   classifier->rules_ = rules;
+  if (options.engine != "linear") {  // the truth carries all
+    LiveRules live = live_rules(rules);
+    rules = std::move(live.rules);
+    classifier->given_ = std::move(live.given);
+  }
+  classifier->live_ = rules;
+  const std::vector<int32_t> cuts = segment_cuts(*rules);
   classifier->skips_ = std::find(rules->action.begin(), rules->action.end(), Action::Skip) != rules->action.end();
   CompileStats& stats = classifier->stats_;
   stats.engine = named.name;
   stats.backend = simd::backend_named(options.backend).name;
-  stats.rules = rules->common.size();
+  stats.rules = classifier->rules_->common.size();
+  stats.hidden = stats.rules - rules->common.size();
   int32_t largest = 0;
   for (size_t i = 0; i + 1 < cuts.size(); ++i) {
     const int32_t begin = cuts[i], end = cuts[i + 1];
@@ -108,6 +111,11 @@ std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const Rule
     stats.worst_case_steps += table.worst_case_steps;
     classifier->segments_.push_back(std::move(segment));
   }
+  if (!classifier->given_.empty())
+    for (Candidate& candidate : stats.candidates) {
+      candidate.begin = classifier->given_[candidate.begin];
+      candidate.end = classifier->given_[candidate.end - 1] + 1;
+    }
   stats.segments = classifier->segments_.size();
   stats.build_seconds = seconds_since(started);
   return classifier;
@@ -122,23 +130,35 @@ size_t Classifier::segment_at(int32_t rule) const {
 // The segment in which the walk goes on after `result` in segment s; kDone where the result stands.
 size_t Classifier::next_segment(size_t s, RuleResult result) const {
   if (result == kNoMatch) return s + 1;
-  if (is_undecided(result) || rules_->action[result] != Action::Skip) return kDone;
-  return segment_at(rules_->skip_to[result]);
+  if (is_undecided(result) || live_->action[result] != Action::Skip) return kDone;
+  return segment_at(live_->skip_to[result]);
+}
+
+RuleResult Classifier::in_given(RuleResult result) const {
+  if (given_.empty() || result == kNoMatch) return result;
+  const int32_t rule = given_[static_cast<size_t>(rule_of(result))];
+  return is_undecided(result) ? undecided_at(rule) : rule;
 }
 
 RuleResult Classifier::lookup(const PacketKey& key) const {
   for (size_t s = 0; s < segments_.size();) {
     const RuleResult result = segments_[s].table->first_match(key);
     s = next_segment(s, result);
-    if (s == kDone) return result;
+    if (s == kDone) return in_given(result);
   }
   return kNoMatch;
 }
 
 void Classifier::lookup_batch(const KeyColumns& keys, RuleResult* out) const {
-  if (segments_.size() == 1 && !skips_) return segments_.front().table->first_match_batch(keys, out);
-  for (size_t first = 0; first < keys.n; first += kWalkTogether)
-    walk_segments(rows_of(keys, first, std::min(kWalkTogether, keys.n - first)), out + first);
+  const bool one_table = segments_.size() == 1 && !skips_;
+  if (one_table && given_.empty()) return segments_.front().table->first_match_batch(keys, out);
+  for (size_t first = 0; first < keys.n; first += kWalkTogether) {
+    const KeyColumns part = rows_of(keys, first, std::min(kWalkTogether, keys.n - first));
+    if (one_table) segments_.front().table->first_match_batch(part, out + first);
+    else walk_segments(part, out + first);
+    if (given_.empty()) continue;
+    for (size_t i = first; i < first + part.n; ++i) out[i] = in_given(out[i]);
+  }
 }
 
 // All packets that are at a segment are looked up in it together, in list order of the segments.

@@ -70,6 +70,7 @@ void bind_classifier(py::module_& module) {
       .def_readonly("engine", &CompileStats::engine)
       .def_readonly("backend", &CompileStats::backend)
       .def_readonly("rules", &CompileStats::rules)
+      .def_readonly("hidden", &CompileStats::hidden)
       .def_readonly("segments", &CompileStats::segments)
       .def_readonly("bytes", &CompileStats::bytes)
       .def_property_readonly("bytes_per_rule",

@@ -1,0 +1,187 @@
+#include "l4/live_rules.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_map>
+
+namespace meshsieve {
+namespace {
+
+constexpr size_t kCoverers = 64;
+constexpr size_t kCoverersInVain = 8;  // as long as less than one rule in 16 was covered
+constexpr int32_t kFirstRules = 1024;  // compared with all
+constexpr size_t kLeastHidden = 8;     // one rule in so many must go, else the list stays as it is
+
+struct Constraint {
+  int field;
+  SetId set;
+};
+using Conjunction = std::vector<Constraint>;
+
+void add_constraints(const Match& match, Conjunction& out) {
+  for (int f = 0; f < kFieldCount; ++f)
+    if (match[f] != kAnySet) out.push_back({f, match[f]});
+}
+
+bool span_inside(const std::vector<Interval>& inner, const std::vector<Interval>& outer) {
+  return inner.empty() ||
+         (outer.size() == 1 && outer.front().lo <= inner.front().lo && inner.back().hi <= outer.front().hi);
+}
+
+class Coverage {
+ public:
+  explicit Coverage(const RuleSet& rules) : rules_(rules) {}
+
+  // Live rules of [begin, end), a segment, are appended to `live`.
+  void segment(int32_t begin, int32_t end, std::vector<int32_t>& live) {
+    coverers_.clear();
+    seen_.clear();
+    for (int32_t rule = begin; rule < end; ++rule, ++walked_) {
+      if (is_repeated(rule) || is_covered(rule)) {
+        ++hidden_;
+        continue;
+      }
+      live.push_back(rule);
+      remember(rule);
+    }
+  }
+
+ private:
+  struct Coverer {
+    double width;  // log2 of the share of all packets, about; 0 is all
+    Conjunction conjunction;
+  };
+
+  uint32_t alternatives(int32_t rule) const {
+    return rules_.alternative_begin[rule + 1] - rules_.alternative_begin[rule];
+  }
+
+  // Common part and, where there is one alternative, that.
+  Conjunction conjunction_of(int32_t rule) const {
+    Conjunction out;
+    add_constraints(rules_.common[rule], out);
+    if (alternatives(rule) == 1) add_constraints(rules_.alternatives[rules_.alternative_begin[rule]], out);
+    return out;
+  }
+
+  bool is_repeated(int32_t rule) {
+    const auto words = [this, rule](const auto& visit) {
+      for (const SetId id : rules_.common[rule]) visit(id);
+      for (uint32_t a = rules_.alternative_begin[rule]; a < rules_.alternative_begin[rule + 1]; ++a)
+        for (const SetId id : rules_.alternatives[a]) visit(id);
+    };
+    uint64_t hash = alternatives(rule);
+    words([&hash](SetId id) { hash = (hash ^ static_cast<uint64_t>(id)) * 0x9e3779b97f4a7c15 ^ (hash >> 29); });
+    const auto [first, last] = seen_.equal_range(hash);
+    for (auto it = first; it != last; ++it)
+      if (equal(it->second, rule)) return true;
+    seen_.emplace(hash, rule);
+    return false;
+  }
+
+  bool equal(int32_t a, int32_t b) const {
+    const auto from = [this](int32_t rule) { return rules_.alternatives.begin() + rules_.alternative_begin[rule]; };
+    return alternatives(a) == alternatives(b) && rules_.common[a] == rules_.common[b] &&
+           std::equal(from(a), from(a) + alternatives(a), from(b));
+  }
+
+  bool is_covered(int32_t rule) const {
+    const Conjunction inner = conjunction_of(rule);
+    const bool in_vain = walked_ >= kFirstRules && hidden_ * 16 < walked_;
+    const size_t tried = std::min(coverers_.size(), in_vain ? kCoverersInVain : kCoverers);
+    for (size_t c = 0; c < tried; ++c)
+      if (covers(coverers_[c].conjunction, inner)) return true;
+    return false;
+  }
+
+  bool covers(const Conjunction& outer, const Conjunction& inner) const {
+    return std::all_of(outer.begin(), outer.end(), [&](const Constraint& wide) {
+      return std::any_of(inner.begin(), inner.end(), [&](const Constraint& narrow) {
+        return narrow.field == wide.field && (narrow.set == wide.set || is_inside(narrow.set, wide.set));
+      });
+    });
+  }
+
+  bool is_inside(SetId inner, SetId outer) const {
+    return span_inside(rules_.sets[inner].v4, rules_.sets[outer].v4) &&
+           span_inside(rules_.sets[inner].v6, rules_.sets[outer].v6);
+  }
+
+  // Keeps the widest rules, widest first.
+  void remember(int32_t rule) {
+    if (alternatives(rule) > 1) return;
+    Coverer coverer{0, conjunction_of(rule)};
+    for (const Constraint& constraint : coverer.conjunction) coverer.width += width_of(constraint);
+    if (coverers_.size() == kCoverers && coverer.width <= coverers_.back().width) return;
+    if (coverers_.size() == kCoverers) coverers_.pop_back();
+    const auto place = std::upper_bound(coverers_.begin(), coverers_.end(), coverer,
+                                        [](const Coverer& x, const Coverer& y) { return x.width > y.width; });
+    coverers_.insert(place, std::move(coverer));
+  }
+
+  double width_of(const Constraint& constraint) const {
+    const ValueSet& set = rules_.sets[constraint.set];
+    const bool address = kFields[constraint.field].kind == FieldKind::address;
+    if (set.v4.size() + set.v6.size() != 1) return -1000;  // covers but what names the same set
+    const bool v6 = set.v4.empty();
+    const Interval& only = v6 ? set.v6.front() : set.v4.front();
+    const int bits = !address ? kFields[constraint.field].bits : v6 ? 128 : 32;
+    const double high = static_cast<double>(only.hi.hi - only.lo.hi), low = static_cast<double>(only.hi.lo - only.lo.lo);
+    return (high > 0 ? 64 + std::log2(high) : std::log2(low + 1)) - bits;
+  }
+
+  const RuleSet& rules_;
+  std::vector<Coverer> coverers_;
+  std::unordered_multimap<uint64_t, int32_t> seen_;
+  size_t walked_ = 0, hidden_ = 0;
+};
+
+// The list of the given rules alone, with the sets that they name.
+RuleSet only(const RuleSet& rules, const std::vector<int32_t>& kept) {
+  RuleSet out;
+  std::unordered_map<SetId, SetId> ids = {{kAnySet, kAnySet}};
+  out.sets.resize(1);
+  const auto copy = [&](Match match) {
+    for (SetId& id : match) {
+      const auto [found, is_new] = ids.try_emplace(id, static_cast<SetId>(out.sets.size()));
+      if (is_new) out.sets.push_back(rules.sets[id]);
+      id = found->second;
+    }
+    return match;
+  };
+  for (const int32_t rule : kept) {
+    out.common.push_back(copy(rules.common[rule]));
+    out.alternative_begin.push_back(static_cast<uint32_t>(out.alternatives.size()));
+    for (uint32_t a = rules.alternative_begin[rule]; a < rules.alternative_begin[rule + 1]; ++a)
+      out.alternatives.push_back(copy(rules.alternatives[a]));
+    out.action.push_back(rules.action[rule]);
+    const auto target = std::lower_bound(kept.begin(), kept.end(), rules.skip_to[rule]);
+    out.skip_to.push_back(rules.action[rule] == Action::Skip ? static_cast<int32_t>(target - kept.begin()) : -1);
+    out.certain.push_back(rules.certain[rule]);
+  }
+  out.alternative_begin.push_back(static_cast<uint32_t>(out.alternatives.size()));
+  return out;
+}
+
+}  // namespace
+
+std::vector<int32_t> segment_cuts(const RuleSet& rules) {
+  std::vector<int32_t> cuts = {0, rules.size()};
+  for (int32_t r = 0; r < rules.size(); ++r)
+    if (rules.action[r] == Action::Skip) cuts.push_back(rules.skip_to[r]);
+  std::sort(cuts.begin(), cuts.end());
+  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  return cuts;
+}
+
+LiveRules live_rules(std::shared_ptr<const RuleSet> rules) {
+  const std::vector<int32_t> cuts = segment_cuts(*rules);
+  Coverage coverage(*rules);
+  std::vector<int32_t> live;
+  for (size_t i = 0; i + 1 < cuts.size(); ++i) coverage.segment(cuts[i], cuts[i + 1], live);
+  const size_t n = rules->common.size();
+  if ((n - live.size()) * kLeastHidden < std::max<size_t>(n, 1)) return {std::move(rules), {}};
+  return {std::make_shared<RuleSet>(only(*rules, live)), std::move(live)};
+}
+
+}  // namespace meshsieve
