@@ -22,7 +22,7 @@ from meshsieve.decision import ACTION_NAMES, EXCLUDED, NOT_HERE, DecisionTables,
 from meshsieve.labels import Labels
 from meshsieve.model import FIELD_INDEX, Rule, ValueSet
 from meshsieve.observability.traceflow import Step, end_of, observations, packet_data, result_document
-from meshsieve.policy import Rewrite, Verdict
+from meshsieve.policy import Rewrite, Verdict, bits_text
 from meshsieve.protocols import PROTOCOL_NAMES, WITH_PORTS
 from meshsieve.set_text import address_text, interval_texts, number_texts
 
@@ -248,8 +248,7 @@ def _rewrite_text(rewrite: Rewrite, values: Mapping[str, int | str]) -> str:
     for name, shift in rewrite.shifts.items():
         if isinstance(old := values.get(name), int):
             changes.append(f"{name} to {_value(name, old - shift.start + shift.to, values)}")
-    for name, (mask, value, of) in rewrite.bits.items():
-        changes.append(f"{name} to {value:#x}" if mask == 0xFFFFFFFF else f"{name} to ({of} & ~{mask:#x}) ^ {value:#x}")
+    changes += [f"{name} to {bits_text(*made)}" for name, made in rewrite.bits.items()]
     if rewrite.choices:
         texts = [_rewrite_text(choice, values).removeprefix("changes ") for choice in rewrite.choices]
         return f"changes, one of {len(texts)}: {'; or '.join(texts)}"

@@ -3,7 +3,8 @@
     PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [FIELD VALUE]...
 
 PROTOCOL is a name of meshsieve.protocols, ``ip-N`` or a number; an IPv6 address with a port stands in brackets. FIELD
-is any number field of docs/fields.md, or a name field with its text (``app tls fqdn www.example.com``; '' is "none").
+is any number field of docs/fields.md, ``ct_mark`` (the mark of the connection), or a name field with its text
+(``app tls fqdn www.example.com``; '' is "none").
 What is not written is assumed to be the first packet of a new connection: TCP
 flags SYN, ICMP echo request, connection state NEW, no fragment. Ports that are not written are unknown.
 """
@@ -25,6 +26,7 @@ FORM = "'tcp 10.0.0.1:4242 > 10.0.0.2:443' or 'icmp 2001:db8::1 > 2001:db8::2 ic
 _ETHER_TYPE = {4: 0x0800, 6: 0x86DD}
 _ECHO_REQUEST = {1: 8, 58: 128}
 _SYN, _NEW = 2, 1
+_REGISTERS = ("ct_mark",)  # columns that are no fields (rewriting.py)
 
 
 def parse_packet(text: str) -> PacketColumns:
@@ -53,7 +55,8 @@ def parse_packet(text: str) -> PacketColumns:
         fields |= {"icmp_type": _ECHO_REQUEST[proto], "icmp_code": 0}
     fields |= {name: port for name, port in (("sport", sport), ("dport", dport)) if port is not None}
     columns: dict[str, Any] = {name: [value] for name, value in {**fields, **_further(words[4:])}.items()}
-    return PacketColumns({"src_ip": _column(source), "dst_ip": _column(destination), **columns})
+    extra = {name: np.array(columns.pop(name), np.int64) for name in _REGISTERS if name in columns}
+    return PacketColumns({"src_ip": _column(source), "dst_ip": _column(destination), **columns}, extra=extra)
 
 
 def _protocol(word: str) -> int:
@@ -89,6 +92,9 @@ def _further(words: list[str]) -> dict[str, int | str]:
     for name, value in zip(words[::2], words[1::2], strict=True):
         if name in NAME_FIELDS:
             fields[name] = "" if value in ("''", '""') else value
+            continue
+        if name in _REGISTERS and value.isascii() and value.isdigit() and int(value[:11]) < 2**32:
+            fields[name] = int(value)
             continue
         if name not in FIELD_INDEX or _core.FIELDS[FIELD_INDEX[name]].kind != "number":
             numbers = ", ".join(info.name for info in _core.FIELDS if info.kind != "address")

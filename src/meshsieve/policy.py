@@ -64,8 +64,8 @@ class Rewrite:
 
     values  field -> its new value; None = nobody can know it (a pool of addresses, a port of the gateway's choice)
     shifts  address field -> how its addresses are mapped
-    bits    register (mark, ct_mark, ct_nat) -> (mask, value, of): it becomes ``(of & ~mask) ^ value``, ``of`` as the
-            packet had it before
+    bits    register (mark, ct_mark, ct_nat) -> (value, of): it becomes ``value`` XOR each register of ``of``, as the
+            packet had it before, under its mask
     unsure  fields that get one of several values: the way is found by the value that stands here, while rules that ask
             for them are unknown
     skips   points of the same layer, by name, to which the packet then does not come
@@ -75,7 +75,7 @@ class Rewrite:
 
     values: Mapping[str, int | None] = field(default_factory=dict)
     shifts: Mapping[str, Shift] = field(default_factory=dict)
-    bits: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
+    bits: Mapping[str, tuple[int, tuple[tuple[str, int], ...]]] = field(default_factory=dict)
     unsure: frozenset[str] = frozenset()
     skips: frozenset[str] = frozenset()
     choices: tuple[Rewrite, ...] = ()
@@ -86,6 +86,11 @@ class Rewrite:
         """Fields and registers that may change."""
         own = {*self.values, *self.shifts, *self.defaults, *self.bits}
         return frozenset(own.union(*(choice.touches for choice in self.choices)))
+
+
+def bits_text(value: int, of: Sequence[tuple[str, int]]) -> str:
+    """An entry of ``Rewrite.bits`` in words: ``0x1 ^ (mark & 0xfffffffe)``."""
+    return " ^ ".join([f"{value:#x}"] * (bool(value) or not of) + [f"({name} & {mask:#x})" for name, mask in of])
 
 
 class Crossing(Protocol):

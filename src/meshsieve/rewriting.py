@@ -147,10 +147,12 @@ def _marked(
         rows = (rule == index) & ~unknown
         one = rewrite.choices[0] if rewrite.choices else rewrite
         if name in one.bits:
-            mask, bits, of = one.bits[name]
-            old, has = marks[of]
-            value[rows] = old[rows] & np.uint32(~mask & 0xFFFFFFFF) ^ np.uint32(bits)
-            known[rows] = has[rows] | (mask == 0xFFFFFFFF)
+            bits, of = one.bits[name]
+            value[rows], known[rows] = bits, True
+            for register, mask in of:
+                old, has = marks[register]
+                value[rows] ^= old[rows] & np.uint32(mask)
+                known[rows] &= has[rows]
         elif name in one.values:
             known[rows] = False
         elif name in one.defaults:

@@ -86,6 +86,8 @@ CASES = [
      + FILTER.format("-A FORWARD -m mark --mark 1 -j DROP"), {}, TO_VIP, "ALLOW"),
     ("a restored mark of a later packet is not known", MANGLE.format("-A PREROUTING -j CONNMARK --restore-mark")
      + FILTER.format("-A FORWARD -m mark --mark 1 -j DROP"), {}, TO_VIP + " ct_state 2", "UNDECIDED"),
+    ("a connection's mark that is given counts", FILTER.format("-A FORWARD -m connmark --mark 7 -j DROP"), {},
+     TO_VIP + " ct_state 2 ct_mark 7", "DROP"),
     ("a saved mark is the connection's", MANGLE.format("-A PREROUTING -j MARK --set-mark 5\n"
      "-A PREROUTING -j CONNMARK --save-mark") + FILTER.format("-A FORWARD -m connmark --mark 5 -j DROP"), {}, TO_VIP,
      "DROP"),

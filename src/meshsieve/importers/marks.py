@@ -7,8 +7,8 @@ How     The chains are walked symbolically. The state is a list of cases, the fi
         case of its rule in front; a test is true where a case says so. A chain that tests or assigns is written out for
         every state in which it is called.
 Why     kube-proxy, Calico and firewalls with policy routing decide by marks that the same table has set.
-Cost    Cases times calls. Where a condition or a state would have more than ``MOST_CASES`` terms, the registers are
-        lost and their tests unknown: never guessed.
+Cost    Cases times calls. Where a condition or a state would have more than ``MOST_CASES`` terms, or a program takes
+        more than ``MOST_WORK``, the registers are lost and their tests unknown: never guessed.
 Example MARK --set-xmark 0x1/0x1 for TCP, then a test of 0x1/0x1: the test is "TCP, or bit 0 was set before".
 Source  iptables-extensions(8): mark, connmark, MARK, CONNMARK, CT; nft(8): meta mark, ct mark.
 """
@@ -22,12 +22,14 @@ from meshsieve.errors import PolicyError
 from meshsieve.importers.chains import ChainRule, Jump, Program, Return
 from meshsieve.importers.conditions import FALSE, TRUE, Condition, any_of, conjunction, constraint, negation, unknown
 from meshsieve.model import Action, MarkCodes, MarkTest, Source
-from meshsieve.policy import Rewrite
+from meshsieve.policy import Rewrite, bits_text
 
 ALL = 0xFFFFFFFF
 # ct_nat: bit 0 destination NAT, bit 1 source NAT, set by translations. track: bit 0 the packet is not tracked.
 REGISTERS = ("mark", "ct_mark", "ct_nat", "track")
 MOST_CASES = 64
+# Steps that one program may take, an interval of a set of marks each; beyond, what is not worked out yet is lost.
+MOST_WORK = 500_000
 UNTRACKED = 5  # ct_state
 
 
@@ -55,27 +57,43 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Bits:
-    """A register: the old value of ``of`` without the bits ``known``, XOR ``bits``; nobody knows the bits ``lost``."""
+    """A register as XOR of ``bits`` and, for each register in the order of REGISTERS, its old value under ``masks``,
+    which are disjoint; a bit in no mask is known. Nobody knows the bits ``lost``."""
 
-    of: str
-    known: int = 0
+    masks: tuple[int, ...]
     bits: int = 0
     lost: int = 0
 
-    def assigned(self, mask: int, value: int, lost: int = 0) -> Bits:
-        return Bits(self.of, self.known | mask, (self.bits & ~mask & ALL) ^ value, (self.lost & ~mask) | lost)
+    def assigned(self, mask: int, value: int) -> Bits:
+        """``(self & ~mask) ^ value``"""
+        kept = tuple(m & ~mask for m in self.masks)
+        return Bits(kept, (self.bits & ~mask & ALL) ^ value, self.lost & ~mask)
+
+    def copied(self, mask: int, source: Bits, source_mask: int) -> Bits:
+        """``(self & ~mask) ^ (source & source_mask)``"""
+        cleared = self.assigned(mask, source.bits & source_mask)
+        taken = tuple(m & source_mask & mask for m in source.masks)
+        # Where old bits would be XORed onto others, nobody knows the outcome.
+        mixed = (source.old | source.lost) & source_mask & ~mask
+        masks = tuple(mine | theirs for mine, theirs in zip(cleared.masks, taken, strict=True))
+        return Bits(masks, cleared.bits, (cleared.lost | mixed | source.lost & source_mask) & ALL)
 
     @property
-    def untouched(self) -> bool:
-        return not (self.known or self.bits or self.lost)
+    def old(self) -> int:
+        """The bits that come from old values."""
+        total = 0
+        for mask in self.masks:
+            total |= mask
+        return total
 
 
 Registers = tuple[Bits, ...]  # in the order of REGISTERS
 Case = tuple[Condition, Registers]
 State = tuple[Case, ...]  # the last case holds always
 
-_OLD: Registers = tuple(Bits(name) for name in REGISTERS)
-_LOST: Registers = tuple(Bits(name, lost=ALL) for name in REGISTERS)
+_NONE = (0,) * len(REGISTERS)
+_OLD: Registers = tuple(Bits(tuple(ALL if i == k else 0 for i in range(len(REGISTERS)))) for k in range(len(REGISTERS)))
+_LOST: Registers = (Bits(_NONE, lost=ALL),) * len(REGISTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +125,37 @@ def resolve(program: Program, start: str, *, with_exits: bool = False, most_rule
     return Resolved(second.program, second.rewrites, codes)
 
 
+class _Work:
+    """Products and negations of conditions, within bounds: None beyond them."""
+
+    def __init__(self) -> None:
+        self.spent = 0
+
+    def both(self, a: Condition, b: Condition) -> Condition | None:
+        if a == TRUE or b == TRUE:
+            return b if a == TRUE else a
+        self.spent += len(a) * _size(b) + len(b) * _size(a)
+        return None if self.spent > MOST_WORK else conjunction(a, b, MOST_CASES)
+
+    def either(self, a: Condition, b: Condition) -> Condition | None:
+        if a == FALSE or b == FALSE:
+            return b if a == FALSE else a
+        self.spent += (len(a) + len(b)) * (_size(a) + _size(b))
+        return None if self.spent > MOST_WORK else any_of(a, b)
+
+    def negated(self, condition: Condition) -> Condition | None:
+        if self.spent > MOST_WORK:
+            return None
+        found = negation(condition, MOST_CASES)
+        self.spent += _size(condition) * (MOST_CASES if found is None else len(found))
+        return found
+
+
+def _size(condition: Condition) -> int:
+    """How much a condition is to walk through: sets of marks have up to half as many intervals as there are codes."""
+    return sum(1 + len(term.fields["mark"].v4) if "mark" in term.fields else 1 for term in condition)
+
+
 class _Resolver:
     def __init__(self, program: Program, codes: MarkCodes | None, with_exits: bool, most_rules: int) -> None:
         self.source, self.codes, self.with_exits, self.most_rules = program, codes, with_exits, most_rules
@@ -115,6 +164,7 @@ class _Resolver:
         self.program: dict[str, Sequence[ChainRule]] = {n: r for n, r in program.items() if n not in self.concerned}
         self.rewrites: dict[Source, Rewrite] = {}
         self.written = 0
+        self.work = _Work()
         self._done: dict[tuple[str, tuple[tuple[int, Registers], ...]], tuple[str, State, State]] = {}
 
     def root(self, start: str) -> None:
@@ -143,7 +193,7 @@ class _Resolver:
                 taken = _assigned(taken, assign)
             verdict = rule.verdict
             if verdict is None:
-                state = _either(condition, taken, rest)
+                state = _either(self.work, condition, taken, rest)
                 continue
             if isinstance(verdict, Jump):
                 callee, after = self.chain(verdict.chain, taken)
@@ -152,14 +202,14 @@ class _Resolver:
                     leaving.append((condition, after))
                     state = rest
                 else:
-                    state = _either(condition, after, rest)
+                    state = _either(self.work, condition, after, rest)
                 continue
             if isinstance(verdict, Return):
                 leaving.append((condition, taken))
             rules += self._ending(rule, condition, taken)
             state = rest
         for condition, after in reversed(leaving):
-            state = _either(condition, after, state)
+            state = _either(self.work, condition, after, state)
         self.written += len(rules)
         if self.written > self.most_rules:
             raise PolicyError(
@@ -178,7 +228,7 @@ class _Resolver:
             return [rule]
         out = []
         for case, registers in state:
-            both = conjunction(condition, case, MOST_CASES)
+            both = self.work.both(condition, case)
             if both is None:
                 both, registers = condition, _LOST
             rewrite = _rewrite(registers)
@@ -195,7 +245,7 @@ class _Resolver:
         condition, taken, rest = rule.condition, state, state
         for test in rule.tests:
             holds = [self._test(test, registers) for _, registers in state]
-            both = conjunction(condition, _overall(state, holds, test), MOST_CASES)
+            both = self.work.both(condition, _overall(self.work, state, holds, test))
             condition = unknown(test.text) if both is None else both
             taken = _kept(taken, [self._test(test, registers) != FALSE for _, registers in taken])
             if rule.condition == TRUE and len(rule.tests) == 1:
@@ -207,16 +257,21 @@ class _Resolver:
         bits = registers[REGISTERS.index(test.register)]
         if test.mask & bits.lost:
             return unknown(test.text)
-        known, old = test.mask & bits.known, test.mask & ~bits.known & ALL
         found: list[Condition] = []
         for value in sorted(test.values):
-            if value & ~test.mask or (value ^ bits.bits) & known:
+            wanted = value ^ bits.bits
+            if value & ~test.mask or wanted & test.mask & ~bits.old:
                 continue
-            found.append(self._old(bits.of, (value ^ bits.bits) & old, old, test.text) if old else TRUE)
+            holds: Condition = TRUE
+            for register, mask in zip(REGISTERS, bits.masks, strict=True):
+                if asked := mask & test.mask:
+                    both = self.work.both(holds, self._old(register, wanted & asked, asked, test.text))
+                    holds = unknown(test.text) if both is None else both
+            found.append(holds)
         holds = any_of(*found)
         if not test.negated:
             return holds
-        negated = negation(holds, MOST_CASES)
+        negated = self.work.negated(holds)
         return unknown(test.text) if negated is None else negated
 
     def _old(self, register: str, value: int, mask: int, text: str) -> Condition:
@@ -248,7 +303,7 @@ def _concerned(program: Program, with_exits: bool) -> frozenset[str]:
     return frozenset(found)
 
 
-def _overall(state: State, holds: Sequence[Condition], test: Test) -> Condition:
+def _overall(work: _Work, state: State, holds: Sequence[Condition], test: Test) -> Condition:
     """The test over all cases, of which the first that applies counts."""
     result: Condition | None = FALSE
     for (case, _), hold in zip(reversed(state), reversed(holds), strict=True):
@@ -257,13 +312,13 @@ def _overall(state: State, holds: Sequence[Condition], test: Test) -> Condition:
         if case == TRUE:
             result = hold
         elif hold == TRUE:
-            result = any_of(case, result)
+            result = work.either(case, result)
         else:
-            others = negation(case, MOST_CASES) if result != FALSE else FALSE
-            here, behind = conjunction(case, hold, MOST_CASES), None
+            others = work.negated(case) if result != FALSE else FALSE
+            here, behind = work.both(case, hold), None
             if others is not None:
-                behind = conjunction(others, result, MOST_CASES)
-            result = None if here is None or behind is None else any_of(here, behind)
+                behind = work.both(others, result)
+            result = None if here is None or behind is None else work.either(here, behind)
         if result is not None and len(result) > MOST_CASES:
             result = None
     return unknown(test.text) if result is None else result
@@ -275,13 +330,13 @@ def _kept(state: State, keep: Sequence[bool]) -> State:
     return _tidy([*cases[:-1], (TRUE, cases[-1][1])]) if cases else state
 
 
-def _either(condition: Condition, taken: State, rest: State) -> State:
+def _either(work: _Work, condition: Condition, taken: State, rest: State) -> State:
     """``taken`` where the condition holds, else ``rest``."""
     if taken == rest or condition == FALSE:
         return rest
     cases: list[Case] = []
     for case, registers in taken:
-        both = conjunction(condition, case, MOST_CASES)
+        both = work.both(condition, case)
         if both is None:
             return ((TRUE, _LOST),)
         if both != FALSE:
@@ -299,12 +354,7 @@ def _assigned(state: State, assign: Assign) -> State:
         elif not assign.source:
             bits = bits.assigned(assign.mask, assign.value)
         else:
-            source = registers[REGISTERS.index(assign.source)]
-            if assign.mask == assign.value == ALL:
-                bits = source
-            else:
-                old = assign.value & (~source.known | source.lost)
-                bits = bits.assigned(assign.mask, assign.value & source.bits & ~old, old & ALL)
+            bits = bits.copied(assign.mask, registers[REGISTERS.index(assign.source)], assign.value)
         cases.append((case, (*registers[:at], bits, *registers[at + 1 :])))
     return _tidy(cases)
 
@@ -330,22 +380,21 @@ def _tidy(cases: Sequence[Case]) -> State:
 def _rewrite(registers: Registers) -> Rewrite | None:
     """What the packet's registers become; None = nothing changes."""
     values: dict[str, int | None] = {}
-    bits: dict[str, tuple[int, int, str]] = {}
-    for name, register in zip(REGISTERS, registers, strict=True):
+    bits: dict[str, tuple[int, tuple[tuple[str, int], ...]]] = {}
+    for name, register, before in zip(REGISTERS, registers, _OLD, strict=True):
         if name == "track":
-            if register.lost:
+            if register.lost & 1:
                 values["ct_state"] = None
-            elif register.known and register.bits:
+            elif register != before and register.bits & 1:
                 values["ct_state"] = UNTRACKED
         elif register.lost:
             values[name] = None
-        elif register != Bits(name):
-            bits[name] = (register.known, register.bits, register.of)
+        elif register != before:
+            of = tuple((other, mask) for other, mask in zip(REGISTERS, register.masks, strict=True) if mask)
+            bits[name] = (register.bits, of)
     return Rewrite(values, bits=bits) if values or bits else None
 
 
 def _told(rewrite: Rewrite) -> str:
     parts = [f"{name} unknown" if value is None else f"{name} {value}" for name, value in rewrite.values.items()]
-    for name, (mask, value, of) in rewrite.bits.items():
-        parts.append(f"{name} {value:#x}" if mask == ALL else f"{name} ({of} & ~{mask:#x}) ^ {value:#x}")
-    return ", ".join(parts)
+    return ", ".join(parts + [f"{name} {bits_text(*made)}" for name, made in rewrite.bits.items()])

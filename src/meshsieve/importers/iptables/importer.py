@@ -336,7 +336,7 @@ def arrival() -> Point:
 def translated(rewrite: Rewrite, outbound: bool) -> Rewrite:
     """The translation with its trace in the connection's state."""
     bit = NAT_STATES["SNAT" if outbound else "DNAT"]
-    bits = {"ct_nat": (bit, bit, "ct_nat")}
+    bits = {"ct_nat": (bit, (("ct_nat", 0xFFFFFFFF & ~bit),))}
     return replace(rewrite, bits=bits, choices=tuple(replace(choice, bits=bits) for choice in rewrite.choices))
 
 
