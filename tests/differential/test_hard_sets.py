@@ -73,6 +73,35 @@ def test_a_rule_is_found_wherever_its_bit_lies(side: int, backend: str) -> None:
     assert np.all(clf.classify_batch({"src_ip": source + 1, "dst_ip": destination}) == -1)
 
 
+@pytest.mark.parametrize("backend", _core.backends())
+@pytest.mark.parametrize("count", [254, 255, 256, 1000], ids=lambda n: f"{n} winners")
+def test_many_rules_can_win_in_one_cell(count: int, backend: str) -> None:
+    """One pair of prefixes, a rule a port: positions within a cell outgrow a byte."""
+    sides = {"src_ip": ValueSet.addresses(["10.0.0.0/8"]), "dst_ip": ValueSet.addresses(["10.0.0.0/8"])}
+    other = Rule({"src_ip": ValueSet.addresses(["10.1.0.0/16"]), "dport": ValueSet.numbers(7)})
+    rules = RuleSet([other, *[Rule({**sides, "dport": ValueSet.numbers(3 * port)}) for port in range(count)]])
+    clf = packets.compile(rules, engine="cross", backend=backend)
+    port = np.arange(3 * count + 10, dtype=np.uint16)
+    at = np.full(len(port), 10 << 24 | 2 << 16, np.uint32)
+    asked = {"src_ip": at, "dst_ip": at, "dport": port, "sport": port, "proto": np.full(len(port), 6, np.uint8)}
+    found = clf.classify_batch(asked)
+    expected = np.where((port % 3 == 0) & (port < 3 * count), port.astype(np.int32) // 3 + 1, -1)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", _core.backends())
+def test_more_cells_than_16_bits_number(backend: str) -> None:
+    """67,600 pairs of hosts, each with a rule of its own: nodes and cells need 32 bits."""
+    side = 260
+    hosts = [ValueSet.numbers(2 * i) for i in range(side)]
+    rules = RuleSet([Rule({"src_ip": source, "dst_ip": destination}) for source in hosts for destination in hosts])
+    clf = packets.compile(rules, engine="cross", backend=backend)
+    pairs = np.random.default_rng(1).permutation(side * side)[:5000]
+    source, destination = (2 * part.astype(np.uint32) for part in np.divmod(pairs, side))
+    assert np.array_equal(clf.classify_batch({"src_ip": source, "dst_ip": destination}), pairs)
+    assert np.all(clf.classify_batch({"src_ip": source + 1, "dst_ip": destination}) == -1)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_groups_stay_groups(engine: str) -> None:
     policy = groups.Policy(300)

@@ -1,8 +1,9 @@
 // Which engine "auto" takes: build those that may win, look sampled headers up in each, keep the fastest.
 //
 // Why     No formula told from the rules alone which structure is fastest: overlap decides, and building tells. A build
-//         costs microseconds a rule, so trying is cheap; what is not cheap is left out by size (kEngineLimits) or stops
-//         by itself (CompileError). The forest, which always fits, is built last: to compare, or as the fallback.
+//         costs microseconds a rule, so trying is cheap; what is not cheap is left out by size (kEngineLimits), stops by
+//         itself (CompileError), or is not begun because what stands already is faster than the next engine ever is
+//         (kForestFloorNs). The forest, which always fits, comes last: to compare, or as the fallback.
 // Sample  Headers that hit: a rule drawn uniformly, for each field that rules name a value of its set. The generator
 //         is seeded with a constant, so the headers are the same every time; the clock is not, so two engines that are
 //         about equally fast may be taken in turn. Answers never depend on the choice.
@@ -35,6 +36,8 @@ struct Limit {
   int32_t fewest_rules, most_rules;
 };
 constexpr Limit kEngineLimits[] = {{"linear", 0, 0}, {"bitmap", 0, 4096}, {"cross", 1500, 20'000}};
+// No forest of any rule set measured looked sampled headers up faster than this, so what does is taken without one.
+constexpr double kForestFloorNs = 28;
 // Where a rule's sets have this many intervals on average, it is a policy of groups: trees only bound what matches and
 // check rules one by one, products explode, and bitmaps win. Their rows belong to classes of groups, of which there are
 // many for few rules, so they may take kGroupBytes where the caller set no budget.
@@ -177,6 +180,8 @@ class Chooser {
 
   bool worth_building(const EngineInfo& engine) const {
     if (of_groups_ && (best_ != nullptr || std::string_view(engine.name) == "bitmap")) return false;
+    if (best_ != nullptr && candidates_[taken_].lookup_ns < kForestFloorNs && std::string_view(engine.name) == "forest")
+      return false;
     for (const Limit& limit : kEngineLimits)
       if (limit.engine == engine.name)
         return !is_short() && limit.fewest_rules <= end_ - begin_ && end_ - begin_ <= limit.most_rules;

@@ -191,14 +191,16 @@ KeyColumns columns_of(const PacketKey& key) {
 }
 
 Verdicts::Verdicts(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end)
-    : rules_(std::move(rules)), result_(static_cast<size_t>(end - begin) + 1) {
+    : rules_(std::move(rules)), result_(static_cast<size_t>(end - begin) + 1), as_they_are_(begin == 0) {
   result_[0] = kNoMatch;
   for (int32_t r = begin; r < end; ++r)
     result_[static_cast<size_t>(r - begin) + 1] = rules_->certain[r] ? r : undecided_at(r);
+  for (int32_t r = begin; r < end; ++r) as_they_are_ = as_they_are_ && rules_->certain[r];
 }
 
 void Verdicts::finish(const KeyColumns& keys, size_t first, size_t n, uint64_t unknown, RuleResult* results) const {
-  for (size_t i = 0; i < n; ++i) results[i] = result_[static_cast<size_t>(results[i] + 1)];
+  if (!as_they_are_)
+    for (size_t i = 0; i < n; ++i) results[i] = result_[static_cast<size_t>(results[i] + 1)];
   for (; unknown != 0; unknown &= unknown - 1) {
     const auto i = static_cast<size_t>(__builtin_ctzll(unknown));
     if (results[i] >= 0) results[i] = reference_first_match(*rules_, keys.key(first + i), results[i], results[i] + 1);

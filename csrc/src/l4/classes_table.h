@@ -205,6 +205,7 @@ class Verdicts {
  private:
   std::shared_ptr<const RuleSet> rules_;
   TableArray<RuleResult> result_;  // by relative rule + 1: the rule, undecided where it is not certain; [0] is kNoMatch
+  bool as_they_are_;  // results need no translation: every rule is certain, and numbers count from rule 0
 };
 
 }  // namespace meshsieve::classes

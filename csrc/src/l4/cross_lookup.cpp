@@ -8,23 +8,47 @@ namespace {
 
 using classes::kChunk;
 
-struct Positions {
-  uint32_t cell[kChunk];
-};
-
+// The loops over a chunk are unrolled and store only what the next stage needs: a look-up is bound by instructions while
+// tables lie near, and by the misses that are in flight together where they do not.
 template <class Id>
-void nodes_dense(const TableArray<Id>& cells, const Positions& at, size_t n, uint32_t* node) {
-  for (size_t i = 0; i < n; ++i) node[i] = cells[at.cell[i]];
+void nodes_dense(const Cells& table, const TableArray<Id>& cells, const uint32_t* source, const uint32_t* destination,
+                 size_t n, uint32_t* __restrict node) {
+  const uint32_t *row = table.row.data(), *column = table.column.data();
+  const Id* cell = cells.data();
+#pragma GCC unroll 4
+  for (size_t i = 0; i < n; ++i) node[i] = cell[row[source[i]] + column[destination[i]]];
 }
 
-void nodes_hashed(const Cells& cells, const Positions& at, size_t n, uint32_t* node) {
-  const CellHash hash = cells.hash;
+// Both slots are read; empty ones hold node 0, so the two candidates are combined without a branch.
+void nodes_hashed(const Cells& table, const uint32_t* source, const uint32_t* destination, size_t n,
+                  uint32_t* __restrict node) {
+  const uint32_t *row = table.row.data(), *column = table.column.data();
+  const Slot* slots = table.slots.data();
+  const CellHash hash = table.hash;
+#pragma GCC unroll 2
   for (size_t i = 0; i < n; ++i) {
-    const uint32_t key = at.cell[i];
-    const Slot first = cells.slots[hash.first(key)], second = cells.slots[hash.second(key)];
-    const uint32_t is_first = -static_cast<uint32_t>(first.key == key);
-    const uint32_t is_second = -static_cast<uint32_t>(second.key == key);
-    node[i] = (first.node & is_first) | (second.node & is_second);
+    const uint32_t key = row[source[i]] + column[destination[i]];
+    const Slot first = slots[hash.first(key)], second = slots[hash.second(key)];
+    const auto mask = [key](const Slot& slot) { return 0u - static_cast<uint32_t>(slot.key == key); };
+    node[i] = (first.node & mask(first)) | (second.node & mask(second));
+  }
+}
+
+struct Winners {
+  const Node* nodes;
+  const uint32_t* patterns;
+  const uint32_t* winners;
+};
+
+template <bool kFirst, class Position>
+void keep_first(const Winners& in, const Position* blocks, const uint32_t* node, const uint32_t* service, size_t n,
+                uint32_t* __restrict winner) {
+#pragma GCC unroll 4
+  for (size_t i = 0; i < n; ++i) {
+    const Node found = in.nodes[node[i]];
+    const uint32_t block = in.patterns[found.pattern + service[i] / kPatternBlock];
+    const uint32_t rule = in.winners[found.base + blocks[block + service[i] % kPatternBlock]];
+    winner[i] = kFirst ? rule : std::min(winner[i], rule);
   }
 }
 
@@ -36,31 +60,32 @@ void CrossTable::look_up(const classes::ClassChunk& chunk, size_t n, RuleResult*
   const uint32_t* source = axis(axes_.source);
   const uint32_t* destination = axis(axes_.destination);
   const uint32_t* service = axis(axes_.service);
-  const size_t n_tables = cells_.size();
-  uint32_t winner[kChunk];
-  std::fill(winner, winner + n, kNoRule);
-  for (size_t t = 0; t < n_tables; ++t) {
-    Positions at;
-    for (size_t i = 0; i < n; ++i) {
-      at.cell[i] = row_[source[i] * n_tables + t] + column_[destination[i] * n_tables + t];
-    }
-    uint32_t node[kChunk];
+  const Winners in{nodes_.data(), patterns_.data(), winners_.data()};
+  auto* winner = reinterpret_cast<uint32_t*>(out);
+  if (cells_.empty()) std::fill(winner, winner + n, kNoRule);
+  for (size_t t = 0; t < cells_.size(); ++t) {
     const Cells& cells = cells_[t];
+    uint32_t node[kChunk];
     if (cells.narrow.size() != 0) {
-      nodes_dense(cells.narrow, at, n, node);
+      nodes_dense(cells, cells.narrow, source, destination, n, node);
     } else if (cells.wide.size() != 0) {
-      nodes_dense(cells.wide, at, n, node);
+      nodes_dense(cells, cells.wide, source, destination, n, node);
     } else {
-      nodes_hashed(cells, at, n, node);
+      nodes_hashed(cells, source, destination, n, node);
     }
-    for (size_t i = 0; i < n; ++i) {
-      const Node found = nodes_[node[i]];
-      const uint32_t block = patterns_[found.pattern + service[i] / kPatternBlock];
-      const uint32_t rule = winners_[found.base + blocks_[block + service[i] % kPatternBlock]];
-      winner[i] = std::min(winner[i], rule);
+    const auto keep = [&](const auto* blocks) {
+      if (t == 0) {
+        keep_first<true>(in, blocks, node, service, n, winner);
+      } else {
+        keep_first<false>(in, blocks, node, service, n, winner);
+      }
+    };
+    if (wide_blocks_.size() != 0) {
+      keep(wide_blocks_.data());
+    } else {
+      keep(blocks_.data());
     }
   }
-  for (size_t i = 0; i < n; ++i) out[i] = winner[i] == kNoRule ? kNoMatch : static_cast<RuleResult>(winner[i]);
 }
 
 RuleResult CrossTable::first_match(const PacketKey& key) const {
@@ -81,7 +106,7 @@ void CrossTable::first_match_batch(const KeyColumns& keys, RuleResult* out) cons
 
 EngineStats CrossTable::stats() const {
   EngineStats stats{front_.bytes() + verdicts_.bytes(), front_.worst_case_steps() + 1};
-  stats.bytes += row_.bytes() + column_.bytes() + nodes_.bytes() + patterns_.bytes() + winners_.bytes() + blocks_.bytes();
+  stats.bytes += nodes_.bytes() + patterns_.bytes() + winners_.bytes() + blocks_.bytes() + wide_blocks_.bytes();
   for (const Cells& cells : cells_) stats.bytes += cells.bytes();
   stats.worst_case_steps += 8 * cells_.size();  // row, column, two slots, node, pattern, block, winner
   return stats;

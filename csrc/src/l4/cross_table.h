@@ -5,15 +5,16 @@
 //         of rules; which of them wins depends on P alone. So a cell names a *node* {pattern, base}: a pattern is a byte
 //         map P class -> position in the list (0: none), and the winner is winner[base + position]. Patterns do not
 //         mention rules, so cells of different rules share them; equal lists, patterns and nodes are stored once.
+//         Positions are bytes, or 16 bits where more than 255 rules of some cell can win.
 //         Rules are split into up to four tables, so that a rule with a wide source and one with a narrow source do not
 //         multiply each other; the answer is the smallest rule of all tables.
 // Why     A look-up is a fixed chain of loads, so 64 packets overlap perfectly: the fastest engine while tables stay in
 //         the caches, up to about 10,000 rules of usual policies.
-// Cost    Look-up: 2 + 5 loads a table. Build: one step for each (rule, S class, D class) of a table, known from class
+// Cost    Look-up: 7 loads a table. Build: one step for each (rule, S class, D class) of a table, known from class
 //         counts before anything is built (cross_plan.cpp). Memory: cells dense (2 or 4 bytes each) or, where most
 //         are empty, in a cuckoo hash table (18 bytes a cell that is not empty). Patterns are cut into blocks of 32
 //         P classes, and equal blocks stored once.
-// Limits  At most three dimensions; 254 rules that can win in one cell; build steps and bytes within the plan's limits.
+// Limits  At most three dimensions; 65,535 rules that can win in one cell; build steps and bytes within the plan's limits.
 //         Else a CompileError that names the figures, and the chooser takes another engine.
 // Example rules {0: 10/8 -> any tcp :80, 1: any -> any tcp}: S has 2 classes, D 1, P 3 (tcp:80, tcp, other).
 //         Cell (10/8, any) -> list [0, 1], pattern {1, 2, 0}; cell (else, any) -> list [1], pattern {1, 1, 0}.
@@ -28,8 +29,10 @@
 
 namespace meshsieve::cross {
 
-// No rule in this table. Larger than every rule, so that the smallest of several tables' answers is the answer.
-inline constexpr uint32_t kNoRule = 0x7fffffff;
+// No rule in this table. Larger than every rule, so that the smallest of several tables' answers is the answer; and
+// kNoMatch as it is.
+inline constexpr uint32_t kNoRule = ~uint32_t{0};
+static_assert(static_cast<RuleResult>(kNoRule) == kNoMatch);
 
 inline constexpr uint32_t kPatternBlock = 32;
 
@@ -55,11 +58,12 @@ struct Slot {
 
 // One of the tables that rules are split into. Exactly one of the cell arrays is used.
 struct Cells {
+  TableArray<uint32_t> row, column;  // per class of the axis: where its row starts, which column it is
   TableArray<uint16_t> narrow;
   TableArray<uint32_t> wide;
   TableArray<Slot> slots;
   CellHash hash{};
-  size_t bytes() const { return narrow.bytes() + wide.bytes() + slots.bytes(); }
+  size_t bytes() const { return row.bytes() + column.bytes() + narrow.bytes() + wide.bytes() + slots.bytes(); }
 };
 
 // The rules of one segment as their positions on the axes. Rows are those of classes::Dimension; row 0 is "any".
@@ -91,17 +95,21 @@ struct Plan {
     std::vector<uint32_t> rules;  // sorted
     uint64_t n_source = 0, n_destination = 0;  // classes that these rules tell apart
     uint64_t steps = 0;                        // (rule, source class, destination class) incidences
+    uint64_t bytes = 0;                        // of the cells; estimated where they are hashed
+    bool dense = false;                        // cells in one array, else hashed
   };
   std::vector<Table> tables;
   uint64_t steps() const;
-  uint64_t bytes() const;  // upper bound of the cells
+  uint64_t bytes() const;
 };
-// Bytes of the cells of one table: dense or hashed.
-uint64_t cell_bytes(const Plan::Table& table);
-bool is_dense(const Plan::Table& table);
-// Plans in the order in which to try them: those with fewest tables first. Never empty: throws CompileError naming the
-// best figures there are where none keeps the limits. `usual_bytes` is what plans aim at, `most_bytes` what they may take.
-std::vector<Plan> make_plans(const Problem& problem, uint64_t most_steps, uint64_t usual_bytes, uint64_t most_bytes);
+struct Limits {
+  uint64_t steps;
+  uint64_t bytes;        // of all cells
+  uint64_t dense_bytes;  // up to which a table is dense whatever hashing would save
+};
+// Plans in the order in which to try them: those first in which a look-up is predicted to be fastest. Never empty: throws
+// CompileError naming the best figures there are where none keeps the limits.
+std::vector<Plan> make_plans(const Problem& problem, const Limits& limits);
 
 // Which classes of the axis the given rules tell apart: class -> reduced class; and reduced class -> rows they use.
 struct Reduced {
@@ -126,12 +134,11 @@ class CrossTable final : public EngineTable {
   classes::ClassFront front_;
   classes::Verdicts verdicts_;
   AxisChoice axes_;
-  // Per class, one entry a table: start of the row / column. Unused axes have one class.
-  TableArray<uint32_t> row_, column_;
   std::vector<Cells> cells_;
   TableArray<Node> nodes_;
   TableArray<uint32_t> patterns_;
-  TableArray<uint8_t> blocks_;
+  TableArray<uint8_t> blocks_;        // positions; exactly one of the two is used
+  TableArray<uint16_t> wide_blocks_;
   TableArray<uint32_t> winners_;
 };
 
