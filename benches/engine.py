@@ -80,7 +80,7 @@ def _requests(facts: dict[str, Any]) -> Material:
     from benches.peers.engines import engine_of, requests_of
     from benches.plain_walk import PlainWalk
 
-    judged = max(30, 200_000 // facts["policies"])
+    judged = max(30, 20_000 // facts["policies"])
     plain = PlainWalk(engine_of(facts))
     expected = np.full(facts["requests"], -1, np.int32)
     requests = requests_of(facts)[:judged]

@@ -30,7 +30,7 @@ from meshsieve.engine import Engine
 from meshsieve.request import Request
 from meshsieve.request_columns import RequestColumns
 
-SAMPLE = 20_000  # packets of a capture whose flows the plain walk judges
+SAMPLE = 500  # packets of a capture whose flows the plain walk judges
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def of_requests(answers: Answers, library: str, way: str, folder: Path) -> None:
     if library == "plain":
         plain = PlainWalk(engine)
         actions = lambda n: [plain.request(request) for request in requests[:n]]  # noqa: E731
-        count = headers_a_pass(actions, len(requests), probe=16)
+        count = headers_a_pass(actions, len(requests), probe=4)
         look_up: Callable[[], object] = lambda: actions(count)  # noqa: E731
     else:
         from meshsieve.walk.batch import BatchWalk

@@ -119,6 +119,8 @@ class Draw:
         headers = [choice(self.headers)] if self.headers and random_() < 0.5 else []
         if random_() < 0.1:
             headers.append(("Content-Type", choice(["application/grpc", "application/grpc+proto", "text/plain"])))
+            if random_() < 0.3:
+                headers.append(("content-type", choice(["application/grpc", "text/plain"])))
         if random_() < 0.15:
             headers.append(("Authorization", f"Bearer {token(self.rng)}"))
         https = random_() < 0.15

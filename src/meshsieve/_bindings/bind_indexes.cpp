@@ -78,7 +78,7 @@ Array<int32_t> known_rows(const KeyIndex& index, const std::vector<Array<int64_t
   return codes;
 }
 
-// The first line of a header in each row; header columns come before lines.
+// The lines of a header in each row, with a line end between them; header columns come before lines.
 py::tuple header_codes(KeyIndex& index, const RequestHandle& handle, const std::string& name) {
   const RequestBatch& batch = handle.batch;
   std::vector<const TextColumn*> columns;
@@ -86,13 +86,27 @@ py::tuple header_codes(KeyIndex& index, const RequestHandle& handle, const std::
     if (column.name == name) columns.push_back(&column.value);
   std::vector<uint8_t> wanted;
   for (const std::string& line : batch.line_names) wanted.push_back(line == name);
+  std::string joined;
   return codes_of(index, batch.n, [&](size_t row, std::string_view& key) {
+    size_t found = 0;
+    const auto add = [&](std::string_view value) {
+      if (found == 1) joined.assign(key);
+      if (found++ == 0) {
+        key = value;
+      } else {
+        joined.append("\n").append(value);
+        key = joined;
+      }
+    };
+    std::string_view value;
     for (const TextColumn* column : columns)
-      if (column->get(row, key)) return true;
-    if (batch.line_begin == nullptr) return false;
-    for (int64_t i = batch.line_begin[row]; i < batch.line_begin[row + 1]; ++i)
-      if (wanted[static_cast<size_t>(batch.line_name[i])]) return batch.line_value.get(static_cast<size_t>(i), key);
-    return false;
+      if (column->get(row, value)) add(value);
+    const int64_t end = batch.line_begin == nullptr ? 0 : batch.line_begin[row + 1];
+    for (int64_t i = batch.line_begin == nullptr ? 0 : batch.line_begin[row]; i < end; ++i) {
+      const bool ours = wanted[static_cast<size_t>(batch.line_name[i])] != 0;
+      if (ours && batch.line_value.get(static_cast<size_t>(i), value)) add(value);
+    }
+    return found > 0;
   });
 }
 

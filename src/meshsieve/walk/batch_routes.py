@@ -35,6 +35,8 @@ Ints = npt.NDArray[np.int32]
 _NO_TABLE, _NO_TABLE_DRAWN = -1, -2
 CONTENT_TYPE = "content-type"
 _NOT_ASKED = -9  # in place of a route
+# Kinds of schemes and content types.
+_ABSENT, _PLAIN, _HTTPS, _GRPC, _ODD = -1, 0, 1, 2, 3
 _KNOWN_AND_PRESENTED = 5  # bits of the column ``tls``
 
 
@@ -104,26 +106,38 @@ def _configurations(walk: RequestWalk, places: Places) -> Numbers:
 
 
 class _Texts:
-    """A text of requests by code, and whether ``test`` holds of it."""
+    """A text of requests by code, and its kind: what ``kind`` says of the text and its code."""
 
-    def __init__(self, name: str, test: Callable[[bytes], bool]) -> None:
-        self._name, self._test = name, test
+    def __init__(self, name: str, kind: Callable[[bytes, int], int] = lambda text, code: code) -> None:
+        self._name, self._kind = name, kind
         self._index = _core.TextIndex()
-        self._holds = np.zeros(1, np.bool_)  # by code; the last: absent
+        self._kinds = np.full(1, _ABSENT, np.int64)  # by code; the last: absent
 
-    def of(self, columns: RequestColumns) -> tuple[Ints, npt.NDArray[np.bool_]]:
-        """int32 (n,), -1 where absent; bool (n,)."""
+    def of(self, columns: RequestColumns) -> Numbers:
+        """int64 (n,): the kind of each request's text."""
         if self._name == CONTENT_TYPE:
             codes, firsts = self._index.header_codes(columns.native, b"content-type")
         else:
             codes, firsts = self._index.codes(columns.native, self._name)
         if len(firsts):
-            new = [self._test(self._index.value(int(codes[row]))) for row in firsts.tolist()]
-            self._holds = np.concatenate([self._holds[:-1], np.array([*new, False], np.bool_)])
-        return codes, self._holds[codes]
+            new = [self._kind(self._index.value(code), code) for code in codes[firsts].tolist()]
+            self._kinds = np.concatenate([self._kinds[:-1], np.array([*new, _ABSENT], np.int64)])
+        return self._kinds[codes]
 
     def __len__(self) -> int:
         return len(self._index)
+
+
+def _scheme_kind(text: bytes, code: int) -> int:
+    return _HTTPS if text == b"https" else _ODD + code
+
+
+def _content_kind(text: bytes, code: int) -> int:
+    """Whether it is gRPC's; what begins like it, and several lines of which one does, is a kind by itself."""
+    if not text.startswith(b"application/grpc"):
+        return _PLAIN
+    whole = b"\n" not in text and is_grpc_type(text.decode("latin-1"))
+    return _GRPC if whole else _ODD + code
 
 
 class BatchRoutes:
@@ -136,9 +150,8 @@ class BatchRoutes:
         mesh = walk.policy.mesh
         names = mesh.istio.config.registry.spellings if mesh is not None else []
         self._hosts = _core.HostIndex([name.encode("utf-8", "surrogateescape") for name in names])
-        self._scheme = _Texts("scheme", lambda text: text == b"https")
-        self._sni, self._alpn = (_Texts(name, lambda text: True) for name in ("sni", "alpn"))
-        self._content = _Texts(CONTENT_TYPE, lambda text: is_grpc_type(text.decode("latin-1")))
+        self._scheme, self._content = _Texts("scheme", _scheme_kind), _Texts(CONTENT_TYPE, _content_kind)
+        self._sni, self._alpn = _Texts("sni"), _Texts("alpn")
         self._connections = _core.RowIndex()
         self._table_of = np.zeros(0, np.int64)  # by connection
         self._tables: list[_Table] = []
@@ -160,10 +173,9 @@ class BatchRoutes:
         if self._walk.policy.mesh is not None:
             contexts = [with_claims(context) for context in columns.contexts]
             columns = columns.with_contexts(columns.native.numbers("context", 0), contexts)
-        scheme, https = self._scheme.of(columns)
-        grpc = self._content.of(columns)[1]
-        connection = self._connection_codes(columns, ends, scheme, https, grpc)
-        keys = self._route_keys(columns, ends, connection, scheme, grpc)
+        scheme, content = self._scheme.of(columns), self._content.of(columns)
+        connection = self._connection_codes(columns, ends, scheme, content)
+        keys = self._route_keys(columns, ends, connection, scheme, content)
         nobody = self._places.nobody
         server = np.where(ends.server == nobody, self._only_server[keys], ends.server).astype(np.int32)
         seen = np.where(ends.at_gateway, nobody, server)
@@ -180,20 +192,19 @@ class BatchRoutes:
         self,
         columns: RequestColumns,
         ends: BatchEnds,
-        scheme: Ints,
-        https: npt.NDArray[np.bool_],
-        grpc: npt.NDArray[np.bool_],
+        scheme: Numbers,
+        content: Numbers,
     ) -> Ints:
         """int32 (n,): equal for requests that come to the same table, for all that ``RequestWalk.table`` looks at."""
         native, nobody = columns.native, self._places.nobody
         if self._walk.policy.routes is not None:
             keys = [np.zeros(len(columns), np.int64)]
         else:
-            sni, alpn = self._sni.of(columns)[0], self._alpn.of(columns)[0]
+            sni, alpn = self._sni.of(columns), self._alpn.of(columns)
             chosen = ends.chooser != nobody
             by_client = chosen & ~ends.at_gateway
             named = by_client & (ends.server != nobody)  # the client chose by the name, not by the address
-            unnamed = chosen & https & (sni < 0)  # its host is the server's name to TLS
+            unnamed = chosen & (scheme == _HTTPS) & (sni == _ABSENT)  # its host is the server's name to TLS
             host, port = self._hosts.codes(native, unnamed.astype(np.uint8))
             words, version = native.addresses("destination_ip")
             aimed = chosen & ~named
@@ -202,7 +213,7 @@ class BatchRoutes:
                 np.where(chosen, -1, ends.client),  # why nobody chooses
                 ends.at_gateway + 2 * named,
                 np.where(by_client | unnamed, host, -1),
-                *(np.where(chosen, column, 0) for column in (port, scheme, sni, alpn, grpc)),
+                *(np.where(chosen, column, 0) for column in (port, scheme, sni, alpn, content)),
                 np.where(chosen, native.numbers("tls", 0) & _KNOWN_AND_PRESENTED, 0),
                 np.where(chosen, native.numbers("destination_port", -1), 0),
                 *(np.where(aimed, column, 0) for column in (*words.view(np.int64).T, version)),
@@ -232,8 +243,8 @@ class BatchRoutes:
         columns: RequestColumns,
         ends: BatchEnds,
         connection: Ints,
-        scheme: Ints,
-        grpc: npt.NDArray[np.bool_],
+        scheme: Numbers,
+        content: Numbers,
     ) -> Ints:
         """int32 (n,): equal for requests that get the same answer."""
         n = len(columns)
@@ -256,7 +267,7 @@ class BatchRoutes:
             np.where(table < 0, connection, -1),
             np.where(missed & ~own, host, -1),
             np.where(missed & ~own, scheme, -1),
-            missed & ~own & grpc,
+            np.where(missed & ~own, content, _PLAIN),
             drawn,
             own_code,
         ]
