@@ -284,9 +284,11 @@ PROFILES = [
     profile("tls12", attribute("APP_ID", "SSL", TLS_VERSION=["TLS_V12"])),
     profile("files", attribute("APP_ID", "SSL"), attribute("DOMAIN_NAME", "*-myfiles.sharepoint.com", "x.example")),
     profile("news", attribute("URL_CATEGORY", "News")),
+    profile("docs", attribute("CUSTOM_URL", "www.example.com/docs/*", "other.example")),
+    profile("nothing", attribute("URL_CATEGORY", "Empty")),
     profile("smb1", attribute("APP_ID", "CIFS", CIFS_SMB_VERSION=["CIFS_SMB_V1"])),
 ]
-CATEGORIES = {"resource_type": "UrlCategories", "categories": {"News": ["*.news.example", "news.example"]}}
+CATEGORIES = {"resource_type": "UrlCategories", "categories": {"News": ["*.news.example", "news.example"], "Empty": []}}
 # (sentence, profiles, what is known, expected)
 PHASES = [
     ("app unknown: PENDING", ["web"], "", "PENDING l7"),
@@ -304,6 +306,15 @@ PHASES = [
     ("an exact name is no suffix", ["files"], "app tls fqdn y.x.example", "ALLOW rest"),
     ("the name is not known yet", ["files"], "app tls", "PENDING l7"),
     ("a category given as data", ["news"], "fqdn today.news.example", "REJECT l7"),
+    (
+        "a URL with a path: its host decides where it is another",
+        ["docs"],
+        "app http fqdn www.example.org",
+        "ALLOW rest",
+    ),
+    ("a URL with a path: each request has its own", ["docs"], "app http fqdn www.example.com", "UNDECIDED l7"),
+    ("a URL without path beside it", ["docs"], "app http fqdn other.example", "REJECT l7"),
+    ("a category without domains matches nothing", ["nothing"], "app http fqdn www.example.com", "ALLOW rest"),
     ("another name than the category's", ["news"], "fqdn example.com", "ALLOW rest"),
 ]
 

@@ -6,7 +6,8 @@ What    A context profile becomes alternatives over the fields ``app``, ``fqdn``
         ``{"resource_type": "UrlCategories", "categories": {"News": ["*.news.example"]}}`` in any file of the load).
 Why     The fields are missing until the application is recognised, so a rule is then UNKNOWN by these fields alone,
         which is PENDING (decision.py), and decided as soon as they are known: the two-phase walk needs no more.
-Limits  CUSTOM_URL is compared by its host part; a pattern with a path is undecided.
+Limits  CUSTOM_URL and categories are compared by the host. Where a pattern has a path, which each request has its own
+        of, flows to the host are undecided and all others are not.
 Source  docs of vmware/terraform-provider-nsxt for the attributes; NSX 4.0 documentation of context profiles.
 """
 
@@ -18,7 +19,7 @@ from itertools import product
 
 from meshsieve.errors import PolicyError
 from meshsieve.importers.json_source import Object
-from meshsieve.importers.nsx.fields import LENIENT_HINT, Fields
+from meshsieve.importers.nsx.fields import Fields
 from meshsieve.model import Action, Match, NameCodes, ValueSet
 from meshsieve.nsx_app_ids import NSX_APP_IDS, NSX_SMB_VERSIONS, NSX_TLS_VERSIONS, NsxAppId
 
@@ -121,7 +122,7 @@ class Names:
 
     def __init__(self, profiles: Iterable[Profile], categories: Mapping[str, list[str]], macs: Iterable[str]) -> None:
         exact: dict[str, set[str]] = {name: set() for name in ("app", "tls_version", "tls_cipher", "smb_version")}
-        domains: list[str] = [domain for listed in categories.values() for domain in listed]
+        domains: list[str] = [domain.partition("/")[0] for listed in categories.values() for domain in listed]
         for profile in profiles:
             for attribute in profile.attributes:
                 if attribute.key == "APP_ID":
@@ -129,7 +130,7 @@ class Names:
                         exact["app"].update(meaning.apps)
                         domains += [f"*{host}" for host in meaning.hosts]
                 elif attribute.key != "URL_CATEGORY":
-                    domains += map(_host, attribute.values)
+                    domains += (_host(value).partition("/")[0] for value in attribute.values)
                 for key, values in attribute.subs:
                     exact[_SUB_FIELDS[key]].update(v for value in values for v in _sub_names(key, value))
         self.categories = {name.upper(): listed for name, listed in categories.items()}
@@ -144,16 +145,27 @@ class Names:
     def macs(self, macs: Iterable[str]) -> ValueSet:
         return ValueSet().union(*(self.codes["src_mac"].exact(mac) for mac in macs))
 
-    def alternatives(self, profile: Profile) -> tuple[Match, ...]:
-        """raises  PolicyError for what cannot be known"""
-        by_key: dict[str, list[Match]] = {}
+    def alternatives(self, profile: Profile) -> tuple[tuple[Match, ...], tuple[Match, ...]]:
+        """(alternatives, those that hold only if a request's path does)
+
+        raises  PolicyError for what cannot be known
+        """
+        by_key: dict[str, list[tuple[Match, bool]]] = {}
         for attribute in profile.attributes:
             by_key.setdefault(attribute.key, []).extend(self._attribute(attribute, profile))
-        return tuple(_both(parts) for parts in product(*by_key.values()))
+        found: tuple[list[Match], list[Match]] = ([], [])
+        for parts in product(*by_key.values()):
+            found[any(by_path for _, by_path in parts)].append(_both(match for match, _ in parts))
+        return tuple(found[0]), tuple(found[1])
 
-    def _attribute(self, attribute: Attribute, profile: Profile) -> Iterator[Match]:
+    def _attribute(self, attribute: Attribute, profile: Profile) -> Iterator[tuple[Match, bool]]:
+        """Alternatives, and whether each asks for a request's path as well."""
         if attribute.key != "APP_ID":
-            yield {"fqdn": ValueSet().union(*map(self._domain, self._domains(attribute, profile)))}
+            domains = self._domains(attribute, profile)
+            for by_path in (False, True):
+                named = [domain.partition("/")[0] for domain in domains if ("/" in domain) == by_path]
+                if named:
+                    yield {"fqdn": ValueSet().union(*map(self._domain, named))}, by_path
             return
         subs: dict[str, ValueSet] = {}
         for key, values in attribute.subs:
@@ -169,11 +181,11 @@ class Names:
             apps = ValueSet().union(*map(self.codes["app"].exact, meaning.apps))
             if meaning.hosts:
                 hosts = ValueSet().union(*(self._domain(f"*{host}") for host in meaning.hosts))
-                yield {"app": apps, "fqdn": hosts, **subs}
+                yield {"app": apps, "fqdn": hosts, **subs}, False
             else:
                 plain.append(apps)
         if plain:
-            yield {"app": ValueSet().union(*plain), **subs}
+            yield {"app": ValueSet().union(*plain), **subs}, False
 
     def _domains(self, attribute: Attribute, profile: Profile) -> list[str]:
         domains: list[str] = []
@@ -186,8 +198,6 @@ class Names:
                 what = f"which domains are in URL category '{value}' is not known"
                 hint = 'add {"resource_type": "UrlCategories", "categories": {...}}, or import with --lenient'
                 raise self._unknown(profile, what, hint)
-        if any("/" in domain for domain in domains):
-            raise self._unknown(profile, "a URL with a path depends on each request", LENIENT_HINT)
         return domains
 
     @staticmethod
@@ -203,11 +213,23 @@ class Names:
         return codes.prefix(ending) if ending else codes.exact("").complement("fqdn")
 
 
-def access_rules(names: Names, profile: AccessProfile) -> Iterator[tuple[str, tuple[Match, ...], Action]]:
-    """(name, alternatives, action) in the order of the entries; the default waits until the application is known."""
+# (name, alternatives, action, texts of what nobody knows)
+Variant = tuple[str, tuple[Match, ...], Action, tuple[str, ...]]
+BY_PATH = "the path of each request"
+
+
+def access_rules(names: Names, profile: AccessProfile) -> Iterator[Variant]:
+    """The entries in their order; the default waits until the application is known."""
     for name, condition, action in profile.entries:
-        yield name, names.alternatives(condition), action
-    yield "default", ({"app": _ANY_NUMBER},), profile.default
+        yield from variants(name, names.alternatives(condition), action)
+    yield "default", ({"app": _ANY_NUMBER},), profile.default, ()
+
+
+def variants(name: str, found: tuple[tuple[Match, ...], tuple[Match, ...]], action: Action) -> Iterator[Variant]:
+    """One for what is known, one for what depends on paths."""
+    for alternatives, unknown in zip(found, ((), (BY_PATH,)), strict=True):
+        if alternatives:
+            yield name, alternatives, action, unknown
 
 
 def both_of(one: tuple[Match, ...], other: tuple[Match, ...]) -> tuple[Match, ...]:

@@ -22,7 +22,7 @@ from meshsieve.importers.nsx.catalogue import Catalogue, unsupported
 from meshsieve.importers.nsx.fields import LENIENT_HINT
 from meshsieve.importers.nsx.groups import Groups
 from meshsieve.importers.nsx.objects import Policy, Rule
-from meshsieve.importers.nsx.profiles import AccessProfile, Names, access_rules, both_of
+from meshsieve.importers.nsx.profiles import AccessProfile, Names, Variant, access_rules, both_of, variants
 from meshsieve.importers.nsx.schedules import schedule_alternatives
 from meshsieve.importers.nsx.services import TCP, Services, merged
 from meshsieve.model import Action, Match, RuleSet, Source, ValueSet
@@ -97,17 +97,17 @@ class RuleTranslator:
         if action is Action.DROP and not is_any(rule.profiles):
             action = Action.REJECT  # what a profile drops is reset, for the sender has been let through before
         made = ModelRule(match, action, alternatives, -1, rule.name, source, tuple(unknown), rule.logged)
-        no_profile: list[tuple[str, tuple[Match, ...], Action]] = [("", (), action)]
-        variants = self.clause(lambda: self._profiles(rule, action), unknown, no_profile)
+        no_profile: list[Variant] = [("", (), action, ())]
+        found_variants = self.clause(lambda: self._profiles(rule, action), unknown, no_profile)
         return [
             replace(
                 made,
                 action=decided,
                 alternatives=both_of(alternatives, condition),
                 name=f"{rule.name}: {name}" if name else rule.name,
-                unknown=tuple(unknown),
+                unknown=(*unknown, *further),
             )
-            for name, condition, decided in variants
+            for name, condition, decided, further in found_variants
         ]
 
     def clause(self, evaluate: Callable[[], T], unknown: list[str], otherwise: T) -> T:
@@ -296,12 +296,12 @@ class RuleTranslator:
             return ()
         return when or ({"time": NOTHING},)  # in force at no time: nothing, and not "always"
 
-    def _profiles(self, rule: Rule, action: Action) -> list[tuple[str, tuple[Match, ...], Action]]:
-        """(name, condition, action) of the rule's variants: one, or those of its L7 access profile."""
+    def _profiles(self, rule: Rule, action: Action) -> list[Variant]:
+        """The rule's variants: those of its context profiles, or of its L7 access profile."""
         if is_any(rule.profiles):
-            return [("", (), action)]
-        alternatives: list[Match] = []
-        variants: list[tuple[str, tuple[Match, ...], Action]] = []
+            return [("", (), action, ())]
+        alternatives: tuple[list[Match], list[Match]] = ([], [])
+        entries: list[Variant] = []
         for index, path in enumerate(rule.profiles):
             profile = self.catalogue.profiles.get(path)
             if profile is None:
@@ -314,17 +314,19 @@ class RuleTranslator:
             if isinstance(profile, PolicyError):
                 raise profile
             if isinstance(profile, AccessProfile):
-                variants += access_rules(self.names, profile)
+                entries += access_rules(self.names, profile)
             else:
-                alternatives += self.names.alternatives(profile)
-        if variants and alternatives:
+                for listed, further in zip(alternatives, self.names.alternatives(profile), strict=True):
+                    listed.extend(further)
+        if entries and any(alternatives):
             raise PolicyError(
                 "a context profile and an L7 access profile in one rule",
                 where=rule.obj.where("profiles"),
                 obj=rule.label,
                 hint=LENIENT_HINT,
             )
-        return variants or [("", tuple(alternatives), action)]
+        found = entries or list(variants("", (tuple(alternatives[0]), tuple(alternatives[1])), action))
+        return found or [("", ({"proto": NOTHING},), action, ())]  # a category without domains: nothing, and not "any"
 
 
 def rule_set(rules: Sequence[ModelRule], names: Names) -> RuleSet:
