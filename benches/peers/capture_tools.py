@@ -138,9 +138,9 @@ def _dpkt(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
         with open(path, "rb") as file:
             for count, (_, frame) in enumerate(dpkt.pcap.Reader(file), 1):
                 ip = dpkt.ethernet.Ethernet(frame).data
-                seen.add(
-                    (ip.src, ip.dst, ip.data.__class__, getattr(ip.data, "sport", 0), getattr(ip.data, "dport", 0))
-                )
+                if isinstance(ip, dpkt.ip.IP | dpkt.ip6.IP6):
+                    ports = getattr(ip.data, "sport", 0), getattr(ip.data, "dport", 0)
+                    seen.add((ip.src, ip.dst, ip.data.__class__, *ports))
                 if count == packets:
                     break
         return count
@@ -155,7 +155,8 @@ def _scapy(path: str, packets: int, facts: dict[str, Any]) -> tuple[Pass, str]:
         count = 0
         with scapy.PcapReader(path) as reader:
             for count, packet in enumerate(reader, 1):
-                _ = packet.payload.src, packet.payload.dst, getattr(packet.payload.payload, "sport", 0)
+                ip = packet.payload
+                _ = getattr(ip, "src", 0), getattr(ip, "dst", 0), getattr(ip.payload, "sport", 0)
                 if count == packets:
                     break
         return count

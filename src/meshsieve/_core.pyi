@@ -236,7 +236,9 @@ class CaptureReader:
         start_ns: int | None,
         end_ns: int | None,
     ) -> None: ...
-    def next_batch(self, batch_size: int, flows: FlowTable | None, http: HttpRequests | None) -> PacketBatch | None:
+    def next_batch(
+        self, batch_size: int, flows: FlowTable | None, http: HttpRequests | None, keep_bytes: bool
+    ) -> PacketBatch | None:
         """The next batch, None at the end; the GIL is released."""
     def close(self) -> None: ...
     @property

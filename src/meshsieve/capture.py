@@ -41,11 +41,14 @@ class CaptureReader(Iterator[PacketColumns]):
     ``requests``  what reads HTTP requests out of the flows (``http_requests.RequestReader``), or None
     """
 
-    def __init__(self, native: Any, *, batch_size: int, strict: bool, flows: FlowTable | None = None) -> None:
+    def __init__(
+        self, native: Any, *, batch_size: int, strict: bool, flows: FlowTable | None = None, keep_bytes: bool = False
+    ) -> None:
         self._native = native
         self.flows = flows
         self.requests: RequestReader | None = None
         self._batch_size = batch_size
+        self._keep_bytes = keep_bytes
         self._strict = strict
 
     def __iter__(self) -> CaptureReader:
@@ -54,7 +57,7 @@ class CaptureReader(Iterator[PacketColumns]):
     def __next__(self) -> PacketColumns:
         flows = None if self.flows is None else self.flows._native
         requests = None if self.requests is None else self.requests._native
-        batch = self._native.next_batch(self._batch_size, flows, requests)
+        batch = self._native.next_batch(self._batch_size, flows, requests, self._keep_bytes)
         if batch is None:
             self._finish()
             raise StopIteration
@@ -138,7 +141,7 @@ def scan_shards(path: Path, n: int) -> list[Shard]:
     Exact is what is about one packet: ``read(shard)`` gives the packets of ``read(path)``, number and all, each decoded
     alike, so counts and verdicts by packet add up. A flow that goes on in the next shard is a flow in each of them: its
     packets and bytes add up too, but who started it, its state and its retransmissions are known only to a table that
-    saw its shards in order (``read`` of all of them with ``merge=False`` is ``read(path)``). Compressed files and pipes
+    saw its shards in order: ``flows.read`` with ``threads`` does that. Compressed files and pipes
     cannot be split: one shard.
 
     raises  CaptureError as ``read``, and when a shard is read if the file has changed its size since
@@ -162,6 +165,7 @@ def read(
     merge: bool = True,
     strict: bool = False,
     flows: FlowTable | None = None,
+    keep_bytes: bool = False,
 ) -> CaptureReader:
     """Open one capture or several and return an iterator of batches.
 
@@ -176,6 +180,7 @@ def read(
     strict      a capture that breaks off raises CaptureError after the batches that could be read
 
     flows       also give every packet its flow (``FlowTable.update`` says which columns), in the same native call
+    keep_bytes  batches keep what was captured, so that a flow table that gets them later recognises applications
 
     raises      CaptureError if a file cannot be opened or is no capture, FilterError, ValueError for the batch size
     """
@@ -189,4 +194,4 @@ def read(
     names = [name.decode("utf-8", "backslashreplace") for name in raw]
     parts = [_core.CaptureShard(s.begin, s.end, s.file_size, s.packets_before, s.time_ns, s.prologue) for s in shards]
     native = _core.CaptureReader(raw, names, parts, merge, filter or "", count, start_ns, end_ns)
-    return CaptureReader(native, batch_size=batch_size, strict=strict, flows=flows)
+    return CaptureReader(native, batch_size=batch_size, strict=strict, flows=flows, keep_bytes=keep_bytes)

@@ -9,8 +9,12 @@ receiver of the SYN+ACK if that comes first, else the sender of the first packet
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,6 +36,7 @@ NOTES: tuple[str, ...] = _core.FLOW_NOTES
 NO_SLOT = 0xFFFFFFFF
 
 _BATCH_OF_FLOWS = 16384
+_PART_BYTES, _MOST_PARTS = 8 << 20, 4096  # of a capture that several threads decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,21 +362,50 @@ def stream(
         yield last
 
 
-def read(path: Source | Sequence[Source], *, options: FlowOptions | None = None, **how: Any) -> FlowColumns:
+def read(
+    path: Source | Sequence[Source], *, options: FlowOptions | None = None, threads: int = 1, **how: Any
+) -> FlowColumns:
     """All flows of one capture or several, by flow_id.
 
     options   default: timeouts of ``FlowOptions``
+    threads   so many decode parts of one uncompressed capture; the flow table sees them in order, so the flows are the
+              same for any number. Several captures, and ``count``, take one thread.
     how       further arguments of ``capture.read``: filter, count, start_ns, end_ns, merge, strict
     returns   FlowColumns; ``.problem`` says if the capture broke off, ``.stats`` what the table counted
     raises    what ``capture.read`` raises
     """
     table = FlowTable(options)
-    reader = _packets(path, table, how)
-    for _ in reader:
-        pass
+    if threads > 1 and isinstance(path, str | bytes | os.PathLike) and how.get("count") is None:
+        problem = _read_in_parts(path, table, threads, how)
+    else:
+        reader = _packets(path, table, how)
+        for _ in reader:
+            pass
+        problem = reader.problem
     flows = table.finish()
-    flows.problem, flows.stats = reader.problem, table.stats
+    flows.problem, flows.stats = problem, table.stats
     return flows
+
+
+def _read_in_parts(path: capture.Path, table: FlowTable, threads: int, how: dict[str, Any]) -> str | None:
+    """Threads decode parts of the capture and keep the packets' bytes; the table takes the parts in order. At most
+    ``threads`` + 1 parts are in memory. Returns the problem of the last one."""
+
+    def decode(shard: capture.Shard) -> tuple[list[PacketColumns], str | None]:
+        reader = capture.read(shard, keep_bytes=True, **how)
+        return list(reader), reader.problem
+
+    size = os.stat(path).st_size if path not in ("-", b"-") else 0
+    shards = iter(capture.scan_shards(path, max(1, min(size // _PART_BYTES, _MOST_PARTS))))
+    problem = None
+    with ThreadPoolExecutor(threads) as pool:
+        parts = deque(pool.submit(decode, shard) for shard in islice(shards, threads + 1))
+        while parts:
+            batches, problem = parts.popleft().result()
+            for batch in batches:
+                table._native.update(batch.native)
+            parts.extend(pool.submit(decode, shard) for shard in islice(shards, 1))
+    return problem
 
 
 def _packets(path: Any, table: FlowTable, how: dict[str, Any]) -> CaptureReader:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from meshsieve import capture, flows
+from meshsieve.errors import CaptureError
 from tests.capture.builder import Captured, Frame, eth, pcap
 
 A, B = "10.0.0.1", "10.0.0.2"
@@ -404,3 +405,27 @@ def test_community_ids_stay_with_flows_that_are_chosen_and_changed(tmp_path: Pat
     found = read(tmp_path, frames)
     chosen = found.take(np.array([4, 1, 1])).with_fields({"ct_state": [1]}).take(np.array([True, False, True]))
     assert chosen.community_ids == [found.community_ids[4], found.community_ids[1]]
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_make_no_difference(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows that go on from part to part, applications and attributes included."""
+    path = Path(__file__).parents[2] / "examples/demo/demo.pcap"
+    monkeypatch.setattr(flows, "_PART_BYTES", path.stat().st_size // 17)
+    alone, together = flows.read(path), flows.read(path, threads=threads)
+    assert together.stats == alone.stats
+    assert together.problem is None
+    left, right = alone.table_columns(), together.table_columns()
+    assert left.keys() == right.keys()
+    for name, column in left.items():
+        assert list(right[name]) == list(column), name
+
+
+def test_threads_say_that_a_capture_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (Path(__file__).parents[2] / "examples/demo/demo.pcap").read_bytes()
+    (tmp_path / "cut.pcap").write_bytes(data[:-5])
+    monkeypatch.setattr(flows, "_PART_BYTES", len(data) // 5)
+    found = flows.read(tmp_path / "cut.pcap", threads=2)
+    assert "the file ends inside a packet" in str(found.problem)
+    with pytest.raises(CaptureError, match="ends inside a packet"):
+        flows.read(tmp_path / "cut.pcap", threads=2, strict=True)

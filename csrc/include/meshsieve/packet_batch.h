@@ -31,13 +31,15 @@ class PacketBatch {
   bool full() const { return size_ == capacity_; }
   void clear();
   void append(const Record* records, const Packet* packets, size_t n);  // n <= capacity() - size()
-  // Row i as the decoder left it.
+  // Row i as the decoder left it; the record has its bytes only if they were kept.
   void read(uint32_t i, Record& record, Packet& packet) const;
   // Packets that were given as columns, not decoded: rows appear and the caller fills the arrays. n <= capacity.
   void resize(uint32_t n) { size_ = n; }
   void mark_sparse_used() { sparse_used_ = true; }
   // True once a flow table has filled the flow columns.
   bool has_flows = false;
+  // append() copies what was captured as well, so that read() gives whole records and a flow table can be asked later.
+  bool keeps_bytes = false;
 
   struct ColumnInfo {
     const char* name;
@@ -77,6 +79,8 @@ class PacketBatch {
   };
   uint32_t capacity_;
   uint32_t size_ = 0;
+  std::vector<uint8_t> bytes_;          // of all rows, one behind the other
+  std::vector<size_t> byte_offsets_;    // where those of a row begin
   bool sparse_used_ = false;            // by the caller, on rows that nobody noted
   std::vector<uint32_t> sparse_rows_;  // that append() has written
   std::unique_ptr<uint8_t, FreeBlock> block_;

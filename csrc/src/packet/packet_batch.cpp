@@ -108,6 +108,8 @@ void PacketBatch::clear() {
 #undef DENSE_COLUMN
   sparse_used_ = false;
   sparse_rows_.clear();
+  bytes_.clear();
+  byte_offsets_.clear();
   has_flows = false;
   size_ = 0;
 }
@@ -135,6 +137,9 @@ void PacketBatch::append(const Record* records, const Packet* packets, size_t n)
   fill(file, [records](size_t i) { return records[i].file; });
   for (size_t i = 0; i < n; ++i) {
     if (packets[i].has_sparse) append_sparse(size_ + static_cast<uint32_t>(i), packets[i]);
+    if (!keeps_bytes) continue;
+    byte_offsets_.push_back(bytes_.size());
+    bytes_.insert(bytes_.end(), records[i].data, records[i].data + records[i].captured);
   }
   prefetch_rows(flow_id + size_, n);
   prefetch_rows(flow_slot + size_, n);
@@ -172,6 +177,7 @@ void PacketBatch::read(uint32_t i, Record& record, Packet& packet) const {
   record.captured = captured_length[i];
   record.length = length[i];
   record.file = file[i];
+  record.data = keeps_bytes ? bytes_.data() + byte_offsets_[i] : nullptr;
 }
 
 std::vector<PacketBatch::ColumnInfo> PacketBatch::columns() const {

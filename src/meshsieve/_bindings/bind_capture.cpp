@@ -101,7 +101,7 @@ class ReaderHandle {
   }
 
   // The next batch, or nothing at the end. After an exception the batch that was being filled is gone on with.
-  std::shared_ptr<PacketBatch> next_batch(uint32_t batch_size, FlowHandle* flows, HttpHandle* http) {
+  std::shared_ptr<PacketBatch> next_batch(uint32_t batch_size, FlowHandle* flows, HttpHandle* http, bool keep_bytes) {
     const std::unique_lock lock(busy_, std::try_to_lock);
     if (!lock) throw CaptureError("the reader is being read by another thread");
     const std::unique_lock flows_lock = flows ? flows->lock() : std::unique_lock<std::mutex>();
@@ -109,6 +109,7 @@ class ReaderHandle {
     std::vector<PacketObserver*> observers;
     if (http) observers.push_back(&http->requests);
     if (!batch_ || batch_->capacity() != batch_size) batch_ = take_batch(batch_size);
+    batch_->keeps_bytes = keep_bytes;
     for (;;) {
       CaptureReader::Progress progress;
       {
@@ -215,7 +216,8 @@ void bind_capture(py::module_& module) {
                     std::optional<int64_t>, std::optional<int64_t>>(),
            py::arg("paths"), py::arg("names"), py::arg("shards"), py::arg("merge"), py::arg("filter"), py::arg("count"), py::arg("start_ns"),
            py::arg("end_ns"))
-      .def("next_batch", &ReaderHandle::next_batch, py::arg("batch_size"), py::arg("flows"), py::arg("http"))
+      .def("next_batch", &ReaderHandle::next_batch, py::arg("batch_size"), py::arg("flows"), py::arg("http"),
+           py::arg("keep_bytes"))
       .def("close", &ReaderHandle::close)
       .def_property_readonly("packets_read", [](const ReaderHandle& h) { return h.reader().packets_read(); })
       .def_property_readonly("packets_delivered", [](const ReaderHandle& h) { return h.reader().packets_delivered(); })
