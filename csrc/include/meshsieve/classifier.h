@@ -98,7 +98,7 @@ class Classifier {
   RuleResult in_given(RuleResult result) const;
 
   std::shared_ptr<const RuleSet> rules_, live_;  // as given; those in the tables
-  std::vector<int32_t> given_;                   // live rule -> rule as given; empty where they are the same
+  std::vector<int32_t> given_;  // live rule + 1 -> rule as given, 0 -> kNoMatch; empty where the numbers are the same
   std::vector<Segment> segments_;
   bool skips_ = false;
   CompileStats stats_;

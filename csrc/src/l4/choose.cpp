@@ -27,6 +27,7 @@ namespace {
 constexpr size_t kSampleHeaders = 8192;
 constexpr size_t kSampleParts = 8;  // all of them warm the caches, then the fastest counts
 // Short segments, of which a rule base with chains has hundreds, go to the forest unmeasured: it is one or two leaves.
+// A whole list that is as short is worth the measuring.
 constexpr int32_t kFewRules = 32;
 
 // How many rules make an engine worth building to compare it: below, another was as fast in every family measured;
@@ -176,7 +177,7 @@ class Chooser {
   }
 
  private:
-  bool is_short() const { return end_ - begin_ <= kFewRules; }
+  bool is_short() const { return end_ - begin_ <= kFewRules && (end_ - begin_ < rules_->size() || end_ == begin_); }
 
   bool worth_building(const EngineInfo& engine) const {
     if (of_groups_ && (best_ != nullptr || std::string_view(engine.name) == "bitmap")) return false;

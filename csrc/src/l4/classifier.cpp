@@ -78,6 +78,7 @@ std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const Rule
   if (options.engine != "linear") {  // the truth carries all
     LiveRules live = live_rules(rules);
     rules = std::move(live.rules);
+    if (!live.given.empty()) live.given.insert(live.given.begin(), kNoMatch);
     classifier->given_ = std::move(live.given);
   }
   classifier->live_ = rules;
@@ -113,8 +114,8 @@ std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const Rule
   }
   if (!classifier->given_.empty())
     for (Candidate& candidate : stats.candidates) {
-      candidate.begin = classifier->given_[candidate.begin];
-      candidate.end = classifier->given_[candidate.end - 1] + 1;
+      candidate.begin = classifier->given_[candidate.begin + 1];
+      candidate.end = classifier->given_[candidate.end] + 1;
     }
   stats.segments = classifier->segments_.size();
   stats.build_seconds = seconds_since(started);
@@ -135,9 +136,9 @@ size_t Classifier::next_segment(size_t s, RuleResult result) const {
 }
 
 RuleResult Classifier::in_given(RuleResult result) const {
-  if (given_.empty() || result == kNoMatch) return result;
-  const int32_t rule = given_[static_cast<size_t>(rule_of(result))];
-  return is_undecided(result) ? undecided_at(rule) : rule;
+  if (given_.empty()) return result;
+  if (is_undecided(result)) return undecided_at(given_[static_cast<size_t>(rule_of(result) + 1)]);
+  return given_[static_cast<size_t>(result + 1)];
 }
 
 RuleResult Classifier::lookup(const PacketKey& key) const {

@@ -126,7 +126,8 @@ class Coverage {
     const bool v6 = set.v4.empty();
     const Interval& only = v6 ? set.v6.front() : set.v4.front();
     const int bits = !address ? kFields[constraint.field].bits : v6 ? 128 : 32;
-    const double high = static_cast<double>(only.hi.hi - only.lo.hi), low = static_cast<double>(only.hi.lo - only.lo.lo);
+    const auto high = static_cast<double>(only.hi.hi - only.lo.hi);
+    const auto low = static_cast<double>(only.hi.lo - only.lo.lo);
     return (high > 0 ? 64 + std::log2(high) : std::log2(low + 1)) - bits;
   }
 
