@@ -48,7 +48,9 @@ SHOWN = 400
 SHOWN_RULES = 2_000
 SHOWN_FINDINGS = 500
 SHOWN_UNUSED = 50
-TALKERS, TALKERS_COUNTED = 5, 64  # of a rule: shown, and counted for it
+TALKERS = 5  # of a rule that are shown
+# Counted for a rule; for those that are met when many have been met already, fewer: the sum stays bounded.
+TALKERS_COUNTED, MANY_RULES, TALKERS_COUNTED_LATE = 64, 1000, 8
 
 # Kubernetes owners are called namespace/name[Kind].
 _CONTROLLER = re.compile(r"\[[A-Z][A-Za-z]*\]\Z")
@@ -129,7 +131,8 @@ class Gatherer:
             if point >= 0:
                 heard = self._talkers.get(decider)
                 if heard is None:
-                    heard = self._talkers[decider] = HeavyHitters(TALKERS_COUNTED)
+                    few = len(self._talkers) >= MANY_RULES
+                    heard = self._talkers[decider] = HeavyHitters(TALKERS_COUNTED_LATE if few else TALKERS_COUNTED)
                     names = [columns[name].value(int(rows[0])) for name in ("rule", "source")]
                     self._keys[decider] = (self._tables.points[point].title, *names, verdict)
                 heard.add([((source, target, port), volume[2])])
