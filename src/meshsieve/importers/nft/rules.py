@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from meshsieve import _core
 from meshsieve.errors import PolicyError
 from meshsieve.importers.chains import ChainRule, Jump, Program, Return
 from meshsieve.importers.conditions import FALSE, TRUE, Condition, any_of, conjunction, constraint, negation, unknown
@@ -13,7 +12,8 @@ from meshsieve.importers.iptables.meaning import UninterpretableError
 from meshsieve.importers.iptables.rules import SIDE_EFFECTS
 from meshsieve.importers.iptables.targets import ASSIGNING_TARGETS, nat_rewrite
 from meshsieve.importers.marks import ALL, REGISTERS, Assign, Test
-from meshsieve.importers.nft.expressions import TCP_FLAGS, Expression, expressions, flag_bits, number_of
+from meshsieve.importers.nft.comparisons import MAX_TERMS, OPERATORS, ComparisonReader
+from meshsieve.importers.nft.expressions import Expression, expressions
 from meshsieve.importers.nft.registers import (
     read_assignment,
     read_nat_status,
@@ -21,12 +21,10 @@ from meshsieve.importers.nft.registers import (
     register_at,
     values_of,
 )
-from meshsieve.importers.nft.syntax import Chain, Element, NftSet, Table, elements_of
+from meshsieve.importers.nft.syntax import Chain, Element, Table
 from meshsieve.importers.nft.words import Word
-from meshsieve.model import FIELD_INDEX, Action, NameCodes, Source, ValueSet
+from meshsieve.model import Action, NameCodes, Source, ValueSet
 from meshsieve.policy import Rewrite
-
-MAX_TERMS = 64
 
 _SIMPLE_VERDICTS: dict[str, Action | Return] = {
     "accept": Action.ALLOW,
@@ -55,7 +53,6 @@ _TRANSLATIONS = {
 _VERDICT_WORDS = frozenset([*_SIMPLE_VERDICTS, "jump", "goto", "continue"])
 # Verdicts whose words are no values of any match, as `dnat` is of `ct status`.
 _PLAIN_VERDICTS = frozenset(["accept", "drop", "reject", "return", "jump", "goto", "continue", "queue"])
-_OPERATORS = ("==", "!=", "<", ">", "<=", ">=")
 # First words of matches that nobody can interpret offline: those with a key behind them, and those without.
 _KEYED = frozenset(
     """meta ct ether arp vlan fib ipsec socket osf numgen jhash symhash rt frag dst hbh mh exthdr tcp udp udplite sctp
@@ -120,24 +117,21 @@ class TableReader:
 _Outcome = tuple[Condition, "Action | Jump | Return | None", tuple[Test, ...]]
 
 
-class _RuleReader:
+class _RuleReader(ComparisonReader):
     """One pass over the words of a rule: matches are ANDed until a verdict ends it.
 
     tests, assigns  of registers (marks.py), beside the condition and before the verdict
     """
 
     def __init__(self, words: Sequence[Word], reader: TableReader, obj: str) -> None:
-        self.words, self.reader, self.obj, self.at = words, reader, obj, 0
+        super().__init__(words, reader.file, reader.table, reader.expressions, obj)
+        self.reader = reader
         self.condition: Condition = TRUE
         self.unread: list[PolicyError] = []
         self.comment = ""
         self.rewrite: Rewrite | None = None
         self.tests: list[Test] = []
         self.assigns: tuple[Assign, ...] = ()
-
-    def error(self, message: str, hint: str = "") -> PolicyError:
-        word = self.words[min(self.at, len(self.words) - 1)]
-        return PolicyError(message, where=f"{self.reader.file}:{word.line}:{word.column}", obj=self.obj, hint=hint)
 
     def read(self) -> list[_Outcome]:
         """The rule's outcomes, each with what it asks beside the rule's own tests; [] where it does nothing."""
@@ -163,39 +157,6 @@ class _RuleReader:
                     return [(both, verdict, tests) for c, verdict, tests in mapped if (both := self.both(c)) != FALSE]
         return [(self.condition, None, ())] if self.assigns else []
 
-    # --- words ---
-
-    def peek(self, ahead: int = 0) -> str:
-        i = self.at + ahead
-        return self.words[i].text if i < len(self.words) and not self.words[i].quoted else ""
-
-    def take(self) -> str:
-        if self.at == len(self.words):
-            raise self.error("the rule ends early")
-        self.at += 1
-        return self.words[self.at - 1].text
-
-    def braces(self) -> list[Word]:
-        """The words inside the braces that begin here."""
-        start, depth = self.at + 1, 0
-        while self.at < len(self.words):
-            depth += (self.peek() == "{") - (self.peek() == "}")
-            self.at += 1
-            if depth == 0:
-                return list(self.words[start : self.at - 1])
-        raise self.error("'{' does not end")
-
-    def expression(self) -> Expression | None:
-        for count in (2, 1):
-            words = tuple(self.peek(i) for i in range(count))
-            if words in self.reader.expressions:
-                self.at += count
-                return self.reader.expressions[words]
-        return None
-
-    def starts_match(self) -> bool:
-        return tuple(self.peek(i) for i in range(2)) in self.reader.expressions
-
     # --- statements ---
 
     def verdict(self) -> Action | Jump | Return | None:
@@ -204,8 +165,8 @@ class _RuleReader:
             return None
         if word in ("jump", "goto"):
             chain = self.take()
-            if chain not in self.reader.table.chains:
-                raise self.error(f"table {self.reader.table.name} has no chain '{chain}'")
+            if chain not in self.table.chains:
+                raise self.error(f"table {self.table.name} has no chain '{chain}'")
             return Jump(chain, goto=word == "goto")
         return _SIMPLE_VERDICTS[word]
 
@@ -247,7 +208,7 @@ class _RuleReader:
             or word in _SIDE_EFFECTS
             or word in _KEYED
             or word in _KEYLESS
-            or (word,) in self.reader.expressions
+            or (word,) in self.expressions
         )
 
     def limit(self) -> None:
@@ -273,7 +234,7 @@ class _RuleReader:
 
     def uninterpretable(self, start: int, text: str, why: str, hint: str = "") -> None:
         word = self.words[start]
-        where = f"{self.reader.file}:{word.line}:{word.column}"
+        where = f"{self.file}:{word.line}:{word.column}"
         default = "without strict the rule stays in its place as undecided; modes upper and lower bracket it"
         self.unread.append(PolicyError(f"'{text}' {why}", where=where, obj=self.obj, hint=hint or default))
         self.condition = self.both(unknown(text))
@@ -378,7 +339,7 @@ class _RuleReader:
             return None
         self.at += 2 if self.peek() in _KEYED else 1
         # The value, whatever word it is (`ct status dnat`), then the rest up to the next statement.
-        if self.peek() in _OPERATORS or self.peek() == "set":
+        if self.peek() in OPERATORS or self.peek() == "set":
             self.at += 1
         if self.peek() == "{":
             self.braces()
@@ -397,7 +358,7 @@ class _RuleReader:
             text = self.words[i].text
             if text == "vmap":
                 return i
-            starts = text in _KEYED or (text,) in self.reader.expressions
+            starts = text in _KEYED or (text,) in self.expressions
             if text == "{" or (starts and not hashed and self.words[i - 1].text != "."):
                 return None
         return None
@@ -407,7 +368,7 @@ class _RuleReader:
         while self.at < len(self.words) and self.peek() not in ("oif", "oifname", "type"):
             self.at += 1
         self.at += 1  # the result that is asked for
-        self.at += self.peek() in _OPERATORS
+        self.at += self.peek() in OPERATORS
         if self.peek() == "{":
             self.braces()
         else:
@@ -444,139 +405,6 @@ class _RuleReader:
         name = "src_ip" if words[1] == "saddr" else "dst_ip"
         self.condition = self.both(constraint(**{name: local.complement(name) if negated else local}))
         return True
-
-    def comparison(self, parts: list[Expression]) -> Condition:
-        operator = self.take() if self.peek() in (*_OPERATORS, "!") else ""
-        if self.peek() == "&":
-            return self.masked(parts[0])
-        if len(parts) == 1 and parts[0].text == "tcp flags":
-            return self.tcp_flags(operator)
-        if operator in ("<", ">", "<=", ">="):
-            return self.ordered(parts[0], operator)
-        condition = self.one_of(parts, self.elements())
-        if operator not in ("!=", "!"):
-            return condition
-        negated = negation(condition, MAX_TERMS)
-        if negated is None:
-            raise UninterpretableError("its negation takes too many combinations")
-        return negated
-
-    def elements(self) -> list[Element]:
-        """What stands on the right: a set, a reference, a list or one value."""
-        if self.peek() == "{":
-            return elements_of(self.braces())
-        text = self.take()
-        if text.startswith("@"):
-            return self.named(text[1:]).elements
-        key = [text]
-        while self.peek() == ".":
-            self.at += 1
-            key.append(self.take())
-        found = [Element(tuple(key))]
-        while self.peek() == ",":  # ct state established,related
-            self.at += 1
-            found.append(Element((self.take(),)))
-        return found
-
-    def named(self, name: str) -> NftSet:
-        if name not in self.reader.table.sets:
-            raise self.error(f"table {self.reader.table.name} has no set '{name}'")
-        found = self.reader.table.sets[name]
-        if found.dynamic:
-            raise UninterpretableError(f"set '{name}' is filled by packets")
-        return found
-
-    def one_of(self, parts: list[Expression], elements: list[Element]) -> Condition:
-        if len(parts) == 1:
-            everything = any(e.key == ("*",) for e in elements)
-            values = ValueSet().union(*(parts[0].values(self.single(e)) for e in elements if e.key != ("*",)))
-            return TRUE if everything else constraint(**{parts[0].field: values})
-        # Elements that differ in their first dimension alone share a term.
-        grouped: dict[tuple[str, ...], list[str]] = {}
-        for element in elements:
-            if len(element.key) != len(parts):
-                raise ValueError(f"'{' . '.join(element.key)}' has not {len(parts)} parts")
-            grouped.setdefault(element.key[1:], []).append(element.key[0])
-        if len(grouped) > MAX_TERMS:
-            raise UninterpretableError("it takes too many combinations")
-        terms: list[Condition] = []
-        for rest, firsts in grouped.items():
-            sets = [ValueSet().union(*(parts[0].values(text) for text in firsts))]
-            sets += [part.values(text) for part, text in zip(parts[1:], rest, strict=True)]
-            term: Condition = TRUE
-            for part, values in zip(parts, sets, strict=True):
-                term = conjunction(term, constraint(**{part.field: values})) or FALSE
-            terms.append(term)
-        return any_of(*terms)
-
-    def single(self, element: Element) -> str:
-        if len(element.key) != 1:
-            raise ValueError(f"'{' . '.join(element.key)}' has more than one part")
-        return element.key[0]
-
-    def ordered(self, part: Expression, operator: str) -> Condition:
-        if part.field in ("src_ip", "dst_ip", "iif", "oif", "ct_state"):
-            raise ValueError(f"{part.text} has no order that is read")
-        (low, high), *_ = part.values(self.take()).v4
-        largest = 2 ** _core.FIELDS[FIELD_INDEX[part.field]].bits - 1
-        low, high = {"<": (0, low - 1), "<=": (0, high), ">": (high + 1, largest), ">=": (low, largest)}[operator]
-        return constraint(**{part.field: ValueSet.numbers(*([(low, high)] if low <= high else []))})
-
-    def masked(self, part: Expression) -> Condition:
-        """``& MASK == VALUE`` and ``& MASK != VALUE`` of TCP flags and of small numbers."""
-        self.at += 1
-        bits = _core.FIELDS[FIELD_INDEX[part.field]].bits
-        if bits > 8 or part.field in ("iif", "oif", "ct_state"):
-            raise UninterpretableError("a mask of this field")
-        mask = self.bits()
-        operator = self.take()
-        wanted = self.bits()
-        if operator not in ("==", "!="):
-            raise ValueError(f"'{operator}' after a mask; == and != are read")
-        values = ValueSet.numbers(*(v for v in range(2**bits) if (v & mask == wanted) == (operator == "==")))
-        return constraint(**{part.field: values})
-
-    def bits(self) -> int:
-        """``syn``, ``0x12``, ``fin | syn`` or ``(fin|syn)``"""
-        inside = self.peek() == "("
-        self.at += inside
-        total = number_of(self.take(), TCP_FLAGS, 255, "TCP flag")
-        while self.peek() == "|":
-            self.at += 1
-            total |= number_of(self.take(), TCP_FLAGS, 255, "TCP flag")
-        if inside and self.take() != ")":
-            raise self.error("expected ')'")
-        return total
-
-    def tcp_flags(self, operator: str) -> Condition:
-        """any of (no operator, or a list), exactly (==, sets), none of (!), and ``FLAGS / MASK``"""
-        if self.peek() == "{" or self.peek().startswith("@"):
-            values = ValueSet().union(*(parts for e in self.elements() for parts in [self.flag_set(e)]))
-            return constraint(tcp_flags=values.complement("tcp_flags") if operator == "!=" else values)
-        listed = [self.bits()]
-        while self.peek() == ",":
-            self.at += 1
-            listed.append(self.bits())
-        wanted = 0
-        for bits in listed:
-            wanted |= bits
-        if self.peek() == "/":
-            self.at += 1
-            mask = self.bits()
-            while self.peek() == ",":
-                self.at += 1
-                mask |= self.bits()
-            matching = [v for v in range(256) if v & mask == wanted]
-            negated = operator in ("!=", "!")
-        elif operator == "==" or (operator == "!=" and len(listed) == 1):
-            matching, negated = [wanted], operator == "!="
-        else:
-            matching, negated = [v for v in range(256) if v & wanted], operator in ("!", "!=")
-        values = ValueSet.numbers(*matching)
-        return constraint(tcp_flags=values.complement("tcp_flags") if negated else values)
-
-    def flag_set(self, element: Element) -> ValueSet:
-        return ValueSet.numbers(flag_bits(self.single(element).split("|")))
 
     def verdict_map(self, parts: list[Expression], start: int) -> list[_Outcome]:
         try:
