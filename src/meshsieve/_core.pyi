@@ -41,6 +41,8 @@ class RuleSet:
         skip_to: npt.NDArray[np.int32],
         certain: npt.NDArray[np.uint8],
     ) -> None: ...
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """Copies of what the constructor takes."""
     def __len__(self) -> int: ...
     @property
     def fields_used(self) -> int:
@@ -97,6 +99,31 @@ class Classifier:
     @property
     def capsule(self) -> Any:
         """Capsule "meshsieve.Classifier/1" for meshsieve._fast.Lookup."""
+
+class Image:
+    """The bytes of a saved table, its header and rows checked; a read-only buffer, with a tag behind if ``signed``.
+
+    raises  TableError for anything else; OSError
+    """
+
+    @staticmethod
+    def open(path: bytes, mapped: bool = ...) -> Image: ...
+    @staticmethod
+    def of(bytes: bytes) -> Image: ...
+    @property
+    def signed(self) -> bool: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def save_classifier(classifier: Classifier, attachments: Sequence[bytes], signed: bool = ...) -> bytes:
+    """A whole image; ``attachments`` are handed back by ``load_classifier``."""
+
+def load_classifier(image: Image, backend: str = ...) -> tuple[Classifier, RuleSet, Sequence[bytes]]:
+    """raises  TableError for a table that cannot be: nothing in an image is believed"""
+
+def save_prefixes(table: PrefixTable, signed: bool = ...) -> bytes: ...
+def load_prefixes(image: Image, backend: str = ...) -> PrefixTable: ...
+def seal(image: bytes) -> bytes:
+    """The image with magic, length and checksum put right: for tests of what stands behind the checksum."""
 
 class PrefixTable:
     """The changes of meshsieve.prefix_table; keys are (IP version, high word, low word, prefix length)."""

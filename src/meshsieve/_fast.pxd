@@ -72,6 +72,7 @@ cdef extern from "meshsieve/prefix_table.h" namespace "meshsieve" nogil:
 cdef class PrefixLookup:
     cdef shared_ptr[PrefixTable] table
     cdef readonly object native
+    cdef void hold(self, object native) except *
     # Value of the longest prefix, else `missing`.
     cdef int64_t longest_match4(self, uint32_t address, int64_t missing) noexcept nogil
     cdef int64_t longest_match6(self, U128 address, int64_t missing) noexcept nogil

@@ -195,10 +195,20 @@ cdef class PrefixLookup:
     """The look-ups of ``meshsieve.packets.PrefixTable``, which is the class to make; ``native``: its changes."""
 
     def __cinit__(self, *prefixes, **options):
-        self.native = _core.PrefixTable(options.get("backend", "auto"))
-        capsule = self.native.capsule  # owns what the pointer points to
+        self.hold(_core.PrefixTable(options.get("backend", "auto")))
+
+    cdef void hold(self, object native) except *:
+        self.native = native
+        capsule = native.capsule  # owns what the pointer points to
         cdef void* pointer = PyCapsule_GetPointer(capsule, b"meshsieve.PrefixTable/1")
         self.table = (<shared_ptr[PrefixTable]*>pointer)[0]
+
+    @classmethod
+    def of(cls, native):
+        """The look-ups of a ``_core.PrefixTable``."""
+        cdef PrefixLookup lookup = cls.__new__(cls)
+        lookup.hold(native)
+        return lookup
 
     def __getitem__(self, ip):
         """The value of the longest prefix that holds ``ip``; KeyError if there is none."""

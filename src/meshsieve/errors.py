@@ -23,6 +23,10 @@ class CompileError(MeshsieveError):
     """A rule set that an engine cannot take."""
 
 
+class TableError(MeshsieveError):
+    """A saved table that cannot be used: another kind of file, another version, damaged, or one that cannot be."""
+
+
 class BackendError(MeshsieveError, ValueError):
     """An engine or SIMD backend that does not exist or that this CPU lacks."""
 

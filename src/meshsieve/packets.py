@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve import _core, _fast
+from meshsieve import _core, _fast, saved_tables
 from meshsieve.columns import PacketColumns
 from meshsieve.errors import ColumnError, CompileError, ModelError, PolicyError
 from meshsieve.importers.classbench import read_trace
@@ -38,6 +38,7 @@ __all__ = [
     "RuleTest",
     "backend",
     "compile",
+    "load_table",
     "read_rules",
     "read_trace",
 ]
@@ -65,6 +66,33 @@ def compile(
     if budget_bytes is not None and budget_bytes <= 0:
         raise ModelError(f"budget_bytes is {budget_bytes}; give a positive number of bytes, or None for the default")
     return PacketClassifier(_Version.of(rules, _Options(engine, backend, budget_bytes or 0)))
+
+
+def load_table(
+    path: str | os.PathLike[str], *, backend: str = "auto", mapped: bool = False, key: bytes | None = None
+) -> PacketClassifier:
+    """The table that ``PacketClassifier.save`` wrote, with its rules: ready without compiling, and it changes like any.
+
+    The file is not trusted: every index in it is checked before the first look-up, and one that cannot be is refused.
+    But who may write it decides what it answers; a ``key`` notices changes.
+
+    backend  as in ``compile``
+    mapped   read in place: processes share its memory, and nothing is copied. Whoever writes into the file afterwards
+             changes the table under the look-ups, so only for files that are replaced as a whole, as ``save`` does;
+             else the file is copied into memory of our own
+    key      refuse what was not saved with this key
+    raises   TableError naming the file and what is wrong; OSError; BackendError
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     compile([Rule(name="all")]).save(f"{folder}/table")
+    ...     clf = load_table(f"{folder}/table")
+    >>> clf.classify("10.0.0.1", "10.0.0.2", 1, 2, 6), clf.rules[0].name
+    (0, 'all')
+    """
+    loaded = saved_tables.load(path, backend=backend, mapped=mapped, key=key)
+    options = _Options(loaded.engine, backend, loaded.budget_bytes)
+    return PacketClassifier(_Version(loaded.rules, loaded.native, _fast.Lookup(loaded.native.capsule), options))
 
 
 def backend() -> str:
@@ -139,6 +167,18 @@ class PacketClassifier:
     def snapshot(self) -> PacketClassifier:
         """This version on its own: later changes to either do not reach the other. Costs nothing."""
         return PacketClassifier(self._version)
+
+    def save(self, path: str | os.PathLike[str], *, key: bytes | None = None) -> None:
+        """Writes table and rules to a file, whole or not at all, for ``load_table``.
+
+        key     any secret of yours: the file gets an authentication tag (HMAC-SHA-256) that ``load_table`` checks
+        raises  OutputError
+        """
+        version = self._version
+        options = version.options
+        saved_tables.save(
+            path, version.rules, version.native, engine=options.engine, budget_bytes=options.budget_bytes, key=key
+        )
 
     def insert(self, rule: Rule, position: int) -> None:
         """Puts ``rule`` before the rule at ``position``; ``len(clf.rules)`` appends. See ``update``."""

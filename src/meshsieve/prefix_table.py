@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve import _fast
+from meshsieve import _core, _fast, saved_tables
 from meshsieve.columns import as_addresses
 from meshsieve.errors import ColumnError, ModelError
 
@@ -80,6 +81,28 @@ class PrefixTable(_fast.PrefixLookup):
         if changes and not self.native.apply(changes):
             missing = [_text(key) for key, value in changes if value is None and self.native.exact(key) is None]
             raise KeyError(f"not in the table: {', '.join(missing)}; nothing was changed")
+
+    def save(self, path: str | os.PathLike[str], *, key: bytes | None = None) -> None:
+        """Writes prefixes and tables to a file, whole or not at all, for ``load``; see ``PacketClassifier.save``.
+
+        raises  OutputError
+        """
+        saved_tables.write(path, _core.save_prefixes(self.native, key is not None), key)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, backend: str = "auto", mapped: bool = False, key: bytes | None = None
+    ) -> PrefixTable:
+        """The table that ``save`` wrote; arguments and errors are those of ``packets.load_table``.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     PrefixTable({"10.0.0.0/8": 7}).save(f"{folder}/prefixes")
+        ...     PrefixTable.load(f"{folder}/prefixes").lookup("10.1.2.3")
+        7
+        """
+        with saved_tables.naming(path):
+            return cls.of(_core.load_prefixes(saved_tables.read(path, mapped, key), backend))
 
     def exact(self, prefix: str) -> int | None:
         """The value of exactly this prefix; None if it is not in the table."""

@@ -12,7 +12,7 @@ import pytest
 from benches import boxes, groups, hard_sets, traces
 from meshsieve import _core, packets
 from meshsieve.errors import CompileError
-from meshsieve.model import Rule, RuleSet, ValueSet
+from meshsieve.model import FIELD_INDEX, Rule, RuleSet, Source, ValueSet
 
 ENGINES = ["auto", *(name for name, _ in _core.engines() if name != "linear")]
 SETS = [
@@ -100,6 +100,21 @@ def test_more_cells_than_16_bits_number(backend: str) -> None:
     source, destination = (2 * part.astype(np.uint32) for part in np.divmod(pairs, side))
     assert np.array_equal(clf.classify_batch({"src_ip": source, "dst_ip": destination}), pairs)
     assert np.all(clf.classify_batch({"src_ip": source + 1, "dst_ip": destination}) == -1)
+
+
+def test_bitmaps_of_more_rules_than_64_chunks_of_a_line() -> None:
+    """Each rule is the only one of its packet, up to the last chunk, which is not full."""
+    side = 182
+    sets = [ValueSet(), *(ValueSet.numbers(v) for v in range(side))]
+    common = np.zeros((33_000, len(FIELD_INDEX)), np.int32)
+    common[:, FIELD_INDEX["src_ip"]] = 1 + np.arange(len(common)) // side
+    common[:, FIELD_INDEX["dst_ip"]] = 1 + np.arange(len(common)) % side
+    label = ("", Source(), (), False)
+    rules = RuleSet.from_columns(sets, common, np.zeros(len(common), np.uint8), [label] * len(common))
+    clf = packets.compile(rules, engine="bitmap")
+    every = {name: (common[:, FIELD_INDEX[name]] - 1).astype(np.uint32) for name in ("src_ip", "dst_ip")}
+    assert np.array_equal(clf.classify_batch(every), np.arange(len(common)))
+    assert clf.classify(0, side, 1, 1, 6) == -1
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -21,7 +21,7 @@ from tests.fuzz.seeds import SEEDS
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 OUT = ROOT / "build" / "fuzz"
-ROOMS = ("packet", "flow", "http", "app")
+ROOMS = ("packet", "flow", "http", "app", "l4", "model", "saved", "simd")
 LIBRARIES = ("libcrypto", "liblz4", "libpcap", "libxxhash", "libzstd", "zlib")
 FLAGS = [
     "-std=c++20", "-g", "-O1", "-fno-omit-frame-pointer", "-I", "csrc/include", "-I", "csrc/src",

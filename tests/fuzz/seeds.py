@@ -5,10 +5,23 @@ from __future__ import annotations
 import gzip
 import struct
 
+from meshsieve import _core
+from meshsieve.model import RuleSet
 from tests.capture.builder import Frame, block, enhanced, eth, interface, obsolete, pcap, pcapng, section, simple
+from tests.differential.worlds import FIVE_TUPLE, World
 from tests.http.talk import DATA, END_STREAM, Http2, frame, get, segments, settings
 
 MARK = b"--8<--"
+
+
+def _saved_tables() -> list[bytes]:
+    world = World(1, FIVE_TUPLE, sets_a_field=3)
+    rules = world.rules(6, skips=0.2)
+    return [
+        _core.save_classifier(_core.compile(some.native, engine), [])
+        for engine, _ in _core.engines()
+        for some in (rules, RuleSet())
+    ]
 
 
 def _client_hello(name: bytes = b"a.example") -> bytes:
@@ -76,6 +89,7 @@ SEEDS: dict[str, list[bytes]] = {
     "hpack": [b"".join(bytes([len(b)]) + b for b in _BLOCKS * 2), b"\x02\x3f\x00\xff" + _BLOCKS[1]],
     "client_hello": [_client_hello(), _client_hello(b"x" * 200)],
     "dns": [_dns(), _dns(65)],
+    "saved_table": _saved_tables(),
     "first_payload": [
         b"\0\x0c" + _client_hello(), b"\1\4" + _dns(), b"\0\x1d" + GET, b"\0\1SSH-2.0-x\r\n", b"\0\3EHLO a\r\n",
         b"\0\x15" + b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\3\0\0\0", b"\0\x1c*1\r\n$4\r\nPING\r\n",

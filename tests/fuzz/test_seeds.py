@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from meshsieve import _core, capture, flows, http_requests
-from meshsieve.errors import CaptureError
+from meshsieve import _core, _fast, capture, flows, http_requests
+from meshsieve.errors import CaptureError, TableError
 from tests.capture.builder import Captured, eth, pcap
+from tests.differential.worlds import FIVE_TUPLE, World
 from tests.fuzz.seeds import MARK, SEEDS
 from tests.http.talk import PREFACE, frame, segments
 
@@ -65,11 +67,25 @@ def cases() -> list[tuple[str, bytes]]:
 
 def test_every_target_has_seeds_and_a_replay() -> None:
     targets = {path.stem for path in (HERE / "targets").glob("*.cpp")}
-    assert targets == set(SEEDS) == set(CAPTURES)
+    assert targets == set(SEEDS) == {*CAPTURES, "saved_table"}
+
+
+def replay_table(data: bytes) -> None:
+    try:
+        classifier, rules, _ = _core.load_classifier(_core.Image.of(_core.seal(data[: len(data) // 64 * 64])))
+    except TableError:
+        return
+    headers = World(1, FIVE_TUPLE).packets(100)
+    out = np.empty(100, np.int32)
+    _fast.Lookup(classifier.capsule).batch(headers.pairs(), headers.present, out)
+    assert out.max() < len(rules)
+    assert out.min() >= -len(rules) - 1
 
 
 @pytest.mark.parametrize(("target", "data"), cases(), ids=lambda value: value if isinstance(value, str) else None)
 def test_replay(target: str, data: bytes, tmp_path: Path) -> None:
+    if target == "saved_table":
+        return replay_table(data)
     path = tmp_path / "seed.pcap"
     path.write_bytes(CAPTURES[target](data))
     try:

@@ -20,6 +20,14 @@
 
 namespace meshsieve {
 
+namespace saved {
+class Reader;
+class Writer;
+}  // namespace saved
+namespace simd {
+struct Backend;
+}
+
 // The truth: a linear scan. First rule at or after `start` that does not certainly fail, ignoring Skip (which the walk
 // in Classifier follows). Plain on purpose; every engine and backend is compared with it.
 RuleResult reference_first_match(const RuleSet& rules, const PacketKey& key, int32_t start, int32_t end);
@@ -38,6 +46,8 @@ class EngineTable {
   virtual RuleResult first_match(const PacketKey& key) const = 0;
   virtual void first_match_batch(const KeyColumns& keys, RuleResult* out) const = 0;  // out: n results
   virtual EngineStats stats() const = 0;
+  virtual const char* engine() const = 0;  // the name in engines() whose `load` reads what `save` writes
+  virtual void save(saved::Writer& writer) const = 0;
 };
 
 struct CompileOptions {
@@ -51,6 +61,9 @@ struct EngineInfo {
   const char* summary;  // when it wins, one sentence
   std::unique_ptr<EngineTable> (*build)(std::shared_ptr<const RuleSet>, int32_t begin, int32_t end,
                                         const CompileOptions&);
+  // Throws TableError for a table that cannot be: nothing that was read is trusted.
+  std::unique_ptr<EngineTable> (*load)(saved::Reader&, std::shared_ptr<const RuleSet>, int32_t begin, int32_t end,
+                                       const simd::Backend&);
 };
 const std::vector<EngineInfo>& engines();
 
@@ -63,6 +76,12 @@ struct Candidate {
   double lookup_ns = 0;        // a look-up in a batch; 0 where it was not measured
   bool taken = false;
   std::string declined;        // why it could not be built
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("engine", engine)("begin", begin)("end", end)("bytes", bytes)("build_seconds", build_seconds);
+    a("lookup_ns", lookup_ns)("taken", taken)("declined", declined);
+  }
 };
 
 struct CompileStats {
@@ -75,11 +94,20 @@ struct CompileStats {
   double build_seconds = 0;
   uint64_t worst_case_steps = 0;
   std::vector<Candidate> candidates;
+
+  template <class Archive>
+  void visit(Archive& a) {  // the backend is chosen anew
+    a("engine", engine)("rules", rules)("segments", segments)("bytes", bytes)("build_seconds", build_seconds);
+    a("worst_case_steps", worst_case_steps)("candidates", candidates);
+  }
 };
 
 class Classifier {
  public:
   static std::shared_ptr<const Classifier> compile(std::shared_ptr<const RuleSet> rules, const CompileOptions& options);
+  // Rules and tables (classifier_saved.cpp). `backend`: "auto" or a name. load throws TableError for what cannot be.
+  void save(saved::Writer& writer) const;
+  static std::shared_ptr<const Classifier> load(saved::Reader& reader, const std::string& backend);
 
   RuleResult lookup(const PacketKey& key) const;
   void lookup_batch(const KeyColumns& keys, RuleResult* out) const;
@@ -97,6 +125,7 @@ class Classifier {
 
   RuleResult in_given(RuleResult result) const;
 
+  std::shared_ptr<const void> image_;            // what loaded tables are views of
   std::shared_ptr<const RuleSet> rules_, live_;  // as given; those in the tables
   std::vector<int32_t> given_;  // live rule + 1 -> rule as given, 0 -> kNoMatch; empty where the numbers are the same
   std::vector<Segment> segments_;

@@ -26,6 +26,10 @@
 
 namespace meshsieve {
 
+namespace saved {
+class Reader;
+class Writer;
+}  // namespace saved
 namespace simd {
 struct Backend;
 }
@@ -34,6 +38,11 @@ class PrefixTable {
  public:
   // `backend`: "auto" or a name of simd::backends(). Throws BackendError.
   explicit PrefixTable(const std::string& backend);
+
+  // Prefixes and searched tables. A loaded table is searched where it lies; its list of prefixes is made at the first
+  // change. load throws TableError for what cannot be.
+  void save(saved::Writer& writer) const;
+  static std::shared_ptr<PrefixTable> load(saved::Reader& reader, const std::string& backend);
 
   struct Prefix {
     bool is_v6;
@@ -62,14 +71,18 @@ class PrefixTable {
 
  private:
   struct Snapshot;
+  struct Packed;
 
   // Valid until the calling thread's next look-up, in any table.
   const Snapshot& snapshot() const;
   std::shared_ptr<const Snapshot> build() const;
+  void publish(std::shared_ptr<const Snapshot> snapshot) const;
+  void unpack() const;
 
   const simd::Backend* backend_;
   mutable std::mutex mutex_;
-  std::map<Prefix, int64_t> prefixes_;  // guarded by mutex_; by family, address, then from short to long
+  mutable std::map<Prefix, int64_t> prefixes_;  // guarded by mutex_; by family, address, then from short to long
+  mutable std::shared_ptr<const Packed> packed_;  // guarded by mutex_; of a loaded table, instead of prefixes_
   mutable std::shared_ptr<const Snapshot> snapshot_;  // guarded by mutex_; null: changed since
   mutable std::atomic<uint64_t> version_ = 0;         // of snapshot_; 0 while that is null
 };

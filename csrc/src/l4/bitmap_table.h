@@ -26,16 +26,32 @@ namespace meshsieve {
 class BitmapTable final : public EngineTable {
  public:
   BitmapTable(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end, const CompileOptions& options);
+  BitmapTable(saved::Reader& reader, std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end,
+              const simd::Backend& backend);
   RuleResult first_match(const PacketKey& key) const override;
   void first_match_batch(const KeyColumns& keys, RuleResult* out) const override;
   EngineStats stats() const override;
+  const char* engine() const override { return "bitmap"; }
+  void save(saved::Writer& writer) const override;
 
  private:
   struct Rows {  // of one dimension; the narrow part is one row of zeros where there is none
     TableArray<uint64_t> wide, narrow;
     TableArray<uint64_t> wide_summary, narrow_summary;
+
+    template <class Archive>
+    void visit(Archive& a) {
+      a("wide", wide)("narrow", narrow)("wide_summary", wide_summary)("narrow_summary", narrow_summary);
+    }
   };
+  template <class Archive>
+  void visit(Archive& a) {
+    a("front", front_)("rows", rows_);
+  }
+  void shape_rows();
   void summarize(Rows& rows) const;
+  void point_at_rows();
+  void check() const;
 
   const simd::Backend& backend_;
   classes::ClassFront front_;
@@ -46,5 +62,7 @@ class BitmapTable final : public EngineTable {
 
 std::unique_ptr<EngineTable> build_bitmap(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end,
                                           const CompileOptions& options);
+std::unique_ptr<EngineTable> load_bitmap(saved::Reader& reader, std::shared_ptr<const RuleSet> rules, int32_t begin,
+                                         int32_t end, const simd::Backend& backend);
 
 }  // namespace meshsieve

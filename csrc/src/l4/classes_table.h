@@ -16,6 +16,7 @@
 //         One-line search nodes: Kim et al., FAST, SIGMOD 2010.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -66,6 +67,16 @@ FieldSweep sweep(const std::vector<const ValueSet*>& sets, const FieldInfo& fiel
 
 // --- Look-up tables -------------------------------------------------------------------------------------------------
 
+// Largest ids that a loaded map was found to give: whole, and their bits under `narrow_mask`.
+struct LargestIds {
+  uint32_t narrow_mask = 0;
+  uint32_t whole = 0, narrow = 0;
+  void meet(uint32_t id) {
+    whole = std::max(whole, id);
+    narrow = std::max(narrow, id & narrow_mask);
+  }
+};
+
 // 32-bit values -> class: blocks by the top bits, each with as many slots as keep the trees below them shallow (policies
 // crowd in a few prefixes), then nodes (classes_views.h).
 class Map32 {
@@ -79,6 +90,13 @@ class Map32 {
     return blocks_.bytes() + narrow_slots_.bytes() + narrow_nodes_.bytes() + wide_slots_.bytes() + wide_nodes_.bytes();
   }
   uint32_t levels() const { return levels_; }
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("blocks", blocks_)("narrow_slots", narrow_slots_)("narrow_nodes", narrow_nodes_);
+    a("wide_slots", wide_slots_)("wide_nodes", wide_nodes_)("levels", levels_);
+  }
+  void check(LargestIds& ids) const;  // of a loaded map; throws TableError (classes_check.cpp)
 
  private:
   void store(const std::vector<uint32_t>& slots, const std::vector<Node32<uint32_t>>& nodes);
@@ -100,6 +118,12 @@ class Map128 {
   size_t bytes() const { return nodes_.bytes(); }
   uint32_t levels() const { return high_levels_ + low_levels_; }
 
+  template <class Archive>
+  void visit(Archive& a) {
+    a("nodes", nodes_)("root", root_)("high_levels", high_levels_)("low_levels", low_levels_);
+  }
+  void check(LargestIds& ids) const;
+
  private:
   TableArray<Node64> nodes_;
   uint32_t root_ = kTerminal, high_levels_ = 0, low_levels_ = 0;
@@ -112,6 +136,12 @@ class PagedMap {
   explicit PagedMap(const std::vector<Boundary>& boundaries);
   uint32_t operator[](uint32_t value) const { return pages_[page_[value >> 8] + (value & 255)]; }
   size_t bytes() const { return sizeof page_ + pages_.bytes(); }
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("page", page_)("pages", pages_);
+  }
+  void check(LargestIds& ids) const;
 
  private:
   std::array<uint32_t, 256> page_{};  // offset into pages_
@@ -130,6 +160,12 @@ struct FieldMap {
   bool is_small() const { return !is_address() && kFields[field].bits <= 16; }
   size_t bytes() const;
   uint32_t levels() const;  // table reads of the dearest value
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("field", field)("scale", scale)("unknown", unknown)("v4", v4)("v6", v6)("small", small);
+  }
+  void check(LargestIds& ids) const;
 };
 
 // Joins classes: the sum of the inputs indexes `table`. The classes of joined fields come multiplied with their strides
@@ -138,6 +174,11 @@ struct Join {
   std::vector<int> maps;         // positions in ClassFront's field maps
   uint32_t previous_stride = 0;  // of the result of the previous join; 0: there is none
   TableArray<uint16_t> table;
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("maps", maps)("previous_stride", previous_stride)("table", table);
+  }
 };
 
 struct Dimension {
@@ -150,6 +191,11 @@ struct Dimension {
   Lists rules_by_common;  // row -> rules, relative to the segment, whose common part has this row
   Lists rules_by_alternative;  // row -> rules that have an alternative with this row; only where joins use alternatives
   std::vector<uint32_t> rules_with_alternatives;  // sorted
+
+  template <class Archive>
+  void visit(Archive& a) {  // without the lists, which only building needs
+    a("joins", joins)("map", map)("n_classes", n_classes)("n_narrow", n_narrow)("narrow_bits", narrow_bits);
+  }
 };
 
 // The classes of up to kChunk packets.
@@ -162,6 +208,7 @@ struct ClassChunk {
 
 class ClassFront {
  public:
+  explicit ClassFront(const simd::Backend& backend) : backend_(&backend) {}  // for loading
   // Rules [begin, end). most_classes: for engines that can do with two parts a dimension (FieldSweep). Throws CompileError
   // where a limit above is met.
   ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const simd::Backend& backend,
@@ -174,6 +221,12 @@ class ClassFront {
   void classify(const KeyColumns& keys, size_t first, size_t n, ClassChunk& chunk) const;
   size_t bytes() const;
   uint64_t worst_case_steps() const;
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("fields_used", fields_used_)("maps", maps_)("dimensions", dimensions_);
+  }
+  void check() const;  // of a loaded front: every class of a dimension is one of its classes; throws TableError
 
  private:
   void classify_field(const FieldMap& map, const KeyColumns& keys, size_t first, size_t n, uint32_t* out) const;
@@ -202,7 +255,7 @@ class Verdicts {
   size_t n_rules() const { return result_.size() - 1; }
   size_t bytes() const { return result_.bytes(); }
 
- private:
+ private:  // not saved: it follows from the rules
   std::shared_ptr<const RuleSet> rules_;
   TableArray<RuleResult> result_;  // by relative rule + 1: the rule, undecided where it is not certain; [0] is kNoMatch
   bool as_they_are_;  // results need no translation: every rule is certain, and numbers count from rule 0

@@ -48,6 +48,11 @@ struct CellHash {
   // The top 32 bits of the product, scaled to the number of slots.
   size_t first(uint32_t key) const { return ((key * multiplier[0] >> 32) * n_half) >> 32; }
   size_t second(uint32_t key) const { return n_half + (((key * multiplier[1] >> 32) * n_half) >> 32); }
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("multiplier_0", multiplier[0])("multiplier_1", multiplier[1])("n_half", n_half);
+  }
 };
 
 struct Slot {
@@ -64,6 +69,11 @@ struct Cells {
   TableArray<Slot> slots;
   CellHash hash{};
   size_t bytes() const { return row.bytes() + column.bytes() + narrow.bytes() + wide.bytes() + slots.bytes(); }
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("row", row)("column", column)("narrow", narrow)("wide", wide)("slots", slots)("hash", hash);
+  }
 };
 
 // The rules of one segment as their positions on the axes. Rows are those of classes::Dimension; row 0 is "any".
@@ -84,6 +94,11 @@ struct Problem {
 // Which dimension of the front end is which axis; -1: unused. Throws CompileError where there are more than three.
 struct AxisChoice {
   int source = -1, destination = -1, service = -1;
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("source", source)("destination", destination)("service", service);
+  }
 };
 AxisChoice choose_axes(const std::vector<classes::Dimension>& dimensions);
 Problem problem_of(const std::vector<classes::Dimension>& dimensions, const AxisChoice& choice, uint32_t n_rules);
@@ -123,11 +138,21 @@ Reduced reduce(const Axis& axis, const std::vector<uint32_t>& rules);
 class CrossTable final : public EngineTable {
  public:
   CrossTable(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end, const CompileOptions& options);
+  CrossTable(saved::Reader& reader, std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end,
+             const simd::Backend& backend);
   RuleResult first_match(const PacketKey& key) const override;
   void first_match_batch(const KeyColumns& keys, RuleResult* out) const override;
   EngineStats stats() const override;
+  const char* engine() const override { return "cross"; }
+  void save(saved::Writer& writer) const override;
 
  private:
+  template <class Archive>
+  void visit(Archive& a) {
+    a("front", front_)("axes", axes_)("cells", cells_)("nodes", nodes_)("patterns", patterns_);
+    a("blocks", blocks_)("wide_blocks", wide_blocks_)("winners", winners_);
+  }
+  void check() const;  // cross_check.cpp
   void fill(const Problem& problem, const Plan& plan, size_t most, uint64_t& work_left);
   void look_up(const classes::ClassChunk& chunk, size_t n, RuleResult* out) const;
 
@@ -144,5 +169,7 @@ class CrossTable final : public EngineTable {
 
 std::unique_ptr<EngineTable> build_cross(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end,
                                          const CompileOptions& options);
+std::unique_ptr<EngineTable> load_cross(saved::Reader& reader, std::shared_ptr<const RuleSet> rules, int32_t begin,
+                                        int32_t end, const simd::Backend& backend);
 
 }  // namespace meshsieve::cross

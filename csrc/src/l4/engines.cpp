@@ -9,12 +9,14 @@ namespace meshsieve {
 
 const std::vector<EngineInfo>& engines() {
   static const std::vector<EngineInfo> kEngines = {
-      {"linear", "the reference: every rule in turn; for checks, and for a handful of rules", build_linear},
-      {"bitmap", "one bit a rule and class: small or changing sets, large groups, overlapping ranges", build_bitmap},
+      {"linear", "the reference: every rule in turn; for checks, and for a handful of rules", build_linear,
+       load_linear},
+      {"bitmap", "one bit a rule and class: small or changing sets, large groups, overlapping ranges", build_bitmap,
+       load_bitmap},
       {"cross", "products of address classes: thousands of rules that few distinct services tell apart",
-       cross::build_cross},
+       cross::build_cross, cross::load_cross},
       {"forest", "trees with SIMD leaves: large sets, and whatever else must fit the memory budget",
-       forest::build_forest},
+       forest::build_forest, forest::load_forest},
   };
   return kEngines;
 }

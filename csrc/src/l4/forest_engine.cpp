@@ -5,6 +5,7 @@
 #include "l4/budget.h"
 #include "l4/forest_lookup.h"
 #include "l4/linear_table.h"
+#include "saved/archive.h"
 
 namespace meshsieve::forest {
 namespace {
@@ -22,6 +23,10 @@ class ForestTable final : public EngineTable, RuleBook {
     forest_.first_match_batch(keys, *this, out);
   }
   EngineStats stats() const override { return forest_.stats(); }
+  const char* engine() const override { return "forest"; }
+  void save(saved::Writer& writer) const override {
+    for (const Table& table : forest_.tables) writer("table", table);
+  }
 
  private:
   Truth truth(const PacketKey& key, int32_t rule) const override { return reference_truth(*rules_, key, rule); }
@@ -38,6 +43,16 @@ class ForestTable final : public EngineTable, RuleBook {
   int32_t begin_, end_;
   Forest forest_;
 };
+
+FieldUse fields_of(const RuleSet& rules, int32_t begin, int32_t end) {
+  FieldUse fields;
+  for (int32_t r = begin; r < end; ++r) {
+    fields.add(rules.common[r]);
+    for (uint32_t a = rules.alternative_begin[r]; a < rules.alternative_begin[r + 1]; ++a)
+      fields.add(rules.alternatives[a]);
+  }
+  return fields;
+}
 
 }  // namespace
 
@@ -65,14 +80,24 @@ std::unique_ptr<EngineTable> build_forest(std::shared_ptr<const RuleSet> rules, 
       const size_t share = entries == 0 ? 0 : (budget - least) / entries * b.entries.size();
       forest.tables[family] = Table(build_trees(std::move(b), own + share));
     }
-    for (int32_t r = begin; r < end; ++r) {
-      forest.fields.add(rules->common[r]);
-      for (uint32_t a = rules->alternative_begin[r]; a < rules->alternative_begin[r + 1]; ++a)
-        forest.fields.add(rules->alternatives[a]);
-    }
+    forest.fields = fields_of(*rules, begin, end);
     return std::make_unique<ForestTable>(std::move(rules), begin, end, std::move(forest));
   }
   return build_linear(std::move(rules), begin, end, options);
+}
+
+std::unique_ptr<EngineTable> load_forest(saved::Reader& reader, std::shared_ptr<const RuleSet> rules, int32_t begin,
+                                         int32_t end, const simd::Backend& backend) {
+  Forest forest;
+  forest.backend = &backend;
+  for (Table& table : forest.tables) {
+    reader("table", table);
+    check_boxes(table.boxes);
+    table.point_view();
+    check_trees(table.view, {table.nodes.data(), table.nodes.size()}, table.blocks.bytes(), begin, end);
+  }
+  forest.fields = fields_of(*rules, begin, end);
+  return std::make_unique<ForestTable>(std::move(rules), begin, end, std::move(forest));
 }
 
 }  // namespace meshsieve::forest

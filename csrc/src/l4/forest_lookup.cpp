@@ -76,15 +76,20 @@ struct BatchContext {
   }
 };
 
+constexpr size_t kSpareSteps = 1024;  // of a walk with unknown fields, beyond once through the whole table
+
 struct UnknownWalk {
   const Table& table;
   const RuleBook& book;
   const PacketKey& key;
   uint32_t value[kMaxDims];
   uint32_t unknown_dims;
+  size_t steps_left;  // none: trying every rule in turn is cheaper
   int32_t best = kNoRule;
 
   void walk(uint32_t node_at) {
+    if (steps_left == 0) return;
+    --steps_left;
     const Node node = table.view.nodes[node_at];
     if (node.mask == 0) return scan_leaf(node.first);
     if ((unknown_dims >> node.dim & 1) == 0) return walk(node.first + (value[node.dim] >> node.shift & node.mask));
@@ -95,7 +100,7 @@ struct UnknownWalk {
   void walk_children(const Node& node) {
     uint64_t walked[64];
     size_t n_walked = 0;
-    for (uint32_t c = 0; c <= node.mask; ++c) {
+    for (uint32_t c = 0; c <= node.mask && steps_left != 0; ++c) {
       uint64_t child;
       std::memcpy(&child, &table.view.nodes[node.first + c], sizeof child);
       if (std::find(walked, walked + n_walked, child) != walked + n_walked) continue;
@@ -107,6 +112,8 @@ struct UnknownWalk {
   void scan_leaf(uint32_t block_at) {
     for (const uint8_t* block = table.view.blocks + size_t{block_at} * table.view.block_bytes;;
          block += table.view.block_bytes) {
+      if (steps_left == 0) return;
+      --steps_left;
       const auto& tail = *reinterpret_cast<const BlockTail*>(block + table.view.tail_offset);
       for (int lane = 0; lane < kLanes && (tail.valid >> lane & 1); ++lane) {
         if (tail.rule[lane] >= best) return;
@@ -150,11 +157,6 @@ Table::Table(Trees trees)
       nodes(TableArray<Node>::copy_of(trees.nodes)),
       blocks(TableArray<uint8_t>::copy_of(trees.blocks)),
       worst_case_steps(trees.worst_case_steps) {
-  view.block_bytes = static_cast<uint32_t>(boxes.block_bytes());
-  view.tail_offset = boxes.n32 * 64u + boxes.n16 * 32u + boxes.n8 * 16u;
-  view.n32 = boxes.n32;
-  view.n16 = boxes.n16;
-  view.n8 = boxes.n8;
   view.n_trees = trees.n_trees;
   std::copy(trees.root.begin(), trees.root.end(), view.root);
   std::copy(trees.first_rule.begin(), trees.first_rule.end(), view.first_rule);
@@ -164,6 +166,11 @@ Table::Table(Trees trees)
 void Table::point_view() {
   view.nodes = nodes.data();
   view.blocks = blocks.data();
+  view.block_bytes = static_cast<uint32_t>(boxes.block_bytes());
+  view.tail_offset = boxes.n32 * 64u + boxes.n16 * 32u + boxes.n8 * 16u;
+  view.n32 = boxes.n32;
+  view.n16 = boxes.n16;
+  view.n8 = boxes.n8;
 }
 
 size_t Table::bytes() const {
@@ -317,7 +324,8 @@ void Forest::look_up(const Table& table, const KeyColumns& keys, const RuleBook&
 
 RuleResult Forest::first_match_unknown(const Route& route, const PacketKey& key, const RuleBook& book) const {
   const Table& table = tables[route.family];
-  UnknownWalk walk{table, book, key, {}, 0};
+  const size_t n_blocks = table.blocks.bytes() / table.view.block_bytes;
+  UnknownWalk walk{table, book, key, {}, 0, table.nodes.size() + 2 * n_blocks + kSpareSteps};
   for (size_t d = 0; d < table.boxes.dims(); ++d) {
     walk.value[d] = value_of(table, d, key);
     // A field that is absent for certain passes the filter too: the exact check tells.
@@ -325,6 +333,7 @@ RuleResult Forest::first_match_unknown(const Route& route, const PacketKey& key,
   }
   for (uint32_t t = 0; t < table.view.n_trees; ++t)
     if (table.view.first_rule[t] < walk.best) walk.walk(table.view.root[t]);
+  if (walk.steps_left == 0) return book.scan(key);
   if (walk.best == kNoRule) return kNoMatch;
   if (book.truth(key, walk.best) != Truth::Yes) return book.undecided(walk.best);
   book.answer(&walk.best, 1);

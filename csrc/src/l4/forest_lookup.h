@@ -37,8 +37,14 @@ struct Table {
 
   Table() = default;
   explicit Table(Trees trees);
-  void point_view();  // after nodes or blocks have moved
+  void point_view();  // after boxes, nodes or blocks have changed or moved
   size_t bytes() const;
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("boxes", boxes)("nodes", nodes)("blocks", blocks)("worst_case_steps", worst_case_steps)("n_trees", view.n_trees);
+    for (int t = 0; t < kMaxTrees; ++t) a("root", view.root[t])("first_rule", view.first_rule[t]);
+  }
 };
 
 // The fields that any rule names, and what follows for packets that lack some.

@@ -53,6 +53,11 @@ struct RankMap {
   uint32_t rank(U128 value) const;
   bool starts_at(uint32_t rank, U128 value) const;  // the interval's first value is this
   bool ends_at(uint32_t rank, U128 value) const;
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("starts", starts);
+  }
 };
 
 // One box a rule or a rule's alternative.
@@ -80,6 +85,12 @@ struct Boxes {
     return list[at] < 0 ? std::span<const Range>(&hull[at], 1) : std::span<const Range>(lists[list[at]]);
   }
   size_t block_bytes() const;
+
+  template <class Archive>
+  void visit(Archive& a) {  // without the entries, which only building needs
+    a("field", field)("n32", n32)("n16", n16)("n8", n8)("source_ranks", ranks[0])("destination_ranks", ranks[1]);
+    a("blind", blind);
+  }
 };
 Boxes make_boxes(const RuleSet& rules, int32_t begin, int32_t end, Family family, size_t max_entries);
 // The same in the dimensions and ranks of other boxes. A bound between two of their ranks is rounded outward and the
@@ -104,5 +115,9 @@ struct Trees {
 // one in front brings them forward.
 enum class Hidden { drop, keep };
 Trees build_trees(Boxes boxes, size_t budget_bytes, Hidden hidden = Hidden::drop);
+
+// Of a loaded table over rules [begin, end): every walk stays inside and ends. Throws TableError (forest_check.cpp).
+void check_boxes(const Boxes& boxes);
+void check_trees(const View& view, std::span<const Node> nodes, size_t block_array_bytes, int32_t begin, int32_t end);
 
 }  // namespace meshsieve::forest

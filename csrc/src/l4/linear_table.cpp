@@ -14,6 +14,8 @@ class LinearTable final : public EngineTable {
     for (size_t i = 0; i < keys.n; ++i) out[i] = first_match(keys.key(i));
   }
   EngineStats stats() const override { return {0, static_cast<uint64_t>(end_ - begin_)}; }
+  const char* engine() const override { return "linear"; }
+  void save(saved::Writer&) const override {}
 
  private:
   std::shared_ptr<const RuleSet> rules_;
@@ -24,6 +26,11 @@ class LinearTable final : public EngineTable {
 
 std::unique_ptr<EngineTable> build_linear(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end,
                                           const CompileOptions&) {
+  return std::make_unique<LinearTable>(std::move(rules), begin, end);
+}
+
+std::unique_ptr<EngineTable> load_linear(saved::Reader&, std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end,
+                                         const simd::Backend&) {
   return std::make_unique<LinearTable>(std::move(rules), begin, end);
 }
 

@@ -137,7 +137,8 @@ class Coverage {
   size_t walked_ = 0, hidden_ = 0;
 };
 
-// The list of the given rules alone, with the sets that they name.
+}  // namespace
+
 RuleSet only(const RuleSet& rules, const std::vector<int32_t>& kept) {
   RuleSet out;
   std::unordered_map<SetId, SetId> ids = {{kAnySet, kAnySet}};
@@ -163,8 +164,6 @@ RuleSet only(const RuleSet& rules, const std::vector<int32_t>& kept) {
   out.alternative_begin.push_back(static_cast<uint32_t>(out.alternatives.size()));
   return out;
 }
-
-}  // namespace
 
 std::vector<int32_t> segment_cuts(const RuleSet& rules) {
   std::vector<int32_t> cuts = {0, rules.size()};

@@ -28,5 +28,7 @@ struct LiveRules {
 };
 
 LiveRules live_rules(std::shared_ptr<const RuleSet> rules);
+// The list of the kept rules (sorted) alone, with the sets that they name.
+RuleSet only(const RuleSet& rules, const std::vector<int32_t>& kept);
 
 }  // namespace meshsieve

@@ -11,7 +11,8 @@
 
 namespace meshsieve {
 
-// A zeroed array of trivial T. Past the end stay 64 readable bytes, so that a vector load may start at any element.
+// A zeroed array of trivial T, or a view of one in a saved table (saved/image.h), which is never written to. Past the end
+// stay 64 readable bytes, so that a vector load may start at any element.
 template <class T>
 class TableArray {
  public:
@@ -31,10 +32,21 @@ class TableArray {
     if (!values.empty()) std::memcpy(array.data(), values.data(), array.bytes());
     return array;
   }
+  // Whoever holds the view keeps alive what it looks at.
+  static TableArray view(const T* data, size_t n) {
+    TableArray array;
+    if (n == 0) return array;
+    array.size_ = n;
+    array.data_ = std::unique_ptr<T[], Free>(const_cast<T*>(data), Free{false});
+    return array;
+  }
 
  private:
   struct Free {
-    void operator()(T* p) const { std::free(p); }
+    bool owned = true;
+    void operator()(T* p) const {
+      if (owned) std::free(p);
+    }
   };
 
   static constexpr size_t kHugePage = size_t{2} << 20;

@@ -5,6 +5,7 @@
 
 #include "l4/classes_table.h"
 #include "l4/signature.h"
+#include "saved/archive.h"
 #include "simd/backends.h"
 
 namespace meshsieve {
@@ -12,11 +13,22 @@ namespace {
 
 using classes::Boundary;
 
-// The last address of a prefix, within its family.
-U128 last_of(const PrefixTable::Prefix& prefix) {
+// Ones where the addresses of a prefix differ.
+U128 host_mask(const PrefixTable::Prefix& prefix) {
   const int host_bits = (prefix.is_v6 ? 128 : 32) - prefix.bits;
   const auto ones = [](int n) { return n <= 0 ? 0 : n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; };
-  return {prefix.address.hi | ones(host_bits - 64), prefix.address.lo | ones(host_bits)};
+  return {ones(host_bits - 64), ones(host_bits)};
+}
+
+U128 host_bits_of(const PrefixTable::Prefix& prefix) {
+  const U128 mask = host_mask(prefix);
+  return {prefix.address.hi & mask.hi, prefix.address.lo & mask.lo};
+}
+
+// The last address of a prefix, within its family.
+U128 last_of(const PrefixTable::Prefix& prefix) {
+  const U128 mask = host_mask(prefix);
+  return {prefix.address.hi | mask.hi, prefix.address.lo | mask.lo};
 }
 
 // Flattens nested prefixes, given in order, into boundaries: inside a prefix, what is in no longer one has its class.
@@ -83,12 +95,54 @@ struct PrefixTable::Snapshot {
   classes::Map32 v4;
   classes::Map128 v6;
   TableArray<int64_t> value;  // by class; class 0 is no prefix
+  std::shared_ptr<const void> image;  // what the tables are views of, where they were loaded
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("v4", v4)("v6", v6)("value", value);
+  }
+  void check() const {
+    classes::LargestIds ids;
+    v4.check(ids);
+    v6.check(ids);
+    saved::require(ids.whole < value.size(), "a prefix without value");
+  }
+};
+
+// The list of prefixes as it lies in a file.
+struct PrefixTable::Packed {
+  TableArray<uint32_t> v4_address;
+  TableArray<U128> v6_address;
+  TableArray<uint8_t> bits;   // of both, IPv4 first
+  TableArray<int64_t> value;  // likewise
+  std::shared_ptr<const void> image;
+
+  template <class Archive>
+  void visit(Archive& a) {
+    a("v4_address", v4_address)("v6_address", v6_address)("bits", bits)("prefix_value", value);
+  }
+  size_t size() const { return bits.size(); }
+  Prefix operator[](size_t i) const {
+    if (i < v4_address.size()) return {false, {0, v4_address[i]}, bits[i]};
+    return {true, v6_address[i - v4_address.size()], bits[i]};
+  }
+  void check() const {
+    saved::require(bits.size() == v4_address.size() + v6_address.size() && value.size() == bits.size(),
+                   "prefixes of another number");
+    for (size_t i = 0; i < size(); ++i) {
+      const Prefix prefix = (*this)[i];
+      saved::require(prefix.bits <= (prefix.is_v6 ? 128 : 32), "a prefix that is too long");
+      saved::require(host_bits_of(prefix) == U128{}, "a prefix with host bits");
+      saved::require(i == 0 || (*this)[i - 1] < prefix, "prefixes out of order");
+    }
+  }
 };
 
 PrefixTable::PrefixTable(const std::string& backend) : backend_(&simd::backend_named(backend)) {}
 
 bool PrefixTable::apply(const std::vector<Change>& changes) {
   const std::lock_guard lock(mutex_);
+  unpack();
   for (const Change& change : changes)
     if (!change.value && prefixes_.count(change.prefix) == 0) return false;
   for (const Change& change : changes) {
@@ -105,18 +159,20 @@ bool PrefixTable::apply(const std::vector<Change>& changes) {
 
 std::optional<int64_t> PrefixTable::exact(const Prefix& prefix) const {
   const std::lock_guard lock(mutex_);
+  unpack();
   const auto found = prefixes_.find(prefix);
   return found == prefixes_.end() ? std::nullopt : std::optional(found->second);
 }
 
 std::vector<std::pair<PrefixTable::Prefix, int64_t>> PrefixTable::items() const {
   const std::lock_guard lock(mutex_);
+  unpack();
   return {prefixes_.begin(), prefixes_.end()};
 }
 
 size_t PrefixTable::size() const {
   const std::lock_guard lock(mutex_);
-  return prefixes_.size();
+  return packed_ != nullptr ? packed_->size() : prefixes_.size();
 }
 
 size_t PrefixTable::bytes() const {
@@ -133,15 +189,55 @@ const PrefixTable::Snapshot& PrefixTable::snapshot() const {
   const uint64_t now = version_.load(std::memory_order_acquire);
   if (now != 0 && now == version) return *tables;
   const std::lock_guard lock(mutex_);
-  if (snapshot_ == nullptr) {
-    // Each extension module has its own copy of this counter; they start far apart, by their addresses.
-    static std::atomic<uint64_t> last_version = mixed(reinterpret_cast<uintptr_t>(&last_version));
-    snapshot_ = build();
-    version_.store(++last_version, std::memory_order_release);
-  }
+  if (snapshot_ == nullptr) publish(build());
   tables = snapshot_;
   version = version_.load(std::memory_order_relaxed);
   return *tables;
+}
+
+void PrefixTable::publish(std::shared_ptr<const Snapshot> snapshot) const {
+  // Each extension module has its own copy of this counter; they start far apart, by their addresses.
+  static std::atomic<uint64_t> last_version = mixed(reinterpret_cast<uintptr_t>(&last_version));
+  snapshot_ = std::move(snapshot);
+  version_.store(++last_version, std::memory_order_release);
+}
+
+void PrefixTable::unpack() const {
+  if (packed_ == nullptr) return;
+  for (size_t i = 0; i < packed_->size(); ++i) prefixes_.emplace_hint(prefixes_.end(), (*packed_)[i], packed_->value[i]);
+  packed_ = nullptr;
+}
+
+void PrefixTable::save(saved::Writer& writer) const {
+  const std::lock_guard lock(mutex_);
+  unpack();
+  if (snapshot_ == nullptr) publish(build());
+  std::vector<uint32_t> v4;
+  std::vector<U128> v6;
+  std::vector<uint8_t> bits;
+  std::vector<int64_t> values;
+  for (const auto& [prefix, value] : prefixes_) {
+    if (prefix.is_v6) v6.push_back(prefix.address);
+    else v4.push_back(static_cast<uint32_t>(prefix.address.lo));
+    bits.push_back(static_cast<uint8_t>(prefix.bits));
+    values.push_back(value);
+  }
+  Packed packed{TableArray<uint32_t>::copy_of(v4), TableArray<U128>::copy_of(v6), TableArray<uint8_t>::copy_of(bits),
+                TableArray<int64_t>::copy_of(values), nullptr};
+  writer("prefixes", writer.keep(std::move(packed)))("tables", *writer.keep(snapshot_));
+}
+
+std::shared_ptr<PrefixTable> PrefixTable::load(saved::Reader& reader, const std::string& backend) {
+  auto table = std::make_shared<PrefixTable>(backend);
+  auto packed = std::make_shared<Packed>();
+  auto tables = std::make_shared<Snapshot>();
+  reader("prefixes", *packed)("tables", *tables);
+  packed->check();
+  tables->check();
+  packed->image = tables->image = reader.image();
+  table->packed_ = std::move(packed);
+  table->publish(std::move(tables));
+  return table;
 }
 
 std::shared_ptr<const PrefixTable::Snapshot> PrefixTable::build() const {

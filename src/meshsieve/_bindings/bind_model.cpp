@@ -83,6 +83,35 @@ std::shared_ptr<RuleSet> make_rule_set(const Array<uint64_t>& offsets, const Arr
   return rules;
 }
 
+template <class To, class From>
+py::array_t<To> array_from(const std::vector<From>& values) {
+  py::array_t<To> out(static_cast<py::ssize_t>(values.size()));
+  for (size_t i = 0; i < values.size(); ++i) out.mutable_data()[i] = static_cast<To>(values[i]);
+  return out;
+}
+
+py::array_t<int32_t> array_of(const std::vector<Match>& matches) {
+  py::array_t<int32_t> out({static_cast<py::ssize_t>(matches.size()), static_cast<py::ssize_t>(kFieldCount)});
+  std::memcpy(out.mutable_data(), matches.data(), matches.size() * sizeof(Match));
+  return out;
+}
+
+// What make_rule_set takes.
+py::tuple columns_of(const RuleSet& rules) {
+  std::vector<uint64_t> offsets = {0}, words;
+  for (const ValueSet& set : rules.sets) {
+    for (const std::vector<Interval>* span : {&set.v4, &set.v6}) {
+      for (const Interval& i : *span) words.insert(words.end(), {i.lo.hi, i.lo.lo, i.hi.hi, i.hi.lo});
+      offsets.push_back(words.size() / 4);
+    }
+  }
+  const py::array_t<uint64_t> intervals = array_from<uint64_t>(words);
+  return py::make_tuple(array_from<uint64_t>(offsets), intervals.attr("reshape")(-1, 4), array_of(rules.common),
+                        array_from<uint32_t>(rules.alternative_begin), array_of(rules.alternatives),
+                        array_from<uint8_t>(rules.action), array_from<int32_t>(rules.skip_to),
+                        array_from<uint8_t>(rules.certain));
+}
+
 }  // namespace
 
 void bind_model(py::module_& module) {
@@ -99,6 +128,7 @@ void bind_model(py::module_& module) {
       .def(py::init(&make_rule_set), py::arg("offsets"), py::arg("intervals"), py::arg("common"),
            py::arg("alternative_begin"), py::arg("alternatives"), py::arg("action"), py::arg("skip_to"),
            py::arg("certain"))
+      .def("columns", &columns_of)
       .def("__len__", &RuleSet::size)
       .def_property_readonly("fields_used", &RuleSet::fields_used);
 }

@@ -6,6 +6,7 @@
 void bind_exceptions(pybind11::module_& module);
 void bind_model(pybind11::module_& module);
 void bind_classifier(pybind11::module_& module);
+void bind_saved(pybind11::module_& module);
 void bind_capture(pybind11::module_& module);
 void bind_balance(pybind11::module_& module);
 void bind_regex(pybind11::module_& module);

@@ -24,6 +24,8 @@ void bind_exceptions(py::module_&) {
       raise("CompileError", e);
     } catch (const meshsieve::BackendError& e) {
       raise("BackendError", e);
+    } catch (const meshsieve::TableError& e) {
+      raise("TableError", e);
     } catch (const meshsieve::BalanceError& e) {
       raise("BalanceError", e);
     } catch (const meshsieve::CaptureError& e) {

@@ -5,6 +5,7 @@ PYBIND11_MODULE(_core, module) {
   bind_exceptions(module);
   bind_model(module);
   bind_classifier(module);
+  bind_saved(module);
   bind_capture(module);
   bind_balance(module);
   bind_regex(module);

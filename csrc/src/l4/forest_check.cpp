@@ -1,0 +1,62 @@
+// A forest as it was loaded: every child and leaf inside, every walk forward and short.
+#include <algorithm>
+
+#include "l4/forest_table.h"
+#include "saved/archive.h"
+
+namespace meshsieve::forest {
+namespace {
+
+using saved::require;
+
+constexpr uint32_t kMostDepth = kMaxDims * 32;  // every inner node consumes a bit of some dimension
+
+void check_nodes(std::span<const Node> nodes, size_t dims, size_t n_blocks) {
+  std::vector<uint16_t> depth(nodes.size(), 0);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const Node node = nodes[i];
+    require(node.shift < 32 && node.dim < kMaxDims, "a window that is not there");
+    if (node.mask == 0) {
+      require(node.first < n_blocks, "a leaf that is not there");
+      continue;
+    }
+    require(node.dim < dims, "a window of a field that is not there");
+    require(node.first > i && node.first + uint64_t{node.mask} < nodes.size(), "a child that does not come later");
+    require(depth[i] < kMostDepth, "a tree that is too deep");
+    for (uint32_t c = 0; c <= node.mask; ++c) {
+      uint16_t& below = depth[node.first + c];
+      below = std::max<uint16_t>(below, static_cast<uint16_t>(depth[i] + 1));
+    }
+  }
+}
+
+void check_blocks(const View& view, size_t n_blocks, int32_t begin, int32_t end) {
+  for (size_t b = 0; b < n_blocks; ++b) {
+    const auto& tail = *reinterpret_cast<const BlockTail*>(view.blocks + b * view.block_bytes + view.tail_offset);
+    for (int lane = 0; lane < kLanes; ++lane)
+      require((tail.valid >> lane & 1) == 0 || (tail.rule[lane] >= begin && tail.rule[lane] < end),
+              "a rule that is not there");
+    require(b + 1 < n_blocks || tail.last != 0, "a leaf that does not end");
+  }
+}
+
+}  // namespace
+
+void check_boxes(const Boxes& boxes) {
+  require(boxes.dims() == size_t{boxes.n32} + boxes.n16 + boxes.n8 && boxes.dims() <= kMaxDims, "too many dimensions");
+  for (const Field field : boxes.field) require(index_of(field) < kFieldCount, "a field that is none");
+  for (const RankMap& ranks : boxes.ranks)
+    require(ranks.starts.empty() || (ranks.starts[0] == U128{} && std::is_sorted(ranks.starts.begin(), ranks.starts.end())),
+            "address ranks out of order");
+}
+
+void check_trees(const View& view, std::span<const Node> nodes, size_t block_array_bytes, int32_t begin, int32_t end) {
+  const size_t n_blocks = block_array_bytes / view.block_bytes;
+  require(n_blocks != 0 && block_array_bytes % view.block_bytes == 0, "blocks of another size");
+  require(view.n_trees <= kMaxTrees, "too many trees");
+  for (int t = 0; t < view.n_trees; ++t) require(view.root[t] < nodes.size(), "a root that is not there");
+  check_nodes(nodes, size_t{view.n32} + view.n16 + view.n8, n_blocks);
+  check_blocks(view, n_blocks, begin, end);
+}
+
+}  // namespace meshsieve::forest
