@@ -38,6 +38,8 @@ lint: $(VENV)/built $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=src $(BIN)/stubtest --concise --ignore-missing-stub --ignore-disjoint-bases --allowlist tools/stubtest.txt \
+	  meshsieve._core meshsieve._fast meshsieve._fast_authz meshsieve._fast_balance meshsieve._fast_routes
 
 docs: $(VENV)/built $(VENV)/docs
 	$(BIN)/python -m tools.field_table --check

@@ -1,15 +1,38 @@
-"""Charts of a result of ``python -m benches packets``: look-up time against the number of rules, and ratio bars."""
+"""Charts of results of ``python -m benches packets``: look-up time against the number of rules, and ratio bars.
+
+    python -m benches.chart RESULT.json... [--out FOLDER]
+
+Rows of several results of one machine and commit go into one chart; where they share a case, the last one counts.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from benches.report import Row
+from benches.report import RESULTS, Row
 
 COLOURS = {"ours": "#0b6e4f", "rte_acl": "#c1666b", "rte_acl_avx512": "#8b2635", "linear_scan": "#8a8d91"}
 LABELS = {"ours": "meshsieve", "rte_acl": "DPDK rte_acl (AVX2)", "rte_acl_avx512": "DPDK rte_acl (AVX-512)",
           "linear_scan": "AVX2 linear scan"}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benches.chart", description=__doc__.splitlines()[0])
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
+    options = parser.parse_args()
+    results = [json.loads(path.read_text()) for path in options.results]
+    machines = {(result["machine"]["cpu"], result["machine"]["commit"]) for result in results}
+    if len(machines) > 1:
+        parser.error(f"the results are of several machines or commits: {sorted(machines)}")
+    rows = {row["case"]: row for result in results for row in result["rows"]}
+    for path in draw(results[-1] | {"rows": list(rows.values())}, options.out):
+        print(path)
+    return 0
 
 
 def draw(result: dict[str, Any], folder: Path) -> list[Path]:
@@ -89,3 +112,7 @@ def _finish(figure: Any, machine: dict[str, Any], path: Path) -> Path:
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

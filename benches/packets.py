@@ -133,7 +133,7 @@ def _prefix_rows(case: Case, options: Options, cache: Path) -> Iterator[Row]:
 
 
 def _calls_and_updates(running: Running, rounds: int) -> dict[str, Any]:
-    found = running.ask(f"boundary {rounds}")
+    found = running.ask(f"boundary {rounds}") | running.ask("files 3") | running.ask(f"threads {rounds}")
     try:
         found |= running.ask("updates 1")
     except Unavailable as why:

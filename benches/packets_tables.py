@@ -15,6 +15,7 @@ def tables(result: dict[str, Any]) -> str:
         _against_peers([row for row in rows if row["suite"] == "prefixes"]),
         _own_engines(rows),
         _calls(rows),
+        _files(rows),
         notes(rows),
         _summary(result["summary"]),
     ]
@@ -75,6 +76,7 @@ def _calls(rows: list[Row]) -> str:
             "case": row["case"],
             **{f"batch {name}" if name.isdigit() else name: ns for name, ns in row["ours"]["ns_by_batch"].items()},
             "4096 - whole": row["ours"]["ns_by_batch"]["4096"] - row["ours"]["ns_by_batch"]["whole"],
+            **{f"{n} threads": ns for n, ns in row["ours"].get("ns_by_threads", {}).items() if n != "1"},
             "updates/s": row["ours"].get("updates_a_second"),
             "in bulk": row["ours"].get("bulk_updates_a_second"),
             "look-ups slower by": row["ours"].get("lookup_slowdown"),
@@ -85,6 +87,23 @@ def _calls(rows: list[Row]) -> str:
     return (
         f"Calls (ns a packet by batch size, one call over all, scalar calls), updates:\n{table(lines)}" if lines else ""
     )
+
+
+def _files(rows: list[Row]) -> str:
+    lines = [
+        {
+            "case": row["case"],
+            "tables MB": row["ours"]["bytes"] / 1e6,
+            "file MB": file["bytes"] / 1e6,
+            "compile ms": row["build_seconds"] * 1e3,
+            "save ms": file["save_s"] * 1e3,
+            "load ms": file["load_s"] * 1e3,
+            "map ms": file["load_mapped_s"] * 1e3,
+        }
+        for row in rows
+        if (file := row["ours"].get("file"))
+    ]
+    return f"The tables as files:\n{table(lines)}" if lines else ""
 
 
 def notes(rows: list[Row]) -> str:

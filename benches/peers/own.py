@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,8 @@ def main() -> None:
             "pass": lambda passes: timed_passes(lambda: batches.look_up(classifier), passes, count),
             "wrong": wrong,
             "boundary": lambda rounds: _boundary(classifier, columns, max(rounds, 1)),
+            "files": lambda rounds: _files(classifier, max(rounds, 1)),
+            "threads": lambda rounds: _threads(classifier, columns, max(rounds, 1)),
             "updates": lambda seconds: _updates(classifier, rules, batches, max(seconds, 1)),
         }
     )
@@ -114,6 +118,52 @@ def _boundary(classifier: packets.PacketClassifier, columns: PacketColumns, roun
         ns = timed_passes(lambda: [classifier.classify(*header) for header in scalar], 1, len(scalar))["ns"][0]
         best["scalar"] = min(ns, best.get("scalar", ns))
     return {"ns_by_batch": best}
+
+
+def _files(classifier: packets.PacketClassifier, rounds: int) -> dict[str, Any]:
+    """The table as a file: its bytes, and the best seconds of writing (flushed to disk), reading and mapping it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "table")
+
+        def seconds(call: Callable[[], object]) -> float:
+            best = float("inf")
+            for _ in range(rounds):
+                start = time.perf_counter()
+                call()
+                best = min(best, time.perf_counter() - start)
+            return round(best, 6)
+
+        found = {
+            "save_s": seconds(lambda: classifier.save(path)),
+            "load_s": seconds(lambda: packets.load_table(path)),
+            "load_mapped_s": seconds(lambda: packets.load_table(path, mapped=True)),
+        }
+        return {"file": found | {"bytes": os.path.getsize(path)}}
+
+
+def _threads(classifier: packets.PacketClassifier, columns: PacketColumns, rounds: int) -> dict[str, Any]:
+    """Wall-clock ns a packet of 1, 2, 4, ... threads up to the number of cores, each looking up the whole trace: the
+    best of some rounds, all threads together. The process may use every core for this."""
+    cores = os.cpu_count() or 1
+    os.sched_setaffinity(0, range(cores))
+    repeats = max(1, 1_000_000 // len(columns))
+    found: dict[str, float] = {}
+    for count in (1 << k for k in range(cores.bit_length()) if 1 << k <= cores):
+        work = [Batches(columns, BATCH) for _ in range(count)]
+        best = float("inf")
+        with ThreadPoolExecutor(count) as pool:
+            for _ in range(rounds + 1):  # the first starts the threads
+                start = time.perf_counter()
+                for done in [pool.submit(_look_up, batches, classifier, repeats) for batches in work]:
+                    done.result()
+                best = min(best, time.perf_counter() - start)
+        found[str(count)] = round(best * 1e9 / (count * repeats * len(columns)), 3)
+    return {"ns_by_threads": found}
+
+
+def _look_up(batches: Batches, classifier: packets.PacketClassifier, repeats: int) -> None:
+    for _ in range(repeats):
+        batches.look_up(classifier)
 
 
 def _updates(

@@ -89,14 +89,14 @@ def _ours_batch(prefixes: Prefixes, addresses: list[int], version: int) -> Made:
     def look_up(count: int) -> Iterable[int]:
         return np.concatenate([table.lookup_batch(column[i : min(i + BATCH, count)]) for i in range(0, count, BATCH)])
 
-    return look_up, lambda: table.stats.bytes, f"lookup_batch, {BATCH} a call"
+    return look_up, lambda: table.nbytes, f"lookup_batch, {BATCH} a call"
 
 
 def _ours_scalar(prefixes: Prefixes, addresses: list[int], version: int) -> Made:
     table = _our_table(prefixes)
     find = table.lookup
     keys = addresses if version == 4 else [a.to_bytes(16, "big") for a in addresses]
-    return lambda count: [find(key) for key in keys[:count]], lambda: table.stats.bytes, "lookup"
+    return lambda count: [find(key) for key in keys[:count]], lambda: table.nbytes, "lookup"
 
 
 def _our_table(prefixes: Prefixes) -> Any:

@@ -82,13 +82,14 @@ class PacketColumns(Mapping[str, Array]):
     @staticmethod
     def of(headers: Any) -> PacketColumns:
         """``headers`` as columns: a PacketColumns, a mapping of arrays, or an Arrow table/record batch/data frame whose
-        columns carry field names (through the Arrow PyCapsule protocol; needs the ``arrow`` extra)."""
+        columns carry field names (through the Arrow PyCapsule protocol; needs the ``arrow`` extra). A null is a field
+        that the packet lacks; columns in one chunk, without nulls and of the field's own type, are not copied."""
         if isinstance(headers, PacketColumns):
             return headers
         if isinstance(headers, Mapping):
             return PacketColumns(headers)
         if hasattr(headers, "__arrow_c_stream__") or hasattr(headers, "__arrow_c_array__"):
-            return PacketColumns(_arrow_columns(headers))
+            return _from_arrow(headers)
         raise ColumnError(
             f"cannot read packet headers from {type(headers).__name__}; give a dict of arrays or Arrow data"
         )
@@ -233,11 +234,25 @@ def _parse_addresses(name: str, texts: Array) -> Array:
     raise ColumnError(f"column {name} mixes IPv4 and IPv6 text; give (n, 2) words and an ip_ver column instead")
 
 
-def _arrow_columns(data: Any) -> dict[str, Array]:
+def _from_arrow(data: Any) -> PacketColumns:
     from meshsieve.extras import require
 
     pa = require("pyarrow", "arrow")
     table = pa.table(data)
-    return {
-        name: table.column(name).to_numpy() for name in table.column_names if ALIASES.get(name, name) in FIELD_INDEX
-    }
+    fields: dict[str, Array] = {}
+    missing: dict[str, npt.NDArray[np.bool_]] = {}
+    for given in table.column_names:
+        name = ALIASES.get(given, given)
+        if name not in FIELD_INDEX:
+            continue
+        column = table.column(given)
+        if column.null_count and pa.types.is_integer(column.type):
+            missing[name] = column.is_null().to_numpy()
+            column = column.fill_null(0)
+        fields[name] = column.to_numpy()
+    if not missing:
+        return PacketColumns(fields, length=table.num_rows)
+    present = np.full(table.num_rows, sum(1 << FIELD_INDEX[name] for name in fields), np.uint32)
+    for name, lacks in missing.items():
+        present[lacks] &= ~np.uint32(1 << FIELD_INDEX[name])
+    return PacketColumns(fields, present=present, length=table.num_rows)

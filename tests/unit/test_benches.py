@@ -272,11 +272,34 @@ def test_our_side_reports_calls_and_updates_and_has_every_rule_back(tmp_path):
         assert ours.ask("wrong") == {"wrong": 0, "checked": 600}
         calls = ours.ask("boundary 1")["ns_by_batch"]
         assert list(calls) == ["1", "16", "256", "4096", "whole", "scalar"]
+        assert min(ours.ask("files 1")["file"].values()) > 0
+        assert next(iter(ours.ask("threads 1")["ns_by_threads"])) == "1"
         updates = ours.ask("updates 1")
         assert updates["wrong_after_updates"] == 0
         assert min(updates["updates_a_second"], updates["bulk_updates_a_second"], updates["lookup_slowdown"]) > 0
     finally:
         ours.close()
+
+
+@pytest.mark.parametrize("way", ["ours_batch", "ours_scalar"])
+def test_our_prefix_table_reports_its_size_and_no_wrong_value(way, tmp_path):
+    case = next(prefixes.cases([1000], 500, versions=(4,)))
+    folder = data.materialise(case, tmp_path)
+    peer = Peer("ours", module="benches.peers.prefix_tables", arguments=(way,))
+    ours = Running(peer, folder, cache=tmp_path, patience=60, environment={})
+    try:
+        assert ours.about["bytes"] > 0
+        assert ours.ask("wrong") == {"wrong": 0, "checked": 500}
+    finally:
+        ours.close()
+
+
+def test_charts_are_drawn_from_kept_results(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    kept = sorted(report.RESULTS.glob("packets-*.json"))[-1]
+    monkeypatch.setattr(sys, "argv", ["chart", str(kept), str(kept), "--out", str(tmp_path)])
+    assert chart.main() == 0
+    assert capsys.readouterr().out.split() == [str(path) for path in sorted(tmp_path.glob("*.svg"))]
 
 
 def test_a_missing_peer_says_why(tmp_path):

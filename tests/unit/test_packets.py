@@ -100,6 +100,20 @@ def test_batches_of_text_arrow_and_views_agree():
     assert clf.classify_batch(pa.table({n: np.asarray(c) for n, c in columns.items()})).tolist() == expected.tolist()
 
 
+def test_an_arrow_null_is_a_field_that_the_packet_lacks():
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"proto": pa.array([6, 6, 1], pa.uint8()), "dport": pa.array([22, None, None], pa.uint16())})
+    clf = packets.compile([Rule({"dport": ValueSet.numbers(22)}), Rule()])
+    assert clf.classify_batch(table).tolist() == [0, -2, 1]
+
+
+def test_arrow_columns_are_not_copied():
+    pa = pytest.importorskip("pyarrow")
+    ports = np.arange(1000, dtype=np.uint16)
+    columns = packets.PacketColumns.of(pa.table({"dport": pa.array(ports)}))
+    assert np.shares_memory(columns["dport"], ports)
+
+
 def test_text_of_ipv6_says_its_version():
     result = packets.compile(RULES).classify_batch({"src": [ANY6], "dst": ["2001:db8::1"], "dport": [22], "proto": 6})
     assert result.tolist() == [0]
