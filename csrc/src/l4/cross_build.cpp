@@ -19,7 +19,7 @@ constexpr uint64_t kStepsARule = 150;
 constexpr uint64_t kFewestSteps = 1 << 16;    // small sets may be denser
 constexpr uint64_t kCellBytesARule = 1'100;   // what cells may take in all, if that is below 11/16 of the budget
 // Work for nodes and patterns, unknown until they are built, in units of about a nanosecond. A plan whose work runs out
-// has cost it, so the second and last attempt is the plan with the fewest steps.
+// has cost it, so the second and last attempt is the plan with the fewest steps, and may take half as much.
 constexpr uint64_t kWorkARule = 5'000;
 constexpr uint64_t kLeastWork = 2'000'000;
 constexpr uint64_t kWorkAStep = 8;
@@ -80,7 +80,7 @@ class NodePool {
 
   // Node of a cell that leaves these rules (sorted).
   uint32_t node_of(const std::vector<uint32_t>& rules) {
-    spend(8 * rules.size() + 200, work_left_);
+    spend(16 * rules.size() + 200, work_left_);
     services_.clear();
     kept_.clear();
     std::fill(covered_.begin(), covered_.end(), 0);
@@ -129,7 +129,7 @@ class NodePool {
     const auto [id, is_new] = shape_ids_.try_emplace(key.finish(), static_cast<uint32_t>(shapes_.size()));
     if (!is_new) return shapes_[id];
     Shape& shape = shapes_.emplace_back();
-    spend(problem_.n_services / 2 + 500, work_left_);
+    spend(problem_.n_services + services.size() * all_services_.class_words() / 2 + 500, work_left_);
     if (services.size() >= kMostPositions)
       throw CompileError("one cell of a cross-product table has " + std::to_string(services.size()) + " services");
     wins_.assign(services.size() + 1, 0);
@@ -409,7 +409,7 @@ CrossTable::CrossTable(std::shared_ptr<const RuleSet> rules, int32_t begin, int3
     attempt(plans.front(), work);
   } catch (const CompileError&) {
     if (least == plans.begin()) throw;
-    attempt(*least, work);
+    attempt(*least, work / 2);
   }
   front_.forget_lists();
 }
