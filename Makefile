@@ -13,7 +13,7 @@ export PIP_NO_INPUT := 1
 NATIVE := $(shell find csrc src/meshsieve/_bindings -name '*.cpp' -o -name '*.h' -o -name '*.def') \
           $(wildcard src/meshsieve/_fast*.pyx src/meshsieve/_fast*.pxd) setup.py
 
-.PHONY: demo test oracles bench fuzz docs lint build clean
+.PHONY: demo test oracles bench fuzz race docs lint build clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/built
@@ -33,6 +33,14 @@ bench: $(VENV)/built $(VENV)/dev $(VENV)/bench
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/built $(VENV)/dev
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+# Readers and writers of a changing list under ThreadSanitizer. SWAPS=100000 make race    more publications
+SWAPS ?= 10000
+race:
+	mkdir -p build
+	$(CXX) -std=c++20 -O1 -g -fsanitize=thread -Icsrc/include -Icsrc/src -o build/live_race \
+	  tests/native/live_race.cpp csrc/src/l4/*.cpp csrc/src/model/*.cpp csrc/src/simd/*.cpp -lpthread
+	TSAN_OPTIONS=exitcode=66 build/live_race $(SWAPS)
 
 lint: $(VENV)/built $(VENV)/dev
 	$(BIN)/ruff check .

@@ -162,6 +162,14 @@ def ipv6(sizes: list[int], headers: int) -> Iterator[Case]:
             yield replace(case, name=f"{case.name}_ipv6", about={**case.about, "version": 6})
 
 
+def updates(sizes: list[int], headers: int) -> Iterator[Case]:
+    """Lists of one family of each kind, which are changed while they are looked up in."""
+    for n in sizes:
+        for family in ("acl1", "fw1", "ipc1"):
+            case = _generated("updates", family, n, headers, "uniform")
+            yield replace(case, name=f"{case.name}_updates")
+
+
 def growth(sizes: list[int], headers: int) -> Iterator[Case]:
     for family in ("acl1", "fw1", "ipc1"):
         for n in sizes:

@@ -54,6 +54,7 @@ def cases(options: Options) -> Iterator[Case]:
         yield from data.group_policies([2_000, 10_000], headers)
         yield from prefixes.cases([1_000, 10_000, 100_000, 1_000_000], headers)
     if not options.quick:
+        yield from data.updates([10_000, 100_000], headers)
         growing = [1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000]
         yield from data.growth(growing, headers)
 
@@ -97,7 +98,7 @@ def _row(case: Case, options: Options, cache: Path, huge: bool) -> Row:
     why_not = _beyond_the_peers(facts)
 
     def extras(peer: Peer, running: Running) -> dict[str, Any]:
-        if peer.name != "ours" or (options.quick and case.suite != "families"):
+        if peer.name != "ours" or (options.quick and case.suite not in ("families", "updates")):
             return {}
         return _calls_and_updates(running, rounds)
 

@@ -24,7 +24,8 @@ from meshsieve.columns import PacketColumns
 from meshsieve.errors import MeshsieveError
 
 BATCH = 4096
-BULK = 1000  # rule changes in one publication
+PUBLICATIONS = (1, 100, 1000, 10_000)  # rule changes together
+BULK = 1000  # those that the table of results shows
 BOUNDARY_BATCHES = (1, 16, 256, 4096)
 
 
@@ -169,63 +170,71 @@ def _look_up(batches: Batches, classifier: packets.PacketClassifier, repeats: in
 def _updates(
     classifier: packets.PacketClassifier, rules: data.RuleSet, batches: Batches, seconds: int
 ) -> dict[str, Any]:
-    """Rule updates a second while another thread looks up without pause, and what they cost the look-ups.
+    """Rule changes a second while another thread looks up without pause, and what they cost the look-ups.
 
-    One update removes a rule at a random place or puts it back; singly, and BULK of them in one publication. Wall clock
-    for the updates; for the look-ups the CPU time of their thread, which a busy machine does not distort. The process
-    may use every core for this. In the end every rule is back, which ``wrong_after_updates`` proves.
+    One change takes a rule at a random place out or puts it back: singly, and as many as PUBLICATIONS says in one
+    publication. Wall clock for the changes; for the look-ups the CPU time of their thread, which a busy machine does
+    not distort. The process may use every core for this. In the end every rule is back: ``wrong_after_updates``.
     """
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     expected = batches.results.copy()
-    stop = threading.Event()
+    random = np.random.default_rng(1)
+    kept = list(rules)
 
-    def cpu_ns_a_look_up(seconds: float) -> float:
+    def cpu_ns_a_look_up(stop: threading.Event, seconds: float) -> float:
         done, deadline, start = 0, time.perf_counter() + seconds, time.thread_time_ns()
         while time.perf_counter() < deadline and not stop.is_set():
             batches.look_up(classifier)
             done += len(batches.results)
         return (time.thread_time_ns() - start) / max(done, 1)
 
-    places = np.random.default_rng(1).integers(0, len(rules), 4096).tolist()
-    many = sorted(set(places))[: max(1, min(BULK, len(rules) // 2))]
-    kept = {place: rules[place] for place in places}
+    def changes(together: int) -> float:
+        places = np.sort(random.choice(len(kept), together, replace=False)).tolist()
+        back = [(place - earlier, kept[place]) for earlier, place in enumerate(places)]
+        start = time.perf_counter()
+        classifier.update(remove=places)
+        classifier.update(insert=back)
+        return time.perf_counter() - start
 
-    def one(turn: int) -> int:
-        place = places[turn % len(places)]
-        classifier.remove(place)
-        classifier.insert(kept[place], place)
-        return 2
-
-    def bulk(_: int) -> int:
-        classifier.update(remove=many)
-        classifier.update(insert=[(place - earlier, kept[place]) for earlier, place in enumerate(many)])
-        return 2 * len(many)
-
-    alone = cpu_ns_a_look_up(min(seconds, 2))
-    meanwhile: list[float] = []
-    reader = threading.Thread(target=lambda: meanwhile.append(cpu_ns_a_look_up(3600)))
-    reader.start()
-    try:
-        rates = [_rate(change, seconds) for change in (one, bulk)]
-    finally:
-        stop.set()
-        reader.join()
+    compiled_ns = cpu_ns_a_look_up(threading.Event(), min(seconds, 2))
+    first_seconds = changes(1)
+    rows = {}
+    for together in PUBLICATIONS:
+        if together > len(kept) // 2:
+            continue
+        stop, reader_ns = threading.Event(), []
+        reader = threading.Thread(target=lambda stop=stop, to=reader_ns: to.append(cpu_ns_a_look_up(stop, 3600)))
+        reader.start()
+        try:
+            made, spent, deadline = 0, 0.0, time.perf_counter() + seconds
+            while time.perf_counter() < deadline or not made:
+                spent += changes(together)
+                made += 2 * together
+        finally:
+            stop.set()
+            reader.join()
+        rows[str(together)] = {
+            "updates_a_second": round(made / spent, 1),
+            "lookup_ns": round(reader_ns[0], 2),
+            "lookup_slowdown": round(reader_ns[0] / compiled_ns, 3),
+        }
+    bytes_meanwhile = classifier.stats.bytes
+    start = time.perf_counter()
+    classifier.settle()
+    settle_seconds = time.perf_counter() - start
     batches.look_up(classifier)
+    bulk = rows.get(str(BULK), rows["1"])
     return {
-        "updates_a_second": rates[0],
-        "bulk_updates_a_second": rates[1],
-        "lookup_slowdown": round(meanwhile[0] / alone, 3),
+        "updates_a_second": rows["1"]["updates_a_second"],
+        "bulk_updates_a_second": bulk["updates_a_second"],
+        "lookup_slowdown": bulk["lookup_slowdown"],
+        "by_publication": rows,
+        "compiled_ns": round(compiled_ns, 2),
+        "first_change_s": round(first_seconds, 4),
+        "settle_s": round(settle_seconds, 4),
+        "bytes_while_changing": bytes_meanwhile,
         "wrong_after_updates": int((batches.results != expected).sum()),
     }
-
-
-def _rate(change: Callable[[int], int], seconds: float) -> float:
-    """Changes a second, ``change(turn)`` saying how many it made; at least one turn."""
-    done, turn, start = 0, 0, time.perf_counter()
-    while not turn or time.perf_counter() - start < seconds:
-        done += change(turn)
-        turn += 1
-    return round(done / (time.perf_counter() - start), 2)
 
 
 if __name__ == "__main__":

@@ -125,6 +125,35 @@ def load_prefixes(image: Image, backend: str = ...) -> PrefixTable: ...
 def seal(image: bytes) -> bytes:
     """The image with magic, length and checksum put right: for tests of what stands behind the checksum."""
 
+class LiveVersion:
+    """One published state of a LiveTable."""
+
+    def __len__(self) -> int: ...
+    @property
+    def stats(self) -> CompileStats: ...
+    @property
+    def capsule(self) -> Any:
+        """As of Classifier."""
+    @property
+    def slots(self) -> npt.NDArray[np.int32]:
+        """int32 (rules,): the list as slots, which number the first rules and then those put in since."""
+    def rule_set(self) -> RuleSet:
+        """The list. The GIL is released."""
+
+class LiveTable:
+    """A list that changes (csrc/src/l4/live_table.h). Raises CompileError for what it does not take."""
+
+    def __init__(self, rules: RuleSet, backend: str, budget_bytes: int, stats: CompileStats) -> None: ...
+    @property
+    def published(self) -> LiveVersion: ...
+    @property
+    def broken(self) -> bool: ...
+    @property
+    def worn(self) -> bool: ...
+    def apply(self, remove: npt.NDArray[np.int64], at: list[int], rules: list[Any]) -> LiveVersion:
+        """Publishes the list without ``remove`` and with ``rules`` (meshsieve.model.Rule) before the rules at ``at``,
+        which ascends. The GIL is released but for reading the rules."""
+
 class PrefixTable:
     """The changes of meshsieve.prefix_table; keys are (IP version, high word, low word, prefix length)."""
 

@@ -65,6 +65,8 @@ cdef extern from "meshsieve/prefix_table.h" namespace "meshsieve" nogil:
     cdef cppclass PrefixTable:
         int64_t lookup(uint32_t ipv4, int64_t missing) except +
         int64_t lookup(U128 ipv6, int64_t missing) except +
+        void put(uint32_t address, int bits, int64_t value) except +
+        bint drop(uint32_t address, int bits) except +
         void lookup_batch(const void* addresses, uint32_t width, const uint8_t* is_v6, size_t n, int64_t missing,
                           int64_t* out) except +
 

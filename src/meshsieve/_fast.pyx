@@ -50,6 +50,23 @@ cdef extern from *:
       }
       return dots == 3 && digits > 0 && octet <= 255 ? static_cast<int64_t>(address << 8 | octet) : -1;
     }
+    // Dotted decimal with or without a length, and no host bits: the address, and `bits`; -1 as above.
+    static inline int64_t parse_prefix(const char* text, ptrdiff_t size, int* bits) {
+      ptrdiff_t end = size;
+      *bits = 32;
+      if (size > 2 && text[size - 2] == '/') end = size - 2;
+      if (size > 3 && text[size - 3] == '/') end = size - 3;
+      if (end != size) {
+        *bits = 0;
+        for (ptrdiff_t i = end + 1; i < size; ++i) {
+          if (text[i] < '0' || text[i] > '9' || (i > end + 1 && *bits == 0)) return -1;
+          *bits = *bits * 10 + (text[i] - '0');
+        }
+        if (*bits > 32) return -1;
+      }
+      const int64_t address = parse_dotted(text, end);
+      return address >= 0 && (address & ((int64_t{1} << (32 - *bits)) - 1)) == 0 ? address : -1;
+    }
     static inline uint64_t load_network_order(const char* bytes, int size) {
       uint64_t word = 0;
       for (int i = 0; i < size; ++i) word = word << 8 | static_cast<uint8_t>(bytes[i]);
@@ -57,6 +74,7 @@ cdef extern from *:
     }
     """
     long long parse_dotted(const char* text, Py_ssize_t size) noexcept nogil
+    long long parse_prefix(const char* text, Py_ssize_t size, int* bits) noexcept nogil
     uint64_t load_network_order(const char* bytes, int size) noexcept nogil
     int kSrc, kDst, kSport, kDport, kProto, kIpVer
 
@@ -216,6 +234,30 @@ cdef class PrefixLookup:
         if value == _UNLIKELY and self.value_of(ip, 0) == 0:
             raise KeyError(ip)
         return value
+
+    def put(self, prefix, value):
+        """Inserts an IPv4 prefix in its usual form, quickly. False: not done, it has another form."""
+        cdef Py_ssize_t size = 0
+        cdef int bits = 0, overflow = 0
+        if not (PyUnicode_CheckExact(prefix) and PyLong_CheckExact(value)):
+            return False
+        cdef const char* text = PyUnicode_AsUTF8AndSize(prefix, &size)
+        cdef long long address = parse_prefix(text, size, &bits)
+        cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if address < 0 or overflow:
+            return False
+        self.table.get().put(<uint32_t>address, bits, number)
+        return True
+
+    def drop(self, prefix):
+        """Removes one likewise. False: not done, it has another form or is not there."""
+        cdef Py_ssize_t size = 0
+        cdef int bits = 0
+        if not PyUnicode_CheckExact(prefix):
+            return False
+        cdef const char* text = PyUnicode_AsUTF8AndSize(prefix, &size)
+        cdef long long address = parse_prefix(text, size, &bits)
+        return address >= 0 and self.table.get().drop(<uint32_t>address, bits)
 
     cdef int64_t longest_match4(self, uint32_t address, int64_t missing) noexcept nogil:
         return self.table.get().lookup(address, missing)

@@ -442,28 +442,8 @@ class RuleSet(Sequence[Rule]):
         # Order of the new list as rows of this list followed by the added rules.
         order = np.insert(np.arange(count), positions, count + np.arange(len(added)))
         order = order[~np.isin(order, gone)] if len(gone) else order
-        new = RuleSet.__new__(RuleSet)
-        new.names, new.marks = self.names, self.marks
-        new._sets, new._ids = list(self._sets), {}
-        rows = np.zeros((len(added), len(FIELD_INDEX)), np.int32)
         rules = [rule for _, rule in added]
-        alternatives = np.zeros((sum(len(r.alternatives) for r in rules), len(FIELD_INDEX)), np.int32)
-        at = iter(alternatives)
-        for (position, rule), row in zip(added, rows, strict=True):
-            new._fill(row, rule.match, position)
-            for alternative in rule.alternatives:
-                new._fill(next(at), alternative, position)
-        new._common = np.concatenate([self._common, rows])[order]
-        new._action = np.concatenate([self._action, np.array([r.action for r in rules], np.uint8)])[order]
-        new._certain = np.concatenate([self._certain, np.array([r.certain for r in rules], np.uint8)])[order]
-        lengths = np.concatenate([np.diff(self._alternative_begin), [len(r.alternatives) for r in rules]]).astype(
-            np.int64
-        )
-        begins = np.concatenate([[0], np.cumsum(lengths)])[order]
-        lengths = lengths[order]
-        new._alternative_begin = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32)
-        picked = np.repeat(begins - new._alternative_begin[:-1], lengths) + np.arange(int(lengths.sum()))
-        new._alternatives = np.concatenate([self._alternatives, alternatives])[picked]
+        new = self.arranged(rules, order)
         stays = np.full(count + 1, len(order), np.int64)  # where a skip to each rule of this list goes
         of_old = order < count
         stays[order[of_old]] = np.flatnonzero(of_old)
@@ -472,8 +452,39 @@ class RuleSet(Sequence[Rule]):
         if len(targets) and targets.max() > count:
             raise ModelError(f"a skip goes to rule {targets.max()}: there are {count} rules")
         new._skip_to = np.where(targets < 0, -1, stays[np.maximum(targets, 0)]).astype(np.int32)
-        labels = [(r.name, r.source, r.unknown, r.log) for r in rules]
-        new._labels = _PickedLabels.of(self._labels, labels, order)
+        return new
+
+    def arranged(self, added: Sequence[Rule], order: npt.NDArray[np.integer[Any]]) -> RuleSet:
+        """The rules ``order`` of this list followed by ``added``, in that order; without skips.
+
+        order   indices; ``len(self) + i`` is ``added[i]``. Rules that it does not name are left out
+        raises  ModelError for rules that cannot be
+        """
+        count = len(self)
+        new = RuleSet.__new__(RuleSet)
+        new.names, new.marks = self.names, self.marks
+        new._sets, new._ids = list(self._sets), {}
+        rows = np.zeros((len(added), len(FIELD_INDEX)), np.int32)
+        alternatives = np.zeros((sum(len(r.alternatives) for r in added), len(FIELD_INDEX)), np.int32)
+        at = iter(alternatives)
+        for number, (rule, row) in enumerate(zip(added, rows, strict=True)):
+            new._fill(row, rule.match, count + number)
+            for alternative in rule.alternatives:
+                new._fill(next(at), alternative, count + number)
+        new._common = np.concatenate([self._common, rows])[order]
+        new._action = np.concatenate([self._action, np.array([r.action for r in added], np.uint8)])[order]
+        new._certain = np.concatenate([self._certain, np.array([r.certain for r in added], np.uint8)])[order]
+        new._skip_to = np.full(len(order), -1, np.int32)
+        lengths = np.concatenate([np.diff(self._alternative_begin), [len(r.alternatives) for r in added]]).astype(
+            np.int64
+        )
+        begins = np.concatenate([[0], np.cumsum(lengths)])[order]
+        lengths = lengths[order]
+        new._alternative_begin = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32)
+        picked = np.repeat(begins - new._alternative_begin[:-1], lengths) + np.arange(int(lengths.sum()))
+        new._alternatives = np.concatenate([self._alternatives, alternatives])[picked]
+        labels = [(r.name, r.source, r.unknown, r.log) for r in added]
+        new._labels = _PickedLabels.of(self._labels, labels, np.asarray(order, np.int64))
         new._flat = self._flat_with(new._sets[len(self._sets) :])
         if len(new._sets) > 1000 + 2 * (len(new._common) + len(new._alternatives)):
             new._drop_unused_sets()

@@ -64,11 +64,13 @@ class PrefixTable(_fast.PrefixLookup):
 
     def insert(self, prefix: str, value: int) -> None:
         """Adds a prefix, or gives it a new value."""
-        self.update([(prefix, value)])
+        if not self.put(prefix, value):
+            self.update([(prefix, value)])
 
     def remove(self, prefix: str) -> None:
         """Removes a prefix; KeyError if it is not there."""
-        self.update((), [prefix])
+        if not self.drop(prefix):
+            self.update((), [prefix])
 
     def update(self, insert: Mapping[str, int] | Iterable[tuple[str, int]] = (), remove: Iterable[str] = ()) -> None:
         """Removes and inserts many prefixes in one publication: no look-up sees a part of it.

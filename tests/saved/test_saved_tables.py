@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benches import boxes, classbench, groups, hard_sets
-from meshsieve import _core, packets, saved_tables
+from meshsieve import _core, changing, packets, saved_tables
 from meshsieve.errors import BackendError, CompileError, OutputError, TableError
 from meshsieve.model import Action, MarkCodes, NameCodes, Rule, RuleSet, Source, ValueSet
 from tests.differential.worlds import ALL_FIELDS, FIVE_TUPLE, World
@@ -162,7 +162,7 @@ def test_another_process_reads_it(tmp_path: Path) -> None:
 
 def image_of(engine: str = "forest", n: int = 30) -> bytes:
     clf = packets.compile(World(n, FIVE_TUPLE).rules(n), engine=engine)
-    return _core.save_classifier(clf._version.native, [b"{}"])
+    return _core.save_classifier(clf._writer.version.native, [b"{}"])
 
 
 @pytest.mark.parametrize(
@@ -240,13 +240,10 @@ def _outcome(image: bytes, headers: packets.PacketColumns) -> object:
         loaded = saved_tables.of_image(_core.Image.of(image))
     except TableError as error:
         return str(error)
+    lookup = packets._fast.Lookup(loaded.native.capsule)
+    options = changing.Options("auto", "auto", 0)
     clf = packets.PacketClassifier(
-        packets._Version(
-            loaded.rules,
-            loaded.native,
-            packets._fast.Lookup(loaded.native.capsule),
-            packets._Options("auto", "auto", 0),
-        )
+        changing.Version(loaded.native, lookup, options, len(loaded.rules), listed=loaded.rules)
     )
     list(loaded.rules)
     return clf.classify_batch(headers)
@@ -345,3 +342,15 @@ def test_a_changed_byte_of_a_prefix_table_ends_in_a_value_or_a_refusal() -> None
         loaded.lookup("2001:db8::1")
         loaded.native.items()
     assert refused > 100
+
+
+def test_a_list_that_is_being_changed_is_saved_as_it_stands(tmp_path: Path) -> None:
+    world = World(9, FIVE_TUPLE, sets_a_field=4)
+    clf = packets.compile(world.rules(12))
+    clf.update(remove=[0, 3], insert=[(5, clf.rules[0])])
+    headers = world.packets(64, 0.1)
+    clf.save(tmp_path / "table")
+    loaded = packets.load_table(tmp_path / "table")
+    assert len(loaded) == 11
+    assert loaded.classify_batch(headers).tolist() == clf.classify_batch(headers).tolist()
+    clf.settle()

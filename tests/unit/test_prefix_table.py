@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsieve import _core
@@ -90,6 +90,7 @@ def networks(version: int) -> st.SearchStrategy[str]:
     )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(networks(4) | networks(6), st.integers(-(2**63), 2**63 - 1), max_size=40),
     st.lists(networks(4) | networks(6), max_size=20),
@@ -105,7 +106,8 @@ def test_the_answer_is_that_of_a_scan(prefixes: dict[str, int], others: list[str
     assert list(table.lookup_batch(rows, ip_ver=[a.version for a in near])) == expected
 
 
-@given(st.lists(st.tuples(st.booleans(), networks(4), st.integers(0, 9)), max_size=30))
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), networks(4) | networks(6), st.integers(0, 9)), max_size=30))
 def test_changes_leave_what_a_fresh_table_would_hold(steps: list[tuple[bool, str, int]]) -> None:
     table, model = PrefixTable(), {}
     for insert, prefix, value in steps:
@@ -119,6 +121,48 @@ def test_changes_leave_what_a_fresh_table_would_hold(steps: list[tuple[bool, str
         assert table.lookup(address) == reference(model, address)
     assert {p: table.exact(p) for p in table} == model
     assert len(table) == len(model)
+
+
+@pytest.mark.parametrize(("root", "version"), [("10.1.0.0/16", 4), ("2001:db8:70::/44", 6), ("0.0.0.0/0", 4)])
+def test_many_changes_in_a_crowded_place(root: str, version: int) -> None:
+    """Buckets burst into nodes and empty again; every state is compared at and beside the ends of what changed."""
+    random = np.random.default_rng(5)
+    within = ipaddress.ip_network(root)
+    width = within.max_prefixlen
+    make = ipaddress.IPv4Network if version == 4 else ipaddress.IPv6Network
+    table, model = PrefixTable({root: -5}), {root: -5}
+    table.lookup(within[0])  # from now on it is changed in place
+    for step in range(600):
+        if random.random() < 0.35 and len(model) > 1:
+            gone = list(model)[int(random.integers(len(model)))]
+            table.remove(gone)
+            changed = ipaddress.ip_network(gone)
+            del model[gone]
+        else:
+            bits = int(random.integers(within.prefixlen, min(width, within.prefixlen + 18) + 1))
+            low = int(random.integers(0, 1 << 16)) << max(0, width - within.prefixlen - 16)
+            changed = make(((int(within[0]) | low) >> (width - bits) << (width - bits), bits))
+            table.insert(str(changed), step)
+            model[str(changed)] = step
+        ends = [int(changed[0]) - 1, int(changed[0]), int(changed[-1]), int(changed[-1]) + 1]
+        near = [type(within[0])(min(max(end, 0), 2**width - 1)) for end in ends]
+        expected = [reference(model, address) for address in near]
+        assert [table.lookup(address) for address in near] == expected
+        assert list(table.lookup_batch([str(address) for address in near])) == expected
+    assert {prefix: table.exact(prefix) for prefix in table} == model
+    assert len(table) == len(model)
+    table.update(remove=list(model))
+    assert list(table) == []
+    assert table.lookup(within[0]) == -1
+
+
+def test_a_failed_update_changes_nothing_of_a_table_in_use() -> None:
+    table = PrefixTable({"10.0.0.0/8": 1})
+    assert table.lookup("10.0.0.1") == 1
+    table.insert("10.1.0.0/16", 2)
+    with pytest.raises(KeyError):
+        table.update({"10.0.0.0/8": 3}, remove=["10.2.0.0/16"])
+    assert (table.lookup("10.0.0.1"), table.lookup("10.1.0.1"), len(table)) == (1, 2, 2)
 
 
 def test_a_failed_update_changes_nothing() -> None:

@@ -109,15 +109,18 @@ class Classifier {
   void save(saved::Writer& writer) const;
   static std::shared_ptr<const Classifier> load(saved::Reader& reader, const std::string& backend);
 
+  // Around one table that serves a whole list without skips.
+  static std::shared_ptr<const Classifier> of(std::shared_ptr<const EngineTable> table, CompileStats stats);
+
   RuleResult lookup(const PacketKey& key) const;
   void lookup_batch(const KeyColumns& keys, RuleResult* out) const;
   const CompileStats& stats() const { return stats_; }
-  const RuleSet& rules() const { return *rules_; }
+  const RuleSet& rules() const { return *rules_; }  // of a compiled list
 
  private:
   struct Segment {
     int32_t begin, end;
-    std::unique_ptr<EngineTable> table;
+    std::shared_ptr<const EngineTable> table;
   };
   size_t segment_at(int32_t rule) const;
   size_t next_segment(size_t segment, RuleResult result) const;

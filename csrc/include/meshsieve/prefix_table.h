@@ -4,11 +4,13 @@
 //         the class front end's maps (l4/classes_table.h): two table reads and one cache line a level for IPv4.
 // Why     Look-ups outnumber changes by far, and a batch overlaps 64 of them; tries of single bits or bytes chase one
 //         pointer a bit or byte.
-// Updates insert and remove change the list of prefixes; the next look-up, from whichever thread, publishes a new
-//         snapshot of all changes made until then. A look-up answers wholly from one snapshot.
-// Threads Any number may look up and change at once. A thread takes a lock at its first look-up after a change only.
-// Cost    Change: one ordered map operation; then one rebuild, linear in the number of prefixes (about 0.5 us each), at
-//         the next look-up. Memory: about 100 bytes a prefix, of which the searched part is 10 to 70.
+// Updates What was never changed since its first look-up is searched as above; the first change after that puts the
+//         prefixes into tries that are changed in place (prefix/changing_prefixes.h). All changes of one apply() become
+//         visible together; a look-up, or a batch, answers wholly from one state.
+// Threads Any number may look up and change at once; look-ups take no lock, but for the first one of a thread.
+// Cost    Before the first look-up a change is an ordered map operation, and that look-up flattens the prefixes, about
+//         0.5 us each. The first change after it builds the tries, as much again; later ones take less than a microsecond.
+//         Memory: about 100 bytes a prefix, of which the searched part is 10 to 70; 200 and 4 MB once it changes.
 // Limits  2^30 distinct values.
 // Source  Binary search on intervals: Lampson, Srinivasan, Varghese, IP lookups using multiway search, INFOCOM 1998.
 #pragma once
@@ -30,6 +32,9 @@ namespace saved {
 class Reader;
 class Writer;
 }  // namespace saved
+namespace prefix {
+class ChangingPrefixes;
+}
 namespace simd {
 struct Backend;
 }
@@ -38,6 +43,7 @@ class PrefixTable {
  public:
   // `backend`: "auto" or a name of simd::backends(). Throws BackendError.
   explicit PrefixTable(const std::string& backend);
+  ~PrefixTable();
 
   // Prefixes and searched tables. A loaded table is searched where it lies; its list of prefixes is made at the first
   // change. load throws TableError for what cannot be.
@@ -57,6 +63,9 @@ class PrefixTable {
 
   // All changes become visible together. Returns false, and changes nothing, if one removes a prefix that is not there.
   bool apply(const std::vector<Change>& changes);
+  // One change of an IPv4 prefix without host bits.
+  void put(uint32_t address, int bits, int64_t value) { apply({{{false, {0, address}, bits}, value}}); }
+  bool drop(uint32_t address, int bits) { return apply({{{false, {0, address}, bits}, std::nullopt}}); }
   std::optional<int64_t> exact(const Prefix& prefix) const;
   std::vector<std::pair<Prefix, int64_t>> items() const;
   size_t size() const;
@@ -76,6 +85,7 @@ class PrefixTable {
   // Valid until the calling thread's next look-up, in any table.
   const Snapshot& snapshot() const;
   std::shared_ptr<const Snapshot> build() const;
+  std::vector<std::pair<Prefix, int64_t>> all() const;  // under mutex_
   void publish(std::shared_ptr<const Snapshot> snapshot) const;
   void unpack() const;
 
@@ -85,6 +95,8 @@ class PrefixTable {
   mutable std::shared_ptr<const Packed> packed_;  // guarded by mutex_; of a loaded table, instead of prefixes_
   mutable std::shared_ptr<const Snapshot> snapshot_;  // guarded by mutex_; null: changed since
   mutable std::atomic<uint64_t> version_ = 0;         // of snapshot_; 0 while that is null
+  std::unique_ptr<prefix::ChangingPrefixes> changing_;  // changed under mutex_; instead of all the above once it exists
+  std::atomic<const prefix::ChangingPrefixes*> serving_ = nullptr;  // changing_, for look-ups
 };
 
 }  // namespace meshsieve

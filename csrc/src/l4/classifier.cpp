@@ -122,6 +122,13 @@ std::shared_ptr<const Classifier> Classifier::compile(std::shared_ptr<const Rule
   return classifier;
 }
 
+std::shared_ptr<const Classifier> Classifier::of(std::shared_ptr<const EngineTable> table, CompileStats stats) {
+  auto classifier = std::make_shared<Classifier>();
+  classifier->segments_.push_back({0, static_cast<int32_t>(stats.rules), std::move(table)});
+  classifier->stats_ = std::move(stats);
+  return classifier;
+}
+
 size_t Classifier::segment_at(int32_t rule) const {
   const auto found = std::partition_point(segments_.begin(), segments_.end(),
                                           [rule](const Segment& segment) { return segment.begin < rule; });
@@ -142,6 +149,7 @@ RuleResult Classifier::in_given(RuleResult result) const {
 }
 
 RuleResult Classifier::lookup(const PacketKey& key) const {
+  if (segments_.size() == 1 && !skips_) return in_given(segments_.front().table->first_match(key));
   for (size_t s = 0; s < segments_.size();) {
     const RuleResult result = segments_[s].table->first_match(key);
     s = next_segment(s, result);

@@ -5,6 +5,7 @@
 
 #include "l4/classes_table.h"
 #include "l4/signature.h"
+#include "prefix/changing_prefixes.h"
 #include "saved/archive.h"
 #include "simd/backends.h"
 
@@ -139,9 +140,17 @@ struct PrefixTable::Packed {
 };
 
 PrefixTable::PrefixTable(const std::string& backend) : backend_(&simd::backend_named(backend)) {}
+PrefixTable::~PrefixTable() = default;
 
 bool PrefixTable::apply(const std::vector<Change>& changes) {
   const std::lock_guard lock(mutex_);
+  if (changing_ == nullptr && snapshot_ != nullptr) {  // looked up since it was made
+    changing_ = std::make_unique<prefix::ChangingPrefixes>(all());
+    serving_.store(changing_.get(), std::memory_order_release);
+    prefixes_.clear();
+    snapshot_ = nullptr;
+  }
+  if (changing_ != nullptr) return changing_->apply(changes);
   unpack();
   for (const Change& change : changes)
     if (!change.value && prefixes_.count(change.prefix) == 0) return false;
@@ -152,13 +161,12 @@ bool PrefixTable::apply(const std::vector<Change>& changes) {
       prefixes_.erase(change.prefix);
     }
   }
-  snapshot_ = nullptr;
-  version_.store(0, std::memory_order_release);
   return true;
 }
 
 std::optional<int64_t> PrefixTable::exact(const Prefix& prefix) const {
   const std::lock_guard lock(mutex_);
+  if (changing_ != nullptr) return changing_->exact(prefix);
   unpack();
   const auto found = prefixes_.find(prefix);
   return found == prefixes_.end() ? std::nullopt : std::optional(found->second);
@@ -166,16 +174,26 @@ std::optional<int64_t> PrefixTable::exact(const Prefix& prefix) const {
 
 std::vector<std::pair<PrefixTable::Prefix, int64_t>> PrefixTable::items() const {
   const std::lock_guard lock(mutex_);
+  return all();
+}
+
+std::vector<std::pair<PrefixTable::Prefix, int64_t>> PrefixTable::all() const {
+  if (changing_ != nullptr) return changing_->items();
   unpack();
   return {prefixes_.begin(), prefixes_.end()};
 }
 
 size_t PrefixTable::size() const {
   const std::lock_guard lock(mutex_);
+  if (changing_ != nullptr) return changing_->size();
   return packed_ != nullptr ? packed_->size() : prefixes_.size();
 }
 
 size_t PrefixTable::bytes() const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (changing_ != nullptr) return changing_->bytes();
+  }
   const Snapshot& tables = snapshot();
   return tables.v4.bytes() + tables.v6.bytes() + tables.value.bytes();
 }
@@ -184,15 +202,20 @@ size_t PrefixTable::bytes() const {
 // read-modify-writes on a counter that all threads share. Versions are unique in the process, so the version alone tells
 // of which table and state a snapshot is. An idle thread thus keeps its last snapshot alive.
 const PrefixTable::Snapshot& PrefixTable::snapshot() const {
-  thread_local uint64_t version = 0;
-  thread_local std::shared_ptr<const Snapshot> tables;
+  struct Held {
+    uint64_t version = 0;
+    std::shared_ptr<const Snapshot> tables;
+  };
+  thread_local Held* held = nullptr;  // a plain pointer, which is read without asking whether it was made
   const uint64_t now = version_.load(std::memory_order_acquire);
-  if (now != 0 && now == version) return *tables;
+  if (now != 0 && held != nullptr && now == held->version) return *held->tables;
+  thread_local Held own;
+  held = &own;
   const std::lock_guard lock(mutex_);
   if (snapshot_ == nullptr) publish(build());
-  tables = snapshot_;
-  version = version_.load(std::memory_order_relaxed);
-  return *tables;
+  own.tables = snapshot_;
+  own.version = version_.load(std::memory_order_relaxed);
+  return *own.tables;
 }
 
 void PrefixTable::publish(std::shared_ptr<const Snapshot> snapshot) const {
@@ -210,13 +233,14 @@ void PrefixTable::unpack() const {
 
 void PrefixTable::save(saved::Writer& writer) const {
   const std::lock_guard lock(mutex_);
-  unpack();
-  if (snapshot_ == nullptr) publish(build());
+  // A look-up that began before the first change may have left a snapshot of later.
+  std::shared_ptr<const Snapshot> tables = changing_ == nullptr ? snapshot_ : nullptr;
+  if (tables == nullptr) tables = build();
   std::vector<uint32_t> v4;
   std::vector<U128> v6;
   std::vector<uint8_t> bits;
   std::vector<int64_t> values;
-  for (const auto& [prefix, value] : prefixes_) {
+  for (const auto& [prefix, value] : all()) {
     if (prefix.is_v6) v6.push_back(prefix.address);
     else v4.push_back(static_cast<uint32_t>(prefix.address.lo));
     bits.push_back(static_cast<uint8_t>(prefix.bits));
@@ -224,7 +248,7 @@ void PrefixTable::save(saved::Writer& writer) const {
   }
   Packed packed{TableArray<uint32_t>::copy_of(v4), TableArray<U128>::copy_of(v6), TableArray<uint8_t>::copy_of(bits),
                 TableArray<int64_t>::copy_of(values), nullptr};
-  writer("prefixes", writer.keep(std::move(packed)))("tables", *writer.keep(snapshot_));
+  writer("prefixes", writer.keep(std::move(packed)))("tables", *writer.keep(std::move(tables)));
 }
 
 std::shared_ptr<PrefixTable> PrefixTable::load(saved::Reader& reader, const std::string& backend) {
@@ -244,7 +268,7 @@ std::shared_ptr<const PrefixTable::Snapshot> PrefixTable::build() const {
   Flattener v4({0, 0xffffffffu}), v6(U128::max());
   std::vector<int64_t> values = {0};  // class 0: no prefix
   std::unordered_map<int64_t, uint32_t> classes;
-  for (const auto& [prefix, value] : prefixes_) {
+  for (const auto& [prefix, value] : all()) {
     const auto [found, is_new] = classes.try_emplace(value, static_cast<uint32_t>(values.size()));
     if (is_new) values.push_back(value);
     (prefix.is_v6 ? v6 : v4).add(prefix, found->second);
@@ -257,12 +281,14 @@ std::shared_ptr<const PrefixTable::Snapshot> PrefixTable::build() const {
 }
 
 int64_t PrefixTable::lookup(uint32_t address, int64_t missing) const {
+  if (const auto* changing = serving_.load(std::memory_order_acquire)) return changing->lookup(address, missing);
   const Snapshot& tables = snapshot();
   const uint32_t id = class_of(tables.v4.view(), address);
   return id == classes::kNoSet ? missing : tables.value[id];
 }
 
 int64_t PrefixTable::lookup(U128 address, int64_t missing) const {
+  if (const auto* changing = serving_.load(std::memory_order_acquire)) return changing->lookup(address, missing);
   const Snapshot& tables = snapshot();
   uint32_t id;
   backend_->search128(tables.v6.view(), &address, 1, &id);
@@ -271,6 +297,8 @@ int64_t PrefixTable::lookup(U128 address, int64_t missing) const {
 
 void PrefixTable::lookup_batch(const void* addresses, uint32_t width, const uint8_t* is_v6, size_t n, int64_t missing,
                                int64_t* out) const {
+  if (const auto* changing = serving_.load(std::memory_order_acquire))
+    return changing->lookup_batch(addresses, width, is_v6, n, missing, out);
   const Snapshot& tables = snapshot();
   const int64_t* values = tables.value.data();
   uint32_t id[classes::kChunk], v4_id[classes::kChunk], v4[classes::kChunk];

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings.h"
+#include "classifier_handle.h"
 #include "l4/reference.h"
 #include "meshsieve/classifier.h"
 #include "meshsieve/errors.h"
@@ -13,14 +14,7 @@ using namespace meshsieve;
 
 namespace {
 
-// The layout version is part of the capsule's name, so that a _fast built against another core refuses it.
 constexpr const char* kCapsuleName = "meshsieve.Classifier/1";
-
-py::capsule capsule_of(const std::shared_ptr<const Classifier>& classifier) {
-  return py::capsule(new std::shared_ptr<const Classifier>(classifier), kCapsuleName, [](PyObject* capsule) {
-    delete static_cast<std::shared_ptr<const Classifier>*>(PyCapsule_GetPointer(capsule, kCapsuleName));
-  });
-}
 
 // (field, high word, low word) of every field that a packet has.
 using FieldWords = std::vector<std::tuple<int, uint64_t, uint64_t>>;
@@ -55,6 +49,12 @@ py::array_t<int64_t> trace(const RuleSet& rules, const FieldWords& fields) {
 
 }  // namespace
 
+py::capsule classifier_capsule(const std::shared_ptr<const Classifier>& classifier) {
+  return py::capsule(new std::shared_ptr<const Classifier>(classifier), kCapsuleName, [](PyObject* capsule) {
+    delete static_cast<std::shared_ptr<const Classifier>*>(PyCapsule_GetPointer(capsule, kCapsuleName));
+  });
+}
+
 void bind_classifier(py::module_& module) {
   py::class_<Candidate>(module, "Candidate", "An engine that was built for rules [begin, end), and how it did.")
       .def_readonly("engine", &Candidate::engine)
@@ -83,7 +83,7 @@ void bind_classifier(py::module_& module) {
 
   py::class_<Classifier, std::shared_ptr<Classifier>>(module, "Classifier")
       .def_property_readonly("stats", &Classifier::stats)
-      .def_property_readonly("capsule", [](const std::shared_ptr<Classifier>& c) { return capsule_of(c); });
+      .def_property_readonly("capsule", [](const std::shared_ptr<Classifier>& c) { return classifier_capsule(c); });
 
   module.def(
       "compile",
@@ -121,4 +121,5 @@ void bind_classifier(py::module_& module) {
         return out;
       },
       "SIMD backends that this CPU runs, best first; the last is \"scalar\".");
+  bind_live(module);
 }

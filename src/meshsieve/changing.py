@@ -1,0 +1,279 @@
+"""Lists that change: published versions, the table that is changed in place, and the compilation that follows.
+
+A list starts compiled. Its first change puts it into a ``_core.LiveTable``, where a change costs microseconds
+(csrc/src/l4/live_table.h says how); when the changes pause, a thread compiles the list anew with the engine asked for
+and publishes that table. What a LiveTable does not take (skips, policies of large groups) is compiled for each change.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from meshsieve import _core, _fast
+from meshsieve.errors import CompileError, ModelError
+from meshsieve.model import Rule, RuleSet
+
+QUIET = 0.2  # seconds without a change after which the list is compiled
+LAST_CHANGES = 4  # publications
+QUIET_BUILDS = 2.0  # or as many times what its compilation took last, where that is longer
+
+Change = tuple[npt.NDArray[np.int64], list[int], list[Rule]]  # indices removed, positions and rules put in
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``packets.compile`` was asked for."""
+
+    engine: str
+    backend: str
+    budget_bytes: int
+
+
+class History:
+    """The rules of a LiveTable by slot: rows of a list and of what was added to it, then what was put in since."""
+
+    def __init__(
+        self, base: RuleSet, rows: npt.NDArray[np.int64] | None = None, added: list[Rule] | None = None
+    ) -> None:
+        self.base = base
+        self.added = added or []
+        self._rows = np.arange(len(base)) if rows is None else rows  # by slot, for the first of them
+        self._later = len(base) + len(self.added) - len(self._rows)  # from a later slot to its row
+
+    def listed(self, slots: npt.NDArray[np.int32]) -> RuleSet:
+        """The list of these slots."""
+        kept = self.of(slots)
+        return kept.base.arranged(kept.added, kept._rows)
+
+    def of(self, slots: npt.NDArray[np.int32]) -> History:
+        """With slots numbered as they stand here, without the rules that are gone. Costs little of the GIL."""
+        early = slots < len(self._rows)
+        rows = slots.astype(np.int64) + self._later
+        rows[early] = self._rows[slots[early]]
+        is_added = rows >= len(self.base)
+        added = [self.added[i] for i in (rows[is_added] - len(self.base)).tolist()]
+        rows[is_added] = len(self.base) + np.arange(len(added))
+        return History(self.base, rows, added)
+
+
+@dataclass(slots=True)
+class Version:
+    """One published state: a list and the table that serves it. Never changed, but for the list, made when asked for.
+
+    number   how many changes of the list were published before
+    pending  rules put in and taken out since a table was compiled
+    listed   the list; None until asked for, and then ``state`` and ``history`` say what it is
+    """
+
+    native: _core.Classifier | _core.LiveVersion
+    lookup: _fast.Lookup
+    options: Options
+    size: int
+    number: int = 0
+    pending: int = 0
+    listed: RuleSet | None = None
+    state: _core.LiveVersion | None = None
+    history: History | None = None
+
+    @staticmethod
+    def compiled(rules: RuleSet, options: Options) -> Version:
+        native = _core.compile(rules.native, options.engine, options.backend, options.budget_bytes)
+        return Version(native, _fast.Lookup(native.capsule), options, len(rules), listed=rules)
+
+    @property
+    def rules(self) -> RuleSet:
+        state, history = self.state, self.history
+        if self.listed is None and state is not None and history is not None:
+            self.listed = history.listed(state.slots)
+            self.state = self.history = None
+        assert self.listed is not None  # what another thread may have set before it let the others go
+        return self.listed
+
+    def served_by(self, native: _core.Classifier) -> Version:
+        """The same list, served by the table compiled from it."""
+        state, history = self.state, self.history  # in this order: where they are gone, the list is there
+        lookup = _fast.Lookup(native.capsule)
+        return Version(native, lookup, self.options, self.size, self.number, 0, self.listed, state, history)
+
+    def table(self) -> _core.Classifier:
+        """A compiled table of the list: the one that serves it, else one made for the purpose."""
+        if isinstance(self.native, _core.Classifier):
+            return self.native
+        return _built(self.native_rules(), self.options, self.options.engine)
+
+    def native_rules(self) -> _core.RuleSet:
+        """The rules for the C++ core; the GIL is free while a changed list is collected."""
+        state = self.state
+        return self.rules.native if state is None else state.rule_set()
+
+
+class Writer:
+    """The changes of one list. ``version`` is what is published; reading the attribute is all that readers do."""
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+        self._lock = threading.Lock()  # of everything below, and of setting `version`
+        self._live: _core.LiveTable | None = None  # what it published last has the list of `version`
+        self._history = History(RuleSet())
+        self._since: list[Change] | None = None  # made while a LiveTable is built anew
+        self._changed_at = 0.0
+        self._build_seconds = 0.0
+        self._settling: threading.Thread | None = None
+        self._hurry = threading.Event()
+        self._failure: BaseException | None = None
+
+    def update(self, remove: Iterable[int], insert: Iterable[tuple[int, Rule]]) -> None:
+        gone = np.fromiter(remove, np.int64)
+        pairs = sorted(insert, key=_position)
+        positions, rules = [position for position, _ in pairs], [rule for _, rule in pairs]
+        with self._lock:
+            try:
+                self.version = self._changed(gone, positions, rules)
+            except CompileError:  # not in a LiveTable
+                self._live = self._since = None
+                old = self.version
+                self.version = _compiled_like(old, old.rules.edited(remove=gone.tolist(), insert=pairs))
+                return
+            except ModelError:  # found before anything was changed
+                if self._live is not None and self._live.broken:
+                    self._live = self._since = None
+                raise
+            except BaseException:
+                self._live = self._since = None
+                raise
+            self._changed_at = time.monotonic()
+            self._start_settling()
+
+    def _changed(self, gone: npt.NDArray[np.int64], positions: list[int], rules: list[Rule]) -> Version:
+        old = self.version
+        if self._live is None:
+            options, stats = old.options, old.native.stats
+            self._live = _core.LiveTable(old.rules.native, options.backend, options.budget_bytes, stats)
+            self._history = History(old.rules)
+        state = self._live.apply(gone, positions, rules)
+        self._history.added += rules
+        if self._since is not None:
+            self._since.append((gone, positions, rules))
+        return Version(
+            native=state,
+            lookup=_fast.Lookup(state.capsule),
+            options=old.options,
+            size=len(state),
+            number=old.number + 1,
+            pending=old.pending + len(gone) + len(rules),
+            state=state,
+            history=self._history,
+        )
+
+    def settle(self, timeout: float | None = None) -> bool:
+        with self._lock:
+            if self.version.pending:
+                self._start_settling()
+            thread = self._settling
+        if thread is not None:
+            self._hurry.set()
+            thread.join(timeout)
+        with self._lock:
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise failure
+            return not self.version.pending
+
+    def _start_settling(self) -> None:
+        if self._settling is None:
+            self._hurry.clear()
+            self._settling = threading.Thread(target=self._settle, name="meshsieve-compile")
+            self._settling.start()
+
+    def _settle(self) -> None:
+        """The thread: wait until the list is quiet, compile it, publish the table unless the list has changed again."""
+        try:
+            while True:
+                live = self._live
+                if live is not None and live.worn:
+                    self._renew()
+                quiet = max(QUIET, QUIET_BUILDS * self._build_seconds)
+                wait = self._changed_at + quiet - time.monotonic()
+                if not threading.main_thread().is_alive():
+                    return  # the program ends
+                if wait > 0 and not self._hurry.is_set():
+                    self._hurry.wait(min(wait, 0.05))
+                elif self._compile():
+                    return
+        except BaseException as failure:  # shown to whoever calls settle()
+            with self._lock:
+                self._failure, self._settling = failure, None
+
+    def _compile(self) -> bool:
+        version = self.version
+        options = version.options
+        start = time.monotonic()
+        native = _built(version.native_rules(), options, options.engine)
+        self._build_seconds = time.monotonic() - start
+        table = version.served_by(native)
+        with self._lock:
+            if self.version is not version:
+                return False
+            self.version, self._settling = table, None
+            return True
+
+    def _renew(self) -> None:
+        """Puts a LiveTable that is built anew in the place of one on which many changes have left their mark."""
+        with self._lock:
+            version, self._since = self.version, []
+        options = version.options
+        state, history = version.state, version.history
+        history = History(version.rules) if state is None or history is None else history.of(state.slots)
+        try:
+            rules = version.native_rules()
+            fresh = _core.LiveTable(rules, options.backend, options.budget_bytes, version.native.stats)
+            while self._catch_up(fresh, history):
+                pass
+        except CompileError:  # what the list has become is no list for it
+            with self._lock:
+                self._live = self._since = None
+
+    def _catch_up(self, fresh: _core.LiveTable, history: History) -> bool:
+        """Makes the changes that were made meanwhile; the last few of them while other writers wait, and False then."""
+        with self._lock:
+            since, self._since = self._since, []
+            if since is None:
+                self._since = None
+                return False
+            if len(since) <= LAST_CHANGES:
+                _repeat(since, fresh, history)
+                self._live, self._history, self._since = fresh, history, None
+                return False
+        _repeat(since, fresh, history)
+        return True
+
+
+def _repeat(changes: list[Change], live: _core.LiveTable, history: History) -> None:
+    for gone, positions, rules in changes:
+        live.apply(gone, positions, rules)
+        history.added += rules
+
+
+def _position(pair: tuple[int, Rule]) -> int:
+    return pair[0]
+
+
+def _compiled_like(old: Version, rules: RuleSet) -> Version:
+    """The list compiled, by the engine that served before where it takes it: choosing takes several builds."""
+    engine = old.native.stats.engine if old.options.engine == "auto" else old.options.engine
+    native = _built(rules.native, old.options, engine)
+    return Version(native, _fast.Lookup(native.capsule), old.options, len(rules), old.number + 1, listed=rules)
+
+
+def _built(rules: _core.RuleSet, options: Options, engine: str) -> _core.Classifier:
+    """By the engine named; a changed list that it does not take gets another, as no change shall fail for that."""
+    try:
+        return _core.compile(rules, engine, options.backend, options.budget_bytes)
+    except CompileError:
+        return _core.compile(rules, "auto", options.backend, options.budget_bytes)
