@@ -27,6 +27,11 @@ FLAGS = [
     "-std=c++20", "-g", "-O1", "-fno-omit-frame-pointer", "-I", "csrc/include", "-I", "csrc/src",
     "-I", "tests/fuzz/targets", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
 ]  # fmt: skip
+# Clang does not know the pragma by which GCC compiles a part of a file for another instruction set.
+FLAGS_OF = {
+    "backend_avx2": ["-mavx2", "-mbmi", "-mbmi2", "-mlzcnt", "-mpopcnt"],
+    "backend_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mbmi", "-mbmi2", "-mlzcnt", "-mpopcnt"],
+}
 
 
 def targets() -> list[str]:
@@ -48,7 +53,8 @@ def build(names: list[str], jobs: int) -> None:
         if not target.exists() or target.stat().st_mtime < max(newest, source.stat().st_mtime):
             target.parent.mkdir(parents=True, exist_ok=True)
             fuzzer = "-fsanitize=fuzzer-no-link"
-            command = [*launcher, compiler, "-c", str(source), "-o", str(target), *FLAGS, fuzzer]
+            flags = [*FLAGS, fuzzer, *FLAGS_OF.get(source.stem, ())]
+            command = [*launcher, compiler, "-c", str(source), "-o", str(target), *flags]
             subprocess.run(command, cwd=ROOT, check=True)
         return str(target)
 

@@ -13,7 +13,7 @@ import pytest
 
 from benches import boxes, classbench, groups, hard_sets
 from meshsieve import _core, changing, packets, saved_tables
-from meshsieve.errors import BackendError, CompileError, OutputError, TableError
+from meshsieve.errors import BackendError, CompileError, ModelError, OutputError, TableError
 from meshsieve.model import Action, MarkCodes, NameCodes, Rule, RuleSet, Source, ValueSet
 from tests.differential.worlds import ALL_FIELDS, FIVE_TUPLE, World
 
@@ -270,6 +270,21 @@ def test_a_changed_byte_behind_a_right_checksum_ends_in_a_result_or_a_refusal(en
             assert found.min() >= -len(rules) - 1
     assert refused > 100
     assert isinstance(_outcome(_core.seal(image), headers), np.ndarray)
+
+
+def test_offsets_that_go_beyond_the_alternatives_and_back_are_refused() -> None:
+    one = np.zeros((1, len(_core.FIELDS)), np.int32)
+    with pytest.raises(ModelError, match="rule 0: alternative offsets"):
+        _core.RuleSet(
+            np.zeros(3, np.uint64),
+            np.zeros((0, 4), np.uint64),
+            np.repeat(one, 2, axis=0),
+            np.array([0, 2**31, 1], np.uint32),
+            one,
+            np.zeros(2, np.uint8),
+            np.full(2, -1, np.int32),
+            np.ones(2, np.uint8),
+        )
 
 
 def test_every_flipped_bit_and_every_truncation_is_refused() -> None:

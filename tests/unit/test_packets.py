@@ -208,7 +208,7 @@ def test_a_skip_to_the_end_ends_the_walk():
 
 
 def test_auto_says_what_it_tried():
-    rules = [Rule({"dport": ValueSet.numbers(p)}) for p in range(100)]
+    rules = [Rule({"dport": ValueSet.numbers(p)}) for p in range(2000)]  # enough for two engines to be worth building
     clf = packets.compile(rules)
     assert [c.engine for c in clf.stats.candidates if c.taken] == [clf.stats.engine]
     assert len(clf.stats.candidates) > 1

@@ -115,11 +115,14 @@ void FieldMap::check(LargestIds& ids) const {
 void ClassFront::check() const {
   require(maps_.size() <= kFieldCount && dimensions_.size() <= kFieldCount, "more fields than there are");
   std::vector<uint64_t> most;  // id of each map
+  uint32_t fields = 0;
   for (const FieldMap& map : maps_) {
     LargestIds ids;
     map.check(ids);
+    fields |= uint32_t{1} << map.field;
     most.push_back(ids.whole);
   }
+  require(fields == fields_used_, "maps of other fields than those that are used");
   const auto is_map = [&](int m) { return m >= 0 && static_cast<size_t>(m) < maps_.size(); };
   for (const Dimension& dimension : dimensions_) {
     require(dimension.narrow_bits <= 30, "narrow parts that are too wide");

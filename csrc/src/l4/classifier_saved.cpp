@@ -19,7 +19,7 @@ struct PackedRules {
   std::vector<uint32_t> v4_begin, v6_begin;  // sets + 1 offsets into the intervals
   std::vector<uint32_t> v4;                  // low and high end of each interval
   std::vector<Interval> v6;
-  uint32_t fields = 0;
+  uint32_t fields = 0;  // one at least: a row takes bytes in the file before it takes memory
   std::vector<SetId> common, alternatives;  // one a rule, or alternative, and field
   std::vector<uint32_t> alternative_begin;
   std::vector<uint8_t> action, certain;
@@ -34,7 +34,7 @@ struct PackedRules {
 
   explicit PackedRules() = default;
   explicit PackedRules(const RuleSet& rules)
-      : fields(rules.fields_used()),
+      : fields(rules.fields_used() != 0 ? rules.fields_used() : 1),
         alternative_begin(rules.alternative_begin),
         certain(rules.certain),
         skip_to(rules.skip_to) {
@@ -59,7 +59,7 @@ struct PackedRules {
     auto out = std::make_shared<RuleSet>();
     require(!v4_begin.empty() && v4_begin.size() == v6_begin.size(), "sets of another number");
     require(v4.size() % 2 == 0, "half an interval");
-    require((uint64_t{fields} >> kFieldCount) == 0, "a field that is none");
+    require(fields != 0 && (uint64_t{fields} >> kFieldCount) == 0, "no field, or one that is none");
     out->sets.resize(v4_begin.size() - 1);
     for (size_t s = 0; s < out->sets.size(); ++s) {
       require(v4_begin[s] <= v4_begin[s + 1] && v4_begin[s + 1] <= v4.size() / 2, "an interval that is not there");

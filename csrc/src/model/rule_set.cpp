@@ -59,7 +59,7 @@ void RuleSet::validate() const {
   std::vector<uint32_t> checked(sets.size(), 0);
   for (size_t r = 0; r < n; ++r) {
     const auto rule = static_cast<int32_t>(r);
-    if (alternative_begin[r] > alternative_begin[r + 1])
+    if (alternative_begin[r] > alternative_begin[r + 1] || alternative_begin[r + 1] > alternatives.size())
       throw ModelError("rule " + std::to_string(rule) + ": alternative offsets go backwards");
     validate_match(*this, common[r], checked, rule);
     for (uint32_t a = alternative_begin[r]; a < alternative_begin[r + 1]; ++a)
