@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benches import authz_policies, data, duel, report, rows
+from benches import authz_policies, data, duel, rows
 from benches.data import Case, Material
 from benches.options import Options
 from benches.process import Peer
@@ -44,23 +44,9 @@ def _row(case: Case, way: str, folder: Path, cache: Path, options: Options) -> R
     peers = [Peer(name, module=MODULE, arguments=(name, way)) for name in ("ours", *names)]
     rounds = 2 if options.quick else 5
     entries = duel.run(peers, folder, cache=cache, rounds=rounds, patience=options.patience)
-    ours = entries.pop("ours")
-    peers_ns = {name: entry.get("ns") for name, entry in entries.items()}
-    return {
-        "case": f"{case.name}, {way}",
-        "suite": case.suite,
-        **facts,
-        "way": way,
-        "ours_ns": ours.get("ns"),
-        "ours_median_ns": ours.get("median_ns"),
-        "bytes_per_rule": ours["bytes"] / facts["rules"] if "bytes" in ours else None,
-        "peers_ns": peers_ns,
-        "ratio": report.ratio(peers_ns, ours.get("ns")),
-        "wrong": ours.get("wrong"),
-        "checked": ours.get("checked"),
-        "ours": ours,
-        "peers": entries,
-    }
+    ours = entries["ours"]
+    size = ours["bytes"] / facts["rules"] if "bytes" in ours else None
+    return rows.beside_peers(f"{case.name}, {way}", case, facts, entries, way=way, bytes_per_rule=size)
 
 
 def _material(facts: dict[str, Any]) -> Material:

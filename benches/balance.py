@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benches import data, duel, report, rows
+from benches import data, duel, rows
 from benches.data import Case, Material
 from benches.options import Options
 from benches.peers import plain_maglev
@@ -49,22 +49,7 @@ def _row(case: Case, way: str, folder: Path, cache: Path, options: Options) -> R
     peers = [Peer(name, module=MODULE, arguments=(name, way)) for name in ("ours", *names)]
     rounds = 3 if options.quick else 9
     entries = duel.run(peers, folder, cache=cache, rounds=rounds, patience=options.patience)
-    ours = entries.pop("ours")
-    peers_ns = {name: entry.get("ns") for name, entry in entries.items()}
-    return {
-        "case": f"{facts['hosts']} hosts, {way}",
-        "suite": case.suite,
-        **facts,
-        "way": way,
-        "ours_ns": ours.get("ns"),
-        "ours_median_ns": ours.get("median_ns"),
-        "peers_ns": peers_ns,
-        "ratio": report.ratio(peers_ns, ours.get("ns")),
-        "wrong": ours.get("wrong"),
-        "checked": ours.get("checked"),
-        "ours": ours,
-        "peers": entries,
-    }
+    return rows.beside_peers(f"{facts['hosts']} hosts, {way}", case, facts, entries, way=way)
 
 
 def _material(hosts: int, keys: int) -> Material:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benches import classbench, data, duel, report, rows, traffic
+from benches import classbench, data, duel, rows, traffic
 from benches.data import Case, Material
 from benches.options import Options
 from benches.process import Peer
@@ -101,19 +101,7 @@ def _row(case: Case, step: str, folder: Path, cache: Path, options: Options) -> 
     peers = [peer for peer in STEPS[step] if not options.peers or peer.name in options.peers]
     rounds = 3 if options.quick else 9
     entries = duel.run([ours, *peers], folder, cache=cache, rounds=rounds, patience=60, environment=environment)
-    own = entries.pop("ours")
-    peers_ns = {name: entry.get("ns") for name, entry in entries.items()}
-    return {
-        "case": f"{case.name} {step}",
-        "suite": case.suite,
-        **facts,
-        "ours_ns": own.get("ns"),
-        "ours_median_ns": own.get("median_ns"),
-        "million_packets_a_second": 1e3 / own["ns"] if own.get("ns") else None,
-        "peers_ns": peers_ns,
-        "ratio": report.ratio(peers_ns, own.get("ns")),
-        "wrong": own.get("wrong"),
-        "peak_bytes": own.get("peak_bytes"),
-        "ours": own,
-        "peers": entries,
-    }
+    own = entries["ours"]
+    speed = 1e3 / own["ns"] if own.get("ns") else None
+    more = {"million_packets_a_second": speed, "peak_bytes": own.get("peak_bytes")}
+    return rows.beside_peers(f"{case.name} {step}", case, facts, entries, **more)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benches import data, duel, meshes, report, rows, traffic
+from benches import data, duel, meshes, rows, traffic
 from benches.data import Case, Material
 from benches.options import Options
 from benches.process import Peer
@@ -57,22 +57,7 @@ def _row(case: Case, way: str, folder: Path, cache: Path, options: Options) -> R
         names += options.peers or ["plain"]
     peers = [Peer(name, module=MODULE, arguments=(name, way)) for name in names]
     entries = duel.run(peers, folder, cache=cache, rounds=2 if options.quick else 5, patience=options.patience)
-    ours = entries.pop("ours")
-    peers_ns = {name: entry.get("ns") for name, entry in entries.items()}
-    return {
-        "case": f"{case.name}, {way}",
-        "suite": case.suite,
-        **facts,
-        "way": way,
-        "ours_ns": ours.get("ns"),
-        "ours_median_ns": ours.get("median_ns"),
-        "peers_ns": peers_ns,
-        "ratio": report.ratio(peers_ns, ours.get("ns")),
-        "wrong": ours.get("wrong"),
-        "checked": ours.get("checked"),
-        "ours": ours,
-        "peers": entries,
-    }
+    return rows.beside_peers(f"{case.name}, {way}", case, facts, entries, way=way)
 
 
 def _requests(facts: dict[str, Any]) -> Material:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benches import data, duel, report, route_sets, rows
+from benches import data, duel, route_sets, rows
 from benches.data import Case, Material
 from benches.options import Options
 from benches.process import Peer
@@ -60,23 +60,14 @@ def _row(case: Case, way: str, folder: Path, cache: Path, options: Options) -> R
     peers = [Peer(name, module=MODULE, arguments=(name, way)) for name in ("ours", *names)]
     rounds = 3 if options.quick else 9
     entries = duel.run(peers, folder, cache=cache, rounds=rounds, patience=options.patience)
-    ours = entries.pop("ours")
-    peers_ns = {name: entry.get("ns") for name, entry in entries.items()}
-    return {
-        "case": f"{facts['kind']} {facts['rules']}, {way}",
-        "suite": case.suite,
-        **facts,
-        "way": way,
-        "ours_ns": ours.get("ns"),
-        "ours_median_ns": ours.get("median_ns"),
-        "peers_ns": peers_ns,
-        "ratio": report.ratio(peers_ns, ours.get("ns")),
-        "wrong": ours.get("wrong"),
-        "checked": ours.get("checked"),
-        "build_s": ours.get("build_s"),
-        "ours": ours,
-        "peers": entries,
-    }
+    return rows.beside_peers(
+        f"{facts['kind']} {facts['rules']}, {way}",
+        case,
+        facts,
+        entries,
+        way=way,
+        build_s=entries["ours"].get("build_s"),
+    )
 
 
 def _material(kind: str, n: int, facts: dict[str, Any]) -> Material:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,30 @@ from benches.options import Options
 from benches.report import Row
 
 MakeRow = Callable[[Case, str, Path, Path, Options], Row | None]
+
+
+def beside_peers(title: str, case: Case, facts: Mapping[str, Any], entries: dict[str, Any], **own: Any) -> Row:
+    """The row of one case from what each side measured (``duel.run``).
+
+    facts  what is known of the case; own: columns of this subject alone
+    """
+    ours = entries["ours"]
+    peers = {name: entry for name, entry in entries.items() if name != "ours"}
+    peers_ns = {name: entry.get("ns") for name, entry in peers.items()}
+    return {
+        "case": title,
+        "suite": case.suite,
+        **facts,
+        **own,
+        "ours_ns": ours.get("ns"),
+        "ours_median_ns": ours.get("median_ns"),
+        "peers_ns": peers_ns,
+        "ratio": report.ratio(peers_ns, ours.get("ns")),
+        "wrong": ours.get("wrong"),
+        "checked": ours.get("checked"),
+        "ours": ours,
+        "peers": peers,
+    }
 
 
 def collect(
