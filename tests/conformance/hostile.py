@@ -38,7 +38,7 @@ CHANGES = 1000
 SECONDS = 0.2
 SECONDS_PER_MIB = 1.0
 EXTRA_BYTES = 64 << 20
-WALL_SECONDS = 900  # a hang over one file and its two thousand changed readings; each reading has its own bounds
+WALL_SECONDS = 300
 UNCOUNTED_FACTS = {"sni", "sni_hex", "ech"}
 
 
