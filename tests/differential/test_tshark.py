@@ -18,7 +18,7 @@ CAPTURES = [ROOT / "examples/demo/demo.pcap", ROOT / "examples/bookinfo/bookinfo
 # Formats, overlays, links, fragments, extension headers: every way to nest headers that the set has.
 CAPTURES += sorted(path for path in SHARED.glob("*") if path.name.startswith(("overlay-", "link-", "ip6ext-", "frag-")))
 
-pytestmark = pytest.mark.skipif(not tshark.is_here(), reason="tshark is not installed")
+pytestmark = pytest.mark.skipif(not tshark.is_here(), reason="tshark is not installed: make oracles")
 
 
 def ids(path: Path) -> str:

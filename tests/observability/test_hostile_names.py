@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from meshsieve.cli.main import main
+from tests.observability.renaming import rename_objects
 from tests.observability.test_report import Elements
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -44,21 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A policy whose NSX objects have hostile names, a changed one, and a log of hostile requests."""
     folder = tmp_path_factory.mktemp("hostile")
     document = json.loads((BOOKINFO / "nsx.json").read_text())
-    count = 0
-
-    def rename(value: object) -> None:
-        nonlocal count
-        if isinstance(value, dict):
-            if isinstance(value.get("display_name"), str):
-                value["display_name"] = f"{HOSTILE[count % len(HOSTILE)]}{count}"
-                count += 1
-            for item in value.values():
-                rename(item)
-        elif isinstance(value, list):
-            for item in value:
-                rename(item)
-
-    rename(document)
+    count = rename_objects(document, HOSTILE)
     assert count >= 2 * len(HOSTILE)
     for name in ("old", "new"):
         shutil.copytree(BOOKINFO, folder / name)
@@ -193,7 +180,7 @@ def test_explanations_hold_nothing_live(
 def test_ipfix_names_hold_nothing_live(world: dict[str, Path], tmp_path: Path) -> None:
     """The names of rules as tshark reads them."""
     if not shutil.which("tshark"):
-        pytest.skip("no tshark here: apt-get install tshark")
+        pytest.skip("no tshark here: make oracles")
     target = tmp_path / "flows.ipfix"
     command = f"classify -r CAPTURE -p OLD -o ipfix --output {target}"
     assert main(words_of(command, world, tmp_path)) == 0

@@ -43,7 +43,7 @@ def both_ways(row: dict[str, Any], what: str) -> tuple[int, int]:
 def dissected(path: Path) -> list[tuple[str, Any]]:
     """Every field of every record, in order, as tshark reads the file."""
     if not shutil.which("tshark"):
-        pytest.skip("no tshark here")
+        pytest.skip("no tshark here: make oracles")
     command = ["tshark", "-r", str(path), "-T", "json", "-J", "cflow"]
     out = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
     flat: list[tuple[str, Any]] = []

@@ -22,6 +22,7 @@ from meshsieve.reports.page.html import report_html
 from meshsieve.reports.page.markdown import report_markdown
 from meshsieve.reports.page.model import Link, Peer, Report
 from meshsieve.reports.page.service_map import MAX_NODES, service_map
+from tests.observability.renaming import rename_objects
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 HOSTILE = [
@@ -55,21 +56,7 @@ def report() -> Report:
 def hostile_policy(tmp_path: Path) -> Path:
     """The demonstration's policy, every name of a rule and a machine replaced by a hostile one."""
     document = json.loads((DEMO / "nsx.json").read_text())
-    count = 0
-
-    def rename(value: object) -> None:
-        nonlocal count
-        if isinstance(value, dict):
-            if isinstance(value.get("display_name"), str):
-                value["display_name"] = f"{HOSTILE[count % len(HOSTILE)]} {count}"
-                count += 1
-            for item in value.values():
-                rename(item)
-        elif isinstance(value, list):
-            for item in value:
-                rename(item)
-
-    rename(document)
+    rename_objects(document, HOSTILE)
     path = tmp_path / "<b onload=alert(1)>.json"
     path.write_text(json.dumps(document))
     return path
