@@ -21,6 +21,10 @@ CASES = [
     ("five fields, both families", FIVE_TUPLE, 120, True, 0.05, 0.0),
     ("addresses only", ("src_ip", "dst_ip"), 200, True, 0.1, 0.0),
     ("one field", ("dport",), 30, False, 0.1, 0.0),
+    ("ports without a protocol", ("sport", "dport"), 60, False, 0.0, 0.0),
+    ("fields of one byte", ("proto", "icmp_type"), 60, False, 0.0, 0.0),
+    ("as many small fields as are joined in one pass", ("proto", "ttl", "sport", "dport"), 80, False, 0.0, 0.0),
+    ("more of them", ("proto", "ttl", "dscp", "sport", "dport", "ip_length"), 60, False, 0.0, 0.0),
     ("every field", ALL_FIELDS, 80, True, 0.1, 0.0),
     ("no field present but names", ("iif", "oif", "vnic"), 40, False, 0.3, 0.0),
     ("more rules than one word of chunks", FIVE_TUPLE, 700, False, 0.02, 0.0),
@@ -69,9 +73,10 @@ def test_the_number_of_rules_changes_nothing(engine: str, backend: str, n_rules:
     same(world.rules(n_rules, share=0.9), world.packets(300, 0.0), engine, backend)
 
 
+@pytest.mark.parametrize(("field", "value"), [("proto", 6), ("dport", 443), ("sport", 0xFFFF)])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_column_may_stand_for_all_packets(engine: str) -> None:
+def test_a_column_may_stand_for_all_packets(engine: str, field: str, value: int) -> None:
     world = World(3, FIVE_TUPLE, v6=False)
     headers = world.packets(100, 0.0)
-    one = PacketColumns({**dict(headers.items()), "proto": np.array([6], np.uint8)}, length=100)
+    one = PacketColumns({**dict(headers.items()), field: np.array([value])}, length=100)
     same(world.rules(50), one, engine, BACKENDS[0])

@@ -98,16 +98,22 @@ static inline int32_t first_bit_of_line(const RowsOfPacket<kParts>& row, uint32_
   return bit | -static_cast<int32_t>(words == 0);  // arithmetic, where a conditional would become a branch
 }
 
-// At most 32 words: all of them, without a branch on the data.
+// At most 32 words: all of them, without a branch on the data. A packet that no rule matches reads a word behind the row,
+// of which nothing is kept.
 template <uint32_t kDims, uint32_t kParts, uint32_t kWords>
-static void first_bit_all(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
+static void first_bit_all(const BitmapView& given, const uint32_t* const* ids, size_t n, int32_t* __restrict out) {
+  BitmapView view = given;  // a copy, which `out` cannot change
+  view.words = kWords;
   const uint32_t n_dims = kDims ? kDims : view.n_dims;
+#pragma GCC unroll 2
   for (size_t i = 0; i < n; ++i) {
     const RowsOfPacket<kParts> row(view, n_dims, ids, i, 0);
     uint32_t mask = 0;
     for (uint32_t w = 0; w < kWords; w += 8) mask |= nonzero_words(row, n_dims, w) << w;
-    const int32_t rule = bit_in_word(row, n_dims, static_cast<uint32_t>(__builtin_ctz(mask | 1u << 31)) % kWords);
-    out[i] = mask != 0 ? rule : kNoMatch;
+    const auto word = static_cast<uint32_t>(__builtin_ctzll(mask | uint64_t{1} << kWords));
+    const uint64_t bits = common_word(row, n_dims, word);
+    const auto bit = static_cast<int32_t>(word * 64 + static_cast<uint32_t>(__builtin_ctzll(bits | uint64_t{1} << 63)));
+    out[i] = bit | -static_cast<int32_t>(mask == 0);  // arithmetic, where a conditional would become a branch
   }
 }
 

@@ -40,30 +40,47 @@ static inline unsigned keys_below64(const classes::Node64& node, uint64_t value)
 #endif
 }
 
-// Level by level over all values: the steps of one level depend on nothing but the level before, so about twenty of
-// them are in flight; value by value, the reorder buffer would hold only a few chains of dependent loads.
+// Step by step over all values: those of one step depend on nothing but the step before, so about twenty of them are in
+// flight; value by value, the reorder buffer would hold only a few chains of dependent loads. Arithmetic is kept out of
+// the loops that load, so that it is done for many values at once.
 template <class Id>
 static inline void search32_in(const classes::Trees32<Id>& trees, const classes::Search32View& map,
                                const uint32_t* values, size_t n, uint32_t* __restrict out) {
   int16_t biased[classes::kChunk];  // in memory, where a broadcast costs one load
+  const uint32_t levels = map.levels, *blocks = map.blocks;
   for (size_t i = 0; i < n; ++i) biased[i] = static_cast<int16_t>(values[i] ^ 0x8000u);
-#pragma GCC unroll 4
-  for (size_t i = 0; i < n; ++i) {
-    const uint32_t block = map.blocks[values[i] >> (32 - classes::kBlockBits)];
-    out[i] = trees.slots[(block >> 5) + (values[i] << classes::kBlockBits >> (block & 31))];
+  for (size_t i = 0; i < n; ++i) out[i] = values[i] >> (32 - classes::kBlockBits);
+#pragma GCC unroll 8
+  for (size_t i = 0; i < n; ++i) out[i] = blocks[out[i]];
+  for (size_t i = 0; i < n; ++i) out[i] = (out[i] >> 5) + (values[i] << classes::kBlockBits >> (out[i] & 31));
+  if (levels == 0) {
+#pragma GCC unroll 8
+    for (size_t i = 0; i < n; ++i) out[i] = trees.slots[out[i]];
+    return;
   }
-  for (uint32_t level = 0; level < map.levels; ++level) {
+  const auto child_of = [&](uint32_t id, size_t i) {
+    const classes::Node32<Id>& node = trees.nodes[id];
+    return node.child[keys_below32(node.key, biased[i])];
+  };
 #pragma GCC unroll 4
-    for (size_t i = 0; i < n; ++i) {
-      const classes::Node32<Id>& node = trees.nodes[out[i]];
-      out[i] = node.child[keys_below32(node.key, biased[i])];
-    }
+  for (size_t i = 0; i < n; ++i) out[i] = child_of(trees.slots[out[i]], i);
+  for (uint32_t level = 1; level < levels; ++level) {
+#pragma GCC unroll 4
+    for (size_t i = 0; i < n; ++i) out[i] = child_of(out[i], i);
   }
 }
 
+// A whole chunk has a loop of its own, whose length the compiler knows.
+template <class Id>
+static inline void search32_chunk(const classes::Trees32<Id>& trees, const classes::Search32View& map,
+                                  const uint32_t* values, size_t n, uint32_t* __restrict out) {
+  if (n == classes::kChunk) return search32_in(trees, map, values, classes::kChunk, out);
+  search32_in(trees, map, values, n, out);
+}
+
 static void search32(const classes::Search32View& map, const uint32_t* values, size_t n, uint32_t* __restrict out) {
-  if (map.narrow.slots != nullptr) return search32_in(map.narrow, map, values, n, out);
-  search32_in(map.wide, map, values, n, out);
+  if (map.narrow.slots != nullptr) return search32_chunk(map.narrow, map, values, n, out);
+  search32_chunk(map.wide, map, values, n, out);
 }
 
 // `stop`: bits of an entry that end the walk over this word.

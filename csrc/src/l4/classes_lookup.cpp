@@ -1,4 +1,6 @@
 // The class front end at work: a chunk of packets, field by field, into class ids.
+#include <bit>
+
 #include "l4/classes_table.h"
 #include "meshsieve/classifier.h"
 
@@ -59,6 +61,37 @@ void classify_small(const PagedMap& map, const Column& column, size_t first, siz
   }
 }
 
+// A field of at most 16 bits whose column holds it and nothing else: one or two bytes a packet, in a row.
+struct SmallColumn {
+  const PagedMap* map;
+  const uint8_t* data;
+};
+constexpr size_t kHighByte = std::endian::native == std::endian::little ? 1 : 0;
+
+// A table that joins some fields of one byte and of two, read in one pass: joined field by field, the sums that pass
+// through memory would cost as much as the look-ups.
+template <size_t kBytes, size_t kWords>
+void join_columns(const SmallColumn* given, const uint16_t* table, size_t n, uint32_t* __restrict out) {
+  SmallColumn column[kBytes + kWords];  // a copy, which `out` cannot change
+  for (size_t k = 0; k < kBytes + kWords; ++k) column[k] = given[k];
+#pragma GCC unroll 2
+  for (size_t i = 0; i < n; ++i) {
+    uint32_t index = 0;
+    for (size_t k = 0; k < kBytes; ++k) index += column[k].map->at(0, column[k].data[i]);
+    for (size_t k = kBytes; k < kBytes + kWords; ++k)
+      index += column[k].map->at(column[k].data[2 * i + kHighByte], column[k].data[2 * i + 1 - kHighByte]);
+    out[i] = table[index];
+  }
+}
+
+constexpr size_t kMostBytes = 2, kMostWords = 2;  // services: protocol and flags, ports
+
+template <size_t... kCombination>
+constexpr auto all_joins(std::index_sequence<kCombination...>) {
+  return std::array{join_columns<kCombination / (kMostWords + 1), kCombination % (kMostWords + 1)>...};
+}
+constexpr auto kJoinColumns = all_joins(std::make_index_sequence<(kMostBytes + 1) * (kMostWords + 1)>());
+
 void classify_address(const FieldMap& map, const simd::Backend& backend, const KeyColumns& keys, size_t first, size_t n,
                       uint32_t* out) {
   const Column& column = keys.column[map.field];
@@ -115,6 +148,7 @@ void ClassFront::classify(const KeyColumns& keys, size_t first, size_t n, ClassC
     if (dimension.joins.empty() && lacking == 0)
       classify_field(maps_[static_cast<size_t>(dimension.map)], keys, first, n, chunk.field[dimension.map]);
     for (const Join& join : dimension.joins) {
+      if (lacking == 0 && join_small(join, keys, first, n, out)) continue;
       uint32_t index[kChunk];
       for (size_t i = 0; i < n; ++i) index[i] = join.previous_stride == 0 ? 0 : out[i] * join.previous_stride;
       for (const int m : join.maps) add(m, index);
@@ -123,6 +157,25 @@ void ClassFront::classify(const KeyColumns& keys, size_t first, size_t n, ClassC
       for (size_t i = 0; i < n; ++i) out[i] = table[index[i]];
     }
   }
+}
+
+// False, and nothing done, where the join's fields do not all lie in columns of one or two bytes, or are too many.
+bool ClassFront::join_small(const Join& join, const KeyColumns& keys, size_t first, size_t n, uint32_t* out) const {
+  SmallColumn columns[kMostBytes + kMostWords];
+  size_t n_bytes = 0, n_words = 0;
+  for (const uint32_t width : {1u, 2u})
+    for (const int m : join.maps) {
+      const FieldMap& map = maps_[static_cast<size_t>(m)];
+      const Column& column = keys.column[map.field];
+      if (column.width != width || column.stride != static_cast<ptrdiff_t>(width)) continue;
+      size_t& of_width = width == 1 ? n_bytes : n_words;
+      if (!map.is_small() || of_width == (width == 1 ? kMostBytes : kMostWords)) return false;
+      columns[n_bytes + n_words] = {&map.small, column.at(first)};
+      ++of_width;
+    }
+  if (join.previous_stride != 0 || n_bytes + n_words != join.maps.size()) return false;
+  kJoinColumns[n_bytes * (kMostWords + 1) + n_words](columns, join.table.data(), n, out);
+  return true;
 }
 
 void ClassFront::classify_field(const FieldMap& map, const KeyColumns& keys, size_t first, size_t n,

@@ -134,7 +134,8 @@ class PagedMap {
  public:
   PagedMap() = default;
   explicit PagedMap(const std::vector<Boundary>& boundaries);
-  uint32_t operator[](uint32_t value) const { return pages_[page_[value >> 8] + (value & 255)]; }
+  uint32_t operator[](uint32_t value) const { return at(static_cast<uint8_t>(value >> 8), static_cast<uint8_t>(value)); }
+  uint32_t at(uint8_t high, uint8_t low) const { return pages_[page_[high] + low]; }
   size_t bytes() const { return sizeof page_ + pages_.bytes(); }
 
   template <class Archive>
@@ -230,6 +231,7 @@ class ClassFront {
 
  private:
   void classify_field(const FieldMap& map, const KeyColumns& keys, size_t first, size_t n, uint32_t* out) const;
+  bool join_small(const Join& join, const KeyColumns& keys, size_t first, size_t n, uint32_t* out) const;
   uint64_t packets_lacking(const KeyColumns& keys, size_t first, size_t n) const;
   void mark_missing(const KeyColumns& keys, size_t first, uint64_t lacking, ClassChunk& chunk) const;
 
