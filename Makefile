@@ -39,7 +39,8 @@ SWAPS ?= 10000
 race:
 	mkdir -p build
 	$(CXX) -std=c++20 -O1 -g -fsanitize=thread -Icsrc/include -Icsrc/src -o build/live_race \
-	  tests/native/live_race.cpp csrc/src/l4/*.cpp csrc/src/model/*.cpp csrc/src/simd/*.cpp -lpthread
+	  tests/native/live_race.cpp csrc/src/l4/*.cpp csrc/src/model/*.cpp csrc/src/simd/*.cpp \
+	  csrc/src/saved/*.cpp -lpthread
 	TSAN_OPTIONS=exitcode=66 build/live_race $(SWAPS)
 
 lint: $(VENV)/built $(VENV)/dev

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benches import data
+from benches import boxes, data
 from benches.peers.serve import Answers, headers_a_pass, peak_rss, reset_peak_rss, timed_passes
 from meshsieve import packets
 from meshsieve.columns import PacketColumns
@@ -98,8 +98,20 @@ def main() -> None:
             "boundary": lambda rounds: _boundary(classifier, columns, max(rounds, 1)),
             "files": lambda rounds: _files(classifier, max(rounds, 1)),
             "threads": lambda rounds: _threads(classifier, columns, max(rounds, 1)),
-            "updates": lambda seconds: _updates(classifier, rules, batches, max(seconds, 1)),
+            "updates": lambda seconds: _updates(
+                classifier, rules, _load_boxes(options.folder), batches, max(seconds, 1)
+            ),
         }
+    )
+
+
+def _load_boxes(folder: data.Path) -> boxes.Boxes:
+    return np.fromfile(folder / "rules.u32", np.uint32).reshape(-1, 10)
+
+
+def _as_columns(some: boxes.Boxes) -> packets.RuleSet:
+    return packets.RuleSet.from_ranges(
+        {name: (some[:, 2 * f], some[:, 2 * f + 1]) for f, name in enumerate(boxes.FIELDS)}
     )
 
 
@@ -168,18 +180,20 @@ def _look_up(batches: Batches, classifier: packets.PacketClassifier, repeats: in
 
 
 def _updates(
-    classifier: packets.PacketClassifier, rules: data.RuleSet, batches: Batches, seconds: int
+    classifier: packets.PacketClassifier, rules: data.RuleSet, ranges: boxes.Boxes, batches: Batches, seconds: int
 ) -> dict[str, Any]:
-    """Rule changes a second while another thread looks up without pause, and what they cost the look-ups.
+    """Rule changes a second, alone and while another thread looks up without pause, and what they cost the look-ups.
 
     One change takes a rule at a random place out or puts it back: singly, and as many as PUBLICATIONS says in one
-    publication. Wall clock for the changes; for the look-ups the CPU time of their thread, which a busy machine does
-    not distort. The process may use every core for this. In the end every rule is back: ``wrong_after_updates``.
+    publication. Rules come back as columns (`RuleSet.from_ranges`, which is timed too); singly, and in a row of its
+    own, as ``Rule`` objects. Wall clock for the changes; for the look-ups the CPU time of their thread, which a busy
+    machine does not distort. The process may use every core for this. In the end every rule is back:
+    ``wrong_after_updates``.
     """
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     expected = batches.results.copy()
     random = np.random.default_rng(1)
-    kept = list(rules)
+    size = len(ranges)
 
     def cpu_ns_a_look_up(stop: threading.Event, seconds: float) -> float:
         done, deadline, start = 0, time.perf_counter() + seconds, time.thread_time_ns()
@@ -188,36 +202,47 @@ def _updates(
             done += len(batches.results)
         return (time.thread_time_ns() - start) / max(done, 1)
 
-    def changes(together: int) -> float:
-        places = np.sort(random.choice(len(kept), together, replace=False)).tolist()
-        back = [(place - earlier, kept[place]) for earlier, place in enumerate(places)]
+    def changes(together: int, as_objects: bool) -> float:
+        places = np.sort(random.choice(size, together, replace=False))
+        back = places - np.arange(together)
+        objects = list(zip(back.tolist(), [rules[i] for i in places.tolist()], strict=True)) if as_objects else []
         start = time.perf_counter()
         classifier.update(remove=places)
-        classifier.update(insert=back)
+        if as_objects:
+            classifier.update(insert=objects)
+        else:
+            classifier.update(insert=_as_columns(ranges[places]), at=back)
         return time.perf_counter() - start
 
-    compiled_ns = cpu_ns_a_look_up(threading.Event(), min(seconds, 2))
-    first_seconds = changes(1)
-    rows = {}
-    for together in PUBLICATIONS:
-        if together > len(kept) // 2:
-            continue
+    def updates_a_second(together: int, as_objects: bool) -> float:
+        made, spent, deadline = 0, 0.0, time.perf_counter() + seconds
+        while time.perf_counter() < deadline or not made:
+            spent += changes(together, as_objects)
+            made += 2 * together
+        return round(made / spent, 1)
+
+    def row(together: int, as_objects: bool = False) -> dict[str, float]:
+        alone = updates_a_second(together, as_objects)
         stop, reader_ns = threading.Event(), []
-        reader = threading.Thread(target=lambda stop=stop, to=reader_ns: to.append(cpu_ns_a_look_up(stop, 3600)))
+        reader = threading.Thread(target=lambda: reader_ns.append(cpu_ns_a_look_up(stop, 3600)))
         reader.start()
         try:
-            made, spent, deadline = 0, 0.0, time.perf_counter() + seconds
-            while time.perf_counter() < deadline or not made:
-                spent += changes(together)
-                made += 2 * together
+            beside = updates_a_second(together, as_objects)
         finally:
             stop.set()
             reader.join()
-        rows[str(together)] = {
-            "updates_a_second": round(made / spent, 1),
+        return {
+            "alone_a_second": alone,
+            "updates_a_second": beside,
             "lookup_ns": round(reader_ns[0], 2),
             "lookup_slowdown": round(reader_ns[0] / compiled_ns, 3),
         }
+
+    compiled_ns = cpu_ns_a_look_up(threading.Event(), min(seconds, 2))
+    first_seconds = changes(1, as_objects=False)
+    rows = {str(together): row(together, together == 1) for together in PUBLICATIONS if together <= size // 2}
+    rows[f"{min(BULK, size // 2)} objects"] = row(min(BULK, size // 2), as_objects=True)
+    idle_ns = cpu_ns_a_look_up(threading.Event(), min(seconds, 2))
     bytes_meanwhile = classifier.stats.bytes
     start = time.perf_counter()
     classifier.settle()
@@ -230,6 +255,7 @@ def _updates(
         "lookup_slowdown": bulk["lookup_slowdown"],
         "by_publication": rows,
         "compiled_ns": round(compiled_ns, 2),
+        "changeable_ns": round(idle_ns, 2),
         "first_change_s": round(first_seconds, 4),
         "settle_s": round(settle_seconds, 4),
         "bytes_while_changing": bytes_meanwhile,

@@ -150,9 +150,11 @@ class LiveTable:
     def broken(self) -> bool: ...
     @property
     def worn(self) -> bool: ...
-    def apply(self, remove: npt.NDArray[np.int64], at: list[int], rules: list[Any]) -> LiveVersion:
-        """Publishes the list without ``remove`` and with ``rules`` (meshsieve.model.Rule) before the rules at ``at``,
-        which ascends. The GIL is released but for reading the rules."""
+    def apply(
+        self, remove: npt.NDArray[np.int64], at: npt.NDArray[np.int64], rules: list[Any] | RuleSet
+    ) -> LiveVersion:
+        """Publishes the list without ``remove`` and with ``rules`` (of meshsieve.model.Rule, or as columns) before the
+        rules at ``at``, which ascends. The GIL is released but for reading Rule objects."""
 
 class PrefixTable:
     """The changes of meshsieve.prefix_table; keys are (IP version, high word, low word, prefix length)."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,9 @@ QUIET = 0.2  # seconds without a change after which the list is compiled
 LAST_CHANGES = 4  # publications
 QUIET_BUILDS = 2.0  # or as many times what its compilation took last, where that is longer
 
-Change = tuple[npt.NDArray[np.int64], list[int], list[Rule]]  # indices removed, positions and rules put in
+Indices = npt.NDArray[np.int64]
+Added = list[Rule] | RuleSet
+Change = tuple[Indices, Indices, Added]  # indices removed, positions and rules put in
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +41,44 @@ class Options:
 class History:
     """The rules of a LiveTable by slot: rows of a list and of what was added to it, then what was put in since."""
 
-    def __init__(
-        self, base: RuleSet, rows: npt.NDArray[np.int64] | None = None, added: list[Rule] | None = None
-    ) -> None:
+    def __init__(self, base: RuleSet, rows: Indices | None = None, added: list[Rule] | None = None) -> None:
         self.base = base
-        self.added = added or []
         self._rows = np.arange(len(base)) if rows is None else rows  # by slot, for the first of them
-        self._later = len(base) + len(self.added) - len(self._rows)  # from a later slot to its row
+        self._later = -len(self._rows)  # from a later slot to its row, less the rows of the list
+        self._batches: list[Added] = []
+        self._starts: list[int] = []  # what was put in before each batch
+        self._size = 0
+        if added:
+            self.put(added)
+        self._later += len(base) + self._size
+
+    def put(self, rules: Added) -> None:
+        if len(rules):
+            self._batches.append(rules)
+            self._starts.append(self._size)
+            self._size += len(rules)
 
     def listed(self, slots: npt.NDArray[np.int32]) -> RuleSet:
         """The list of these slots."""
-        kept = self.of(slots)
-        return kept.base.arranged(kept.added, kept._rows)
+        rows, added = self._rows_of(slots)
+        return self.base.arranged(added, rows)
 
     def of(self, slots: npt.NDArray[np.int32]) -> History:
         """With slots numbered as they stand here, without the rules that are gone. Costs little of the GIL."""
+        rows, added = self._rows_of(slots)
+        return History(self.base, rows, added)
+
+    def _rows_of(self, slots: npt.NDArray[np.int32]) -> tuple[Indices, list[Rule]]:
         early = slots < len(self._rows)
         rows = slots.astype(np.int64) + self._later
         rows[early] = self._rows[slots[early]]
         is_added = rows >= len(self.base)
-        added = [self.added[i] for i in (rows[is_added] - len(self.base)).tolist()]
+        put = rows[is_added] - len(self.base)
+        batch = np.searchsorted(self._starts, put, "right") - 1
+        within = put - np.array(self._starts, np.int64)[batch] if len(put) else put
+        added = [self._batches[b][i] for b, i in zip(batch.tolist(), within.tolist(), strict=True)]
         rows[is_added] = len(self.base) + np.arange(len(added))
-        return History(self.base, rows, added)
+        return rows, added
 
 
 @dataclass(slots=True)
@@ -128,16 +147,18 @@ class Writer:
         self._hurry = threading.Event()
         self._failure: BaseException | None = None
 
-    def update(self, remove: Iterable[int], insert: Iterable[tuple[int, Rule]]) -> None:
-        gone = np.fromiter(remove, np.int64)
-        pairs = sorted(insert, key=_position)
-        positions, rules = [position for position, _ in pairs], [rule for _, rule in pairs]
+    def update(
+        self, remove: Iterable[int], insert: Iterable[tuple[int, Rule]] | RuleSet, at: npt.ArrayLike | None = None
+    ) -> None:
+        gone = np.asarray(remove, np.int64) if isinstance(remove, np.ndarray) else np.fromiter(remove, np.int64)
+        positions, rules = _in_order(insert, at)
         with self._lock:
             try:
                 self.version = self._changed(gone, positions, rules)
             except CompileError:  # not in a LiveTable
                 self._live = self._since = None
                 old = self.version
+                pairs = zip(positions.tolist(), rules, strict=True)
                 self.version = _compiled_like(old, old.rules.edited(remove=gone.tolist(), insert=pairs))
                 return
             except ModelError:  # found before anything was changed
@@ -150,14 +171,14 @@ class Writer:
             self._changed_at = time.monotonic()
             self._start_settling()
 
-    def _changed(self, gone: npt.NDArray[np.int64], positions: list[int], rules: list[Rule]) -> Version:
+    def _changed(self, gone: Indices, positions: Indices, rules: Added) -> Version:
         old = self.version
         if self._live is None:
             options, stats = old.options, old.native.stats
             self._live = _core.LiveTable(old.rules.native, options.backend, options.budget_bytes, stats)
             self._history = History(old.rules)
-        state = self._live.apply(gone, positions, rules)
-        self._history.added += rules
+        state = self._live.apply(gone, positions, _native(rules))
+        self._history.put(rules)
         if self._since is not None:
             self._since.append((gone, positions, rules))
         return Version(
@@ -256,12 +277,31 @@ class Writer:
 
 def _repeat(changes: list[Change], live: _core.LiveTable, history: History) -> None:
     for gone, positions, rules in changes:
-        live.apply(gone, positions, rules)
-        history.added += rules
+        live.apply(gone, positions, _native(rules))
+        history.put(rules)
 
 
-def _position(pair: tuple[int, Rule]) -> int:
-    return pair[0]
+def _native(rules: Added) -> list[Rule] | _core.RuleSet:
+    return rules.native if isinstance(rules, RuleSet) else rules
+
+
+def _in_order(insert: Iterable[tuple[int, Rule]] | RuleSet, at: npt.ArrayLike | None) -> tuple[Indices, Added]:
+    """Positions that ascend and the rules that go there; those of one position keep their order."""
+    if isinstance(insert, RuleSet):
+        if at is None:
+            raise ModelError("rules are inserted without positions; give `at`, one a rule")
+        positions = np.asarray(at)
+        if positions.shape != (len(insert),) or (len(insert) and positions.dtype.kind not in "ui"):
+            raise ModelError(f"at is {positions.dtype} {positions.shape}; give {len(insert)} integers, one a rule")
+        positions = positions.astype(np.int64)
+        if (positions[1:] >= positions[:-1]).all():
+            return positions, insert
+        order = np.argsort(positions, kind="stable")
+        return positions[order], [insert[i] for i in order.tolist()]
+    if at is not None:
+        raise ModelError("`at` goes with a RuleSet; pairs have their positions")
+    pairs = sorted(insert, key=itemgetter(0))
+    return np.array([position for position, _ in pairs], np.int64), [rule for _, rule in pairs]
 
 
 def _compiled_like(old: Version, rules: RuleSet) -> Version:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -358,6 +358,54 @@ class RuleSet(Sequence[Rule]):
         self._labels = labels
         return self
 
+    @classmethod
+    def from_ranges(
+        cls, ranges: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]], action: npt.ArrayLike = Action.ALLOW
+    ) -> RuleSet:
+        """Rules of at most one range a field, given as columns: no Python object is made for a rule.
+
+        ranges  field name to (low, high), both ends inclusive: integers (n,), of addresses IPv4; or uint64 (n, 2), high
+                and low word, IPv6 addresses. A range of all the field's values, of either family, leaves it free
+        action  one ``Action`` for all, or uint8 (n,)
+        raises  ModelError for an unknown field, columns that do not fit, and a range that ends before it starts
+
+        >>> rules = RuleSet.from_ranges({"dst_ip": ([0x0A000000], [0x0AFFFFFF]), "dport": ([443], [443])})
+        >>> rules[0].match
+        {'dst_ip': ValueSet(10.0.0.0-10.255.255.255), 'dport': ValueSet(443)}
+        """
+        for name, (low, high) in ranges.items():
+            if np.shape(low) != np.shape(high):
+                raise ModelError(f"{name}: low ends of shape {np.shape(low)}, high ends of shape {np.shape(high)}")
+        words = {name: np.hstack([_as_words(name, low), _as_words(name, high)]) for name, (low, high) in ranges.items()}
+        counts = {len(column) for column in words.values()}
+        if len(counts) != 1:
+            raise ModelError(f"the ranges have lengths {sorted(counts)}; give at least one field, and all of all rules")
+        count = counts.pop()
+        common = np.zeros((count, len(FIELD_INDEX)), np.int32)
+        named, sizes = [np.empty((0, 4), np.uint64)], [np.zeros((1, 2), np.uint64)]  # set 0 stands for "any"
+        known = 1
+        for name, column in words.items():
+            is_v6 = np.ndim(ranges[name][0]) == 2
+            largest = MAX_V6 if is_v6 else 2 ** min(_core.FIELDS[FIELD_INDEX[name]].bits, 32) - 1
+            low_word, high_word = np.uint64(largest & 2**64 - 1), np.uint64(largest >> 64)
+            if ((column[:, 2] > high_word) | ((column[:, 2] == high_word) & (column[:, 3] > low_word))).any():
+                raise ModelError(f"{name}: a range ends beyond {largest}")
+            if ((column[:, 0] > column[:, 2]) | ((column[:, 0] == column[:, 2]) & (column[:, 1] > column[:, 3]))).any():
+                raise ModelError(f"{name}: a range ends before it starts")
+            rows = np.flatnonzero((column != np.array([0, 0, high_word, low_word], np.uint64)).any(axis=1))
+            common[rows, FIELD_INDEX[name]] = known + np.arange(len(rows))
+            named.append(column[rows])
+            sizes.append(np.tile(np.array([not is_v6, is_v6], np.uint64), (len(rows), 1)))
+            known += len(rows)
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(sizes).ravel())]).astype(np.uint64)
+        intervals = np.concatenate(named)
+        sets = FlatSets(offsets, intervals)
+        actions = np.broadcast_to(np.asarray(action, np.uint8), (count,))
+        self = cls.from_columns((), common, actions, _NoLabels(count))
+        self._sets = cast("list[ValueSet]", sets)  # made when they are looked at
+        self._flat = offsets, intervals
+        return self
+
     def _fill(self, row: npt.NDArray[np.int32], match: Match, index: int) -> None:
         for name, values in match.items():
             if name not in FIELD_INDEX:
@@ -529,6 +577,21 @@ class RuleSet(Sequence[Rule]):
         )
 
 
+class _NoLabels(Sequence[tuple[str, Source, tuple[str, ...], bool]]):
+    """Of rules without names."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        return "", Source(), (), False
+
+
 class _PickedLabels(Sequence[tuple[str, Source, tuple[str, ...], bool]]):
     """Labels of an edited list: rows of the first list it came from, then what was added since."""
 
@@ -550,6 +613,42 @@ class _PickedLabels(Sequence[tuple[str, Source, tuple[str, ...], bool]]):
             return [self[i] for i in range(*index.indices(len(self)))]
         at = int(self._order[index])
         return self._base[at] if at < len(self._base) else self._added[at - len(self._base)]
+
+
+class FlatSets(Sequence[ValueSet]):
+    """Sets made when they are looked at, from the columns of ``_core.RuleSet``."""
+
+    def __init__(self, offsets: npt.NDArray[np.uint64], intervals: npt.NDArray[np.uint64]) -> None:
+        self._offsets, self._intervals = offsets, intervals
+
+    def __len__(self) -> int:
+        return len(self._offsets) // 2
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = 2 * range(len(self))[index]
+        begin, middle, end = (int(v) for v in self._offsets[at : at + 3])
+        return ValueSet(self._span(begin, middle), self._span(middle, end))
+
+    def _span(self, begin: int, end: int) -> tuple[tuple[int, int], ...]:
+        return tuple((a << 64 | b, c << 64 | d) for a, b, c, d in self._intervals[begin:end].tolist())
+
+
+def _as_words(name: str, column: npt.ArrayLike) -> npt.NDArray[np.uint64]:
+    """Integers (n,), or (n, 2) for IPv6 addresses, as high and low words."""
+    if name not in FIELD_INDEX:
+        raise ModelError(f"no field is called '{name}'; fields: {', '.join(FIELD_INDEX)}")
+    values = np.asarray(column)
+    is_v6 = values.ndim == 2 and values.shape[1] == 2 and _core.FIELDS[FIELD_INDEX[name]].kind == "address"
+    if values.size == 0 and values.ndim == 1:
+        values = values.astype(np.uint64)
+    if values.dtype.kind not in "ui" or not (is_v6 or values.ndim == 1):
+        raise ModelError(f"{name}: {values.dtype} {values.shape}; give integers (n,), or (n, 2) for IPv6 addresses")
+    if values.dtype.kind == "i" and (values < 0).any():
+        raise ModelError(f"{name}: {values.min()} is negative")
+    words = values.astype(np.uint64)
+    return words if is_v6 else np.stack([np.zeros(len(words), np.uint64), words], axis=1)
 
 
 def _flatten(sets: Sequence[ValueSet]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from meshsieve import _core
 from meshsieve.errors import TableError
-from meshsieve.model import MarkCodes, NameCodes, RuleSet, Source, ValueSet
+from meshsieve.model import FlatSets, MarkCodes, NameCodes, RuleSet, Source
 from meshsieve.reports.files import atomic_file
 
 Label = tuple[str, Source, tuple[str, ...], bool]
@@ -147,7 +147,7 @@ class LoadedRules(RuleSet):
             raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
         offsets, intervals, *columns = self.native.columns()
         self._flat = offsets, intervals
-        self.__dict__.update(zip(_COLUMNS, (_FlatSets(offsets, intervals), *columns), strict=True))
+        self.__dict__.update(zip(_COLUMNS, (FlatSets(offsets, intervals), *columns), strict=True))
         return self.__dict__[name]
 
     def __len__(self) -> int:
@@ -155,26 +155,6 @@ class LoadedRules(RuleSet):
 
 
 _COLUMNS = ("_sets", "_common", "_alternative_begin", "_alternatives", "_action", "_skip_to", "_certain")
-
-
-class _FlatSets(Sequence[ValueSet]):
-    """Sets made when they are looked at, from the columns of ``_core.RuleSet``."""
-
-    def __init__(self, offsets: npt.NDArray[np.uint64], intervals: npt.NDArray[np.uint64]) -> None:
-        self._offsets, self._intervals = offsets, intervals
-
-    def __len__(self) -> int:
-        return len(self._offsets) // 2
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = 2 * range(len(self))[index]
-        begin, middle, end = (int(v) for v in self._offsets[at : at + 3])
-        return ValueSet(self._span(begin, middle), self._span(middle, end))
-
-    def _span(self, begin: int, end: int) -> tuple[tuple[int, int], ...]:
-        return tuple((a << 64 | b, c << 64 | d) for a, b, c, d in self._intervals[begin:end].tolist())
 
 
 # --- names and sources ---

@@ -60,6 +60,59 @@ def test_one_change_at_a_time():
     assert [clf.rules.label(i)[0] for i in range(3)] == ["x", "b", "y"]
 
 
+def columns(names: str) -> RuleSet:
+    ports = [ord(name) for name in names]
+    return RuleSet.from_ranges({"dport": (ports, ports)})
+
+
+AS_COLUMNS = [
+    # what it shows                               rules  at         what is at which port
+    ("each before its rule", "xy", [1, 3], "axbcyd"),
+    ("any order of positions", "xyz", [4, 0, 2], "yabzcdx"),
+    ("one position keeps its order", "xyz", [2, 0, 2], "yabxzcd"),
+    ("none", "", [], "abcd"),
+]
+
+
+@pytest.mark.parametrize(("more", "at", "result"), [c[1:] for c in AS_COLUMNS], ids=[c[0] for c in AS_COLUMNS])
+def test_rules_are_put_in_as_columns(more, at, result):
+    clf = packets.compile(named(*"abcd"))
+    clf.update(insert=columns(more), at=at)
+    assert [clf.classify("10.0.0.1", "10.0.0.2", 1, ord(name), 6) for name in result] == list(range(len(result)))
+    assert [chr(r.match["dport"].v4[0][0]) for r in clf.rules] == list(result)
+    clf.remove(result.index("b"))
+    clf.update(remove=np.array([0]), insert=[(1, rule("w"))])
+    left = result.replace("b", "")
+    assert [chr(r.match["dport"].v4[0][0]) for r in clf.rules] == [*"w", *left[1:]]
+    clf.settle()
+    assert clf.classify("10.0.0.1", "10.0.0.2", 1, ord("w"), 6) == 0
+
+
+def test_columns_with_skips_are_compiled():
+    clf = packets.compile(named(*"ab"))
+    clf.update(insert=RuleSet([Rule(action=Action.SKIP, skip_to=1)]), at=[0])
+    assert clf.classify("10.0.0.1", "10.0.0.2", 1, ord("a"), 6) == -1
+    assert clf.classify("10.0.0.1", "10.0.0.2", 1, ord("b"), 6) == 2
+
+
+NOT_COLUMNS = [
+    ("no positions", {"insert": columns("x")}, "give `at`"),
+    ("too few positions", {"insert": columns("xy"), "at": [0]}, "give 2 integers"),
+    ("positions that are no numbers", {"insert": columns("x"), "at": ["0"]}, "give 1 integers"),
+    ("a position beyond the list", {"insert": columns("x"), "at": [5]}, "positions are 0 to 4"),
+    ("a position below the list", {"insert": columns("xy"), "at": [2, -1]}, "positions are 0 to 4"),
+    ("positions beside pairs", {"insert": [(0, rule("x"))], "at": [0]}, "pairs have their positions"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "why"), [c[1:] for c in NOT_COLUMNS], ids=[c[0] for c in NOT_COLUMNS])
+def test_columns_that_cannot_be_put_in(arguments, why):
+    clf = packets.compile(named(*"abcd"))
+    with pytest.raises(ModelError, match=why):
+        clf.update(**arguments)
+    assert names(clf.rules) == "abcd"
+
+
 def test_skips_follow_their_rule():
     rules = RuleSet([Rule(action=Action.SKIP, skip_to=2), rule("a"), rule("b"), Rule(action=Action.SKIP, skip_to=4)])
     edited = rules.edited(insert=[(1, rule("x")), (4, rule("z"))])
@@ -132,3 +185,31 @@ def test_every_answer_comes_wholly_from_one_version():
         reader.join()
     assert not mixed
     assert seen == {0, 1}
+
+
+def test_a_version_that_is_held_answers_as_it_did_however_much_changes():
+    """So many leaves are written that the tables get new memory several times, and each keeps what it was."""
+    size = 300
+    ports = np.arange(size)
+    clf = packets.compile(RuleSet.from_ranges({"dport": (ports, ports), "proto": (ports * 0 + 6, ports * 0 + 6)}))
+    headers = {"dport": ports.astype(np.uint16), "proto": 6}
+    random = np.random.default_rng(4)
+    order = ports.tolist()  # the port of each rule
+    held = []
+    for turn in range(300):
+        if turn % 50 == 0:
+            held.append((clf.snapshot(), np.argsort(order)))
+        places = np.sort(random.choice(size, 40, replace=False))
+        gone = [order[place] for place in places]
+        left = [port for i, port in enumerate(order) if i not in set(places.tolist())]
+        at = np.sort(random.integers(0, len(left) + 1, len(gone)))
+        clf.update(remove=places)
+        columns = np.array(gone)
+        clf.update(
+            insert=RuleSet.from_ranges({"dport": (columns, columns), "proto": (columns * 0 + 6, columns * 0 + 6)}),
+            at=at,
+        )
+        order = np.insert(np.array(left), at, gone).tolist()
+    held.append((clf, np.argsort(order)))
+    for version, expected in held:
+        assert np.array_equal(version.classify_batch(headers), expected)

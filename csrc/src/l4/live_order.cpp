@@ -10,13 +10,14 @@ namespace {
 constexpr int kLabelBits = 31;
 constexpr int64_t kLabels = (int64_t{1} << kLabelBits) - 1;  // the last number means "no rule" in the trees
 constexpr Label kUnlabelled = -1;
-constexpr size_t kRulesABucket = 2;  // of the whole range, of which a fresh list takes half
+constexpr Label kNoLabel = static_cast<Label>(kLabels);
+constexpr size_t kRulesABucket = 4;  // of the whole range, of which a fresh list takes half
 
 }  // namespace
 
-Order::Order(std::vector<uint32_t> slots) : labels_(slots.size()), slots_(std::move(slots)) {
+Order::Order(std::vector<uint32_t> slots) : labels_(slots.size() + kCounted, kNoLabel), slots_(std::move(slots)) {
   // The middle half, so that rules can be put before the first and after the last.
-  const auto n = static_cast<int64_t>(labels_.size());
+  const auto n = static_cast<int64_t>(size());
   for (int64_t i = 0; i < n; ++i)
     labels_[static_cast<size_t>(i)] = static_cast<Label>(kLabels / 4 + i * (kLabels / 2) / n);
   index();
@@ -25,7 +26,8 @@ Order::Order(std::vector<uint32_t> slots) : labels_(slots.size()), slots_(std::m
 std::vector<Move> Order::edit(const Order& before, const std::vector<int32_t>& remove, const std::vector<int32_t>& at,
                               const std::vector<uint32_t>& slots) {
   const size_t n = before.size() - remove.size() + at.size();
-  labels_.resize(n);
+  labels_.resize(n + kCounted);
+  std::fill(labels_.end() - kCounted, labels_.end(), kNoLabel);
   slots_.resize(n);
   std::vector<std::pair<size_t, size_t>> runs;  // of positions without a label
   size_t from = 0, to = 0, put = 0;
@@ -84,26 +86,26 @@ std::vector<Move> Order::edit(const Order& before, const std::vector<int32_t>& r
 // Labels for the positions [begin, end), which are all that lack one between their neighbours.
 void Order::assign_label_run(size_t begin, size_t end, Moved& moved) {
   const int64_t before = begin == 0 ? -1 : labels_[begin - 1];
-  const int64_t after = end == labels_.size() ? kLabels : labels_[end];
+  const int64_t after = end == size() ? kLabels : labels_[end];
   const auto n = static_cast<int64_t>(end - begin);
   int64_t step = (after - before) / (n + 1);
   if (step == 0) return spread(begin, end, moved);
   // At the ends of the list rules keep the usual distance, so that more fit.
-  const int64_t usual = kLabels / 2 / static_cast<int64_t>(labels_.size() + 1) + 1;
-  if (begin == 0 || end == labels_.size()) step = std::min(step, usual);
-  const int64_t start = begin == 0 && end != labels_.size() ? after - step * (n + 1) : before;
+  const int64_t usual = kLabels / 2 / static_cast<int64_t>(size() + 1) + 1;
+  if (begin == 0 || end == size()) step = std::min(step, usual);
+  const int64_t start = begin == 0 && end != size() ? after - step * (n + 1) : before;
   for (int64_t k = 0; k < n; ++k) labels_[begin + static_cast<size_t>(k)] = static_cast<Label>(start + step * (k + 1));
 }
 
 void Order::spread(size_t begin, size_t end, Moved& moved) {
   const int64_t near = begin > 0 ? labels_[begin - 1] : 0;
-  const double most = std::max(4.0 * static_cast<double>(labels_.size()), std::ldexp(1.0, 20));
+  const double most = std::max(4.0 * static_cast<double>(size()), std::ldexp(1.0, 20));
   const double per_bit = std::log2(most) / kLabelBits;
   for (int bits = 1; bits <= kLabelBits; ++bits) {
     const int64_t low = near >> bits << bits;
     const int64_t high = std::min(low + (int64_t{1} << bits), kLabels);
     while (begin > 0 && labels_[begin - 1] >= low) --begin;
-    while (end < labels_.size() && (labels_[end] == kUnlabelled || labels_[end] < high)) ++end;
+    while (end < size() && (labels_[end] == kUnlabelled || labels_[end] < high)) ++end;
     const auto n = static_cast<int64_t>(end - begin);
     if (bits < kLabelBits && static_cast<double>(n) > std::exp2(per_bit * bits)) continue;
     for (int64_t k = 0; k < n; ++k) {
@@ -133,9 +135,9 @@ void Order::index_like(const Order& before, const std::vector<std::pair<uint32_t
 }
 
 void Order::index() {
-  shift_ = shift_for(labels_.size());
+  shift_ = shift_for(size());
   first_.assign((size_t{1} << (kLabelBits - shift_)) + 1, 0);
-  for (const Label label : labels_) ++first_[(static_cast<uint32_t>(label) >> shift_) + 1];
+  for (size_t p = 0; p < size(); ++p) ++first_[(static_cast<uint32_t>(labels_[p]) >> shift_) + 1];
   for (size_t b = 1; b < first_.size(); ++b) first_[b] += first_[b - 1];
 }
 

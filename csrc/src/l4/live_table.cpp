@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -24,6 +25,8 @@ constexpr size_t kChangesAPause = 4096;
 constexpr size_t kMaxBoxesOfRule = 17;  // of an inserted rule's alternatives and intervals, before they are one bound
 constexpr size_t kManyIntervals = 16;   // a rule, on average: a policy of groups, as in choose.cpp
 constexpr size_t kFewRules = 64;
+constexpr size_t kMostBehind = 1024;    // changes of nodes that are copied one by one
+constexpr size_t kTogether = 16;        // rules whose memory is fetched at once
 
 size_t intervals_of(const RuleSet& rules) {
   size_t n = 0;
@@ -199,7 +202,12 @@ Truth Version::truth(const PacketKey& key, int32_t label) const {
 
 void Version::answer(int32_t* labels, size_t n) const {
   const Order& order = replica_->order;
-  for (size_t i = 0; i < n; ++i) labels[i] = labels[i] == kNoRule ? kNoMatch : order.position(labels[i]);
+  for (size_t i = 0; i < n; ++i) order.prefetch_bucket(labels[i]);
+  for (size_t i = 0; i < n; ++i) order.prefetch_labels(labels[i]);
+  for (size_t i = 0; i < n; ++i) {
+    const int32_t position = order.position(labels[i]);
+    labels[i] = labels[i] == kNoRule ? kNoMatch : position;
+  }
   if (replica_->all_certain) return;
   for (size_t i = 0; i < n; ++i)
     if (labels[i] >= 0 && (order.slot(labels[i]) & kUncertain) != 0) labels[i] = undecided_at(labels[i]);
@@ -273,6 +281,7 @@ LiveTable::LiveTable(std::shared_ptr<const RuleSet> rules, const CompileOptions&
     for (const auto& [rule, kind] : kinds) trees_[rule][family] |= static_cast<uint8_t>(1 << tree_of[kind]);
     replica->forest.tables[family] = forest::Table(std::move(trees));
     editor_[family] = std::make_unique<TreeEditor>(replica->forest.tables[family], tree_of);
+    replica->arenas[family] = editor_[family]->arena();
     simple_[family] = one_box(replica->forest.tables[family]);
   }
   store_->add(std::move(rules));
@@ -290,9 +299,7 @@ void LiveTable::publish(const std::shared_ptr<Replica>& replica) {
   stats_.engine = "forest";
   stats_.rules = replica->order.size();
   stats_.segments = 1;
-  stats_.bytes = trees_.capacity() * sizeof trees_[0] + hulls_bytes() + store_->size() * sizeof(RuleStore::Place);
-  if (copies_.empty()) stats_.bytes += replica->bytes();
-  for (const Copy& copy : copies_) stats_.bytes += copy.replica->bytes();
+  stats_.bytes = copies_.empty() ? replica->bytes() : bytes();
   Published now;
   now.version = std::make_shared<Version>(replica);
   stats_.worst_case_steps = now.version->stats().worst_case_steps;
@@ -305,6 +312,19 @@ size_t LiveTable::hulls_bytes() const {
   size_t n = 0;
   for (const auto& hulls : hulls_) n += hulls.capacity();
   return n * sizeof(forest::Range);
+}
+
+// Nodes and order of every copy, and the arenas, which copies share.
+size_t LiveTable::bytes() const {
+  size_t n = trees_.capacity() * sizeof trees_[0] + hulls_bytes() + store_->size() * sizeof(RuleStore::Place);
+  std::set<const void*> counted;
+  for (const Copy& copy : copies_) {
+    n += copy.replica->bytes();
+    for (size_t family = 0; family < kFamilies; ++family)
+      if (!counted.insert(copy.replica->arenas[family].get()).second)
+        n -= copy.replica->forest.tables[family].blocks.bytes();
+  }
+  return n;
 }
 
 size_t LiveTable::used_blocks() const {
@@ -337,6 +357,8 @@ Published LiveTable::apply(const Update& update, const std::function<void()>& pa
   broken_ = true;
   const auto touched = std::make_shared<std::array<Touched, kFamilies>>();
   Copy& copy = free_copy();
+  copy.replica->update = ++updates_;
+  for (const auto& editor : editor_) editor->begin(updates_, oldest_held());
   edit(*copy.replica, update, pause, *touched);
   size_t size = 0;
   for (const Touched& own : *touched) size += own.size();
@@ -344,7 +366,7 @@ Published LiveTable::apply(const Update& update, const std::function<void()>& pa
     if (&other == &copy || other.all) continue;
     other.behind.push_back(touched);
     other.behind_size += size;
-    if (other.behind_size < used_blocks() / 2 + 1024) continue;
+    if (other.behind_size < kMostBehind + built_blocks_) continue;
     other.behind.clear();
     other.all = true;
   }
@@ -355,7 +377,10 @@ Published LiveTable::apply(const Update& update, const std::function<void()>& pa
   size_t unsure = 0;
   for (const auto& editor : editor_) unsure += editor->unsure_lanes();
   const size_t rules = copies_.back().replica->order.size();
+  size_t arena = 0;
+  for (const auto& editor : editor_) arena += editor->arena_blocks();
   worn_ = store_->size() > 4 * rules + 65'536 || used_blocks() > 2 * built_blocks_ + 1024 ||
+          arena > 4 * built_blocks_ + 4096 ||
           unsure > 256 + rules / 16 || rules > 2 * built_rules_ + 1024;
   broken_ = false;
   return published();
@@ -385,6 +410,14 @@ LiveTable::Copy& LiveTable::free_copy() {
   return *found;
 }
 
+// The lowest number of an update whose version somebody may read.
+uint64_t LiveTable::oldest_held() const {
+  uint64_t oldest = copies_.back().replica->update;
+  for (const Copy& copy : copies_)
+    if (copy.replica->readers.load(std::memory_order_acquire) != 0) oldest = std::min(oldest, copy.replica->update);
+  return oldest;
+}
+
 void LiveTable::follow(Copy& copy) const {
   const Replica& published = *copies_.back().replica;
   for (size_t family = 0; family < kFamilies; ++family) {
@@ -397,6 +430,7 @@ void LiveTable::follow(Copy& copy) const {
   copy.behind.clear();
   copy.behind_size = 0;
   copy.all = false;
+  copy.replica->arenas = published.arenas;
   copy.replica->forest.fields = published.forest.fields;
   copy.replica->forest.backend = published.forest.backend;
   copy.replica->all_certain = published.all_certain;
@@ -433,6 +467,15 @@ const Boxes& LiveTable::boxes_of(uint32_t slot, size_t family, size_t max_entrie
   return general_;
 }
 
+// Fetches what is kept of a rule.
+void LiveTable::prefetch_rule(uint32_t slot) const {
+  __builtin_prefetch(&trees_[slot]);
+  for (size_t family = 0; family < kFamilies; ++family) {
+    const size_t dims = simple_[family].dims();
+    if (size_t{slot} * dims < hulls_[family].size()) __builtin_prefetch(&hulls_[family][slot * dims]);
+  }
+}
+
 void LiveTable::edit(Replica& replica, const Update& update, const std::function<void()>& pause,
                      std::array<Touched, kFamilies>& touched) {
   const Order& before = copies_.back().replica->order;
@@ -440,16 +483,39 @@ void LiveTable::edit(Replica& replica, const Update& update, const std::function
   const auto pause_now_and_then = [&] {
     if (pause && ++done % kChangesAPause == 0) pause();
   };
+  // Some rules at a time: what is kept of them is fetched, then the leaves that they lead to, then each is changed.
+  const auto by_groups = [&](size_t n, const auto& fetch, const auto& fetch_leaf, const auto& change) {
+    for (size_t first = 0; first < n; first += kTogether) {
+      const size_t end = std::min(first + kTogether, n);
+      for (size_t i = first; i < end; ++i) fetch(i);
+      for (size_t i = first; i < end; ++i) fetch_leaf(i);
+      for (size_t i = first; i < end; ++i) {
+        change(i);
+        pause_now_and_then();
+      }
+    }
+  };
+  const auto in_families = [&](uint32_t slot, const auto& use) {
+    for (size_t family = 0; family < kFamilies; ++family)
+      if (trees_[slot][family] != 0) use(family, *editor_[family], replica.forest.tables[family], bound_of(slot, family));
+  };
+  const auto fetch_leaves_of = [&](uint32_t slot) {
+    in_families(slot, [&](size_t family, TreeEditor& editor, const forest::Table& table, const Boxes& boxes) {
+      if (!boxes.entries.empty()) editor.prefetch(table, boxes, 0, trees_[slot][family]);
+    });
+  };
 
   const std::vector<int32_t> remove = ascending(update.remove);
-  for (const int32_t position : remove) {
-    const uint32_t slot = slot_number(before.slot(position));
-    for (size_t family = 0; family < kFamilies; ++family)
-      if (trees_[slot][family] != 0)
-        editor_[family]->remove(replica.forest.tables[family], bound_of(slot, family), before.label(position),
-                                trees_[slot][family], touched[family]);
-    pause_now_and_then();
-  }
+  const auto removed = [&](size_t i) { return slot_number(before.slot(static_cast<size_t>(remove[i]))); };
+  by_groups(
+      remove.size(), [&](size_t i) { prefetch_rule(removed(i)); }, [&](size_t i) { fetch_leaves_of(removed(i)); },
+      [&](size_t i) {
+        const uint32_t slot = removed(i);
+        const Label label = before.label(static_cast<size_t>(remove[i]));
+        in_families(slot, [&](size_t family, TreeEditor& editor, forest::Table& table, const Boxes& boxes) {
+          editor.remove(table, boxes, label, trees_[slot][family], touched[family]);
+        });
+      });
 
   std::vector<uint32_t> slots;
   if (update.rules != nullptr) {
@@ -465,30 +531,42 @@ void LiveTable::edit(Replica& replica, const Update& update, const std::function
   }
   const std::vector<Move> moves = replica.order.edit(before, remove, update.at, slots);
 
-  for (const Move& move : moves) {
-    const uint32_t slot = slot_number(move.slot);
-    for (size_t family = 0; family < kFamilies; ++family)
-      if (trees_[slot][family] != 0)
-        editor_[family]->relabel(replica.forest.tables[family], bound_of(slot, family), move.from, move.to,
-                                 trees_[slot][family], touched[family]);
-    pause_now_and_then();
-  }
+  by_groups(
+      moves.size(), [&](size_t i) { prefetch_rule(slot_number(moves[i].slot)); },
+      [&](size_t i) { fetch_leaves_of(slot_number(moves[i].slot)); },
+      [&](size_t i) {
+        const Move& move = moves[i];
+        const uint32_t slot = slot_number(move.slot);
+        in_families(slot, [&](size_t family, TreeEditor& editor, forest::Table& table, const Boxes& boxes) {
+          editor.relabel(table, boxes, move.from, move.to, trees_[slot][family], touched[family]);
+        });
+      });
 
-  // Where the inserted rules stand now: before what was at at[i], less what was removed before, plus those put in before.
-  for (size_t i = 0; i < slots.size(); ++i) {
-    const auto gone = std::lower_bound(remove.begin(), remove.end(), update.at[i]) - remove.begin();
-    const size_t position = static_cast<size_t>(update.at[i] - gone) + i;
-    const uint32_t slot = slot_number(slots[i]);
+  const auto fetch_leaf_for = [&](size_t i) {
     for (size_t family = 0; family < kFamilies; ++family) {
-      const Boxes& boxes = boxes_of(slot, family, kMaxBoxesOfRule);
-      forest::Table& table = replica.forest.tables[family];
-      table.boxes.blind |= boxes.blind;
-      if (boxes.entries.size() == 1) keep_hull(family, slot, boxes, 0);
-      for (size_t e = 0; e < boxes.entries.size(); ++e)
-        trees_[slot][family] |= editor_[family]->insert(table, boxes, e, replica.order.label(position), touched[family]);
+      const forest::Table& table = replica.forest.tables[family];
+      Boxes& boxes = simple_[family];
+      if (!simple_box(table, static_cast<Family>(family), (*store_)[slot_number(slots[i])], boxes)) continue;
+      if (!boxes.entries.empty()) editor_[family]->prefetch(table, boxes, 0, editor_[family]->tree_bit(boxes, 0));
     }
-    pause_now_and_then();
-  }
+  };
+  by_groups(
+      slots.size(), [](size_t) {}, fetch_leaf_for,
+      [&](size_t i) {
+        // Where it stands now: before what was at at[i], less what was removed before, plus those put in before.
+        const auto gone = std::lower_bound(remove.begin(), remove.end(), update.at[i]) - remove.begin();
+        const Label label = replica.order.label(static_cast<size_t>(update.at[i] - gone) + i);
+        const uint32_t slot = slot_number(slots[i]);
+        for (size_t family = 0; family < kFamilies; ++family) {
+          const Boxes& boxes = boxes_of(slot, family, kMaxBoxesOfRule);
+          forest::Table& table = replica.forest.tables[family];
+          table.boxes.blind |= boxes.blind;
+          if (boxes.entries.size() == 1) keep_hull(family, slot, boxes, 0);
+          for (size_t e = 0; e < boxes.entries.size(); ++e)
+            trees_[slot][family] |= editor_[family]->insert(table, boxes, e, label, touched[family]);
+        }
+      });
+  for (size_t family = 0; family < kFamilies; ++family) replica.arenas[family] = editor_[family]->arena();
 }
 
 }  // namespace meshsieve::live

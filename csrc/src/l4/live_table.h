@@ -1,9 +1,9 @@
 // A list that changes while it is looked up in.
 //
-// What    The rules are in a decision forest (forest_table.h) that is changed in place, never where somebody reads: there
-//         are a few *replicas* of it. An update takes one that nobody holds, makes it like the published one by copying
-//         what the updates since touched, changes it, and publishes it. Look-ups hold the replica that was published
-//         when they began.
+// What    The rules are in a decision forest (forest_table.h) that is changed, never where somebody reads. Its leaves, which
+//         are most of it, are written anew where they change (live_trees.h); of its nodes and of the order there are a few
+//         *replicas*. An update takes one that nobody holds, makes it like the published one by copying what the updates
+//         since touched, changes it, and publishes it. Look-ups hold the replica that was published when they began.
 // Why     Building a table takes 0.1 to 0.5 s at 100,000 rules; a change touches a few cache lines. An overlay of
 //         changes beside a fixed table was the other candidate: it needs a second look-up a packet, the next match
 //         behind a removed rule, and at half a million changes a second it is as large as the list before a rebuild ends.
@@ -12,8 +12,8 @@
 // Removed A rule behind a wider one is kept in its leaf, so that removing the wider one brings it forward.
 // Cost    An update: about 1 us a rule that is simple and narrow; 12 bytes a rule of the list to copy the order, whatever
 //         the number of changes: group them. A look-up: that of the forest, and 2 to 4 ns to find the position.
-//         Memory: two replicas, a third while a reader holds an old one (plus one for each old version that somebody
-//         keeps), and 20 bytes a rule ever put in.
+//         Memory: the forest, and two replicas of nodes and order, a third while a reader holds an old one (plus one, and
+//         at most one forest, for each old version that somebody keeps), and 20 bytes a rule ever put in.
 // Limits  No skips, and no policies of large groups (Unsuitable): those are compiled anew for each publication.
 //         Trees are not split again, so a list that becomes another one gets longer leaves: `worn` says so, and a new
 //         table is built. The same goes for a rule that names a field no rule named before (Unsuitable).
@@ -46,6 +46,8 @@ struct Unsuitable : CompileError { using CompileError::CompileError; };
 // One state of the table.
 struct Replica {
   forest::Forest forest;
+  std::array<std::shared_ptr<const void>, forest::kFamilies> arenas;  // that its blocks are in
+  uint64_t update = 0;                                                // that made it
   Order order;
   bool all_certain = true;
   std::shared_ptr<const RuleStore> rules;
@@ -124,6 +126,9 @@ class LiveTable {
   const forest::Boxes& bound_of(uint32_t slot, size_t family);
   void keep_hull(size_t family, uint32_t slot, const forest::Boxes& boxes, size_t e);
   size_t hulls_bytes() const;
+  size_t bytes() const;
+  uint64_t oldest_held() const;
+  void prefetch_rule(uint32_t slot) const;
   void edit(Replica& replica, const Update& update, const std::function<void()>& pause,
             std::array<Touched, forest::kFamilies>& touched);
   void publish(const std::shared_ptr<Replica>& replica);
@@ -138,6 +143,7 @@ class LiveTable {
   static constexpr uint8_t kHullKept = 0x80;                   // of trees_
   std::vector<std::array<uint8_t, forest::kFamilies>> trees_;  // slot -> trees of each family that hold it, a bit each
   std::array<std::vector<forest::Range>, forest::kFamilies> hulls_;  // slot * dimensions, where kHullKept says so
+  uint64_t updates_ = 0;
   std::vector<Copy> copies_;                                   // the published one is the last
   std::array<forest::Boxes, forest::kFamilies> simple_;        // of boxes_of
   forest::Boxes general_;                                      // likewise

@@ -1,6 +1,7 @@
 #include "l4/live_trees.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace meshsieve::live {
@@ -19,12 +20,14 @@ namespace {
 constexpr uint32_t kEmptyLeaf = 0;
 constexpr size_t kSpareNodes = forest::kMaxTrees;
 constexpr size_t kSpareBlocks = 256;
+constexpr int kPrefetchedLines = 8;  // of a leaf
+constexpr size_t kPrefetchedNodes = 16;
 
 BlockTail& tail_of(const View& view, uint8_t* block) {
   return *reinterpret_cast<BlockTail*>(block + view.tail_offset);
 }
 
-int lanes_used(const BlockTail& tail) { return __builtin_popcount(tail.valid); }
+int lanes_used(const BlockTail& tail) { return std::countr_one(tail.valid); }  // used lanes come first
 
 // Opens lane i: it and the later ones move up; the last is lost.
 uint8_t opened(uint8_t bits, int i) {
@@ -155,27 +158,53 @@ struct TreeEditor::Lane {
 
 TreeEditor::TreeEditor(Table& table, std::array<int8_t, forest::kMaxTrees> tree_of)
     : tree_of_(tree_of),
+      block_bytes_(table.view.block_bytes),
+      tail_offset_(table.view.tail_offset),
+      arena_(std::make_shared<Arena>(std::move(table.blocks))),
       used_nodes_(static_cast<uint32_t>(table.nodes.size())),
-      used_blocks_(static_cast<uint32_t>(table.blocks.size() / table.view.block_bytes)) {
-  refs_.assign(used_blocks_, 0);
+      used_blocks_(static_cast<uint32_t>(arena_->size() / block_bytes_)),
+      runs_(used_blocks_) {
   for (uint32_t n = 0; n < used_nodes_; ++n)
-    if (table.nodes[n].mask == 0) ++refs_[table.nodes[n].first];
+    if (table.nodes[n].mask == 0) ++runs_[table.nodes[n].first].refs;
   TableArray<Node> nodes(used_nodes_ + kSpareNodes);
   if (used_nodes_ != 0) std::memcpy(nodes.data(), table.nodes.data(), table.nodes.bytes());
-  TableArray<uint8_t> blocks(table.blocks.size() + (used_blocks_ / 8 + kSpareBlocks) * table.view.block_bytes);
-  std::memcpy(blocks.data(), table.blocks.data(), table.blocks.bytes());
   table.nodes = std::move(nodes);
-  table.blocks = std::move(blocks);
-  table.point_view();
+  renew_arena(table, 0);
+}
+
+void TreeEditor::begin(uint64_t update, uint64_t oldest_held) {
+  update_ = update;
+  for (const uint32_t first : new_runs_) runs_[first].is_new = false;
+  new_runs_.clear();
+  for (; !retired_.empty() && retired_.front().update <= oldest_held; retired_.pop_front()) {
+    retired_blocks_ -= retired_.front().n;
+    give_back(retired_.front().first, retired_.front().n);
+  }
+}
+
+void TreeEditor::prefetch(const Table& table, const Boxes& boxes, size_t e, uint8_t trees) const {
+  for (uint32_t t = 0; t < table.view.n_trees; ++t) {
+    if ((trees >> t & 1) == 0) continue;
+    Node node = table.nodes[table.view.root[t]];
+    while (node.mask != 0)
+      node = table.nodes[node.first + (boxes.ranges(e, node.dim)[0].lo >> node.shift & node.mask)];
+    __builtin_prefetch(&runs_[node.first]);
+    for (int line = 0; line < kPrefetchedLines; ++line) __builtin_prefetch(block(node.first) + 64 * line);
+  }
+}
+
+uint8_t TreeEditor::tree_bit(const Boxes& boxes, size_t e) const {
+  const int8_t tree = tree_of_[smallness(boxes, e)];
+  return tree == forest::kNoTree ? uint8_t{0} : static_cast<uint8_t>(1 << tree);
 }
 
 uint8_t TreeEditor::insert(Table& table, const Boxes& boxes, size_t e, int32_t label, Touched& touched) {
   const size_t tree = tree_for(table, boxes, e, label, touched);
   const Lane lane(boxes, e, label);
   unsure_lanes_ += !lane.exact;
-  copied_.clear();
   each_leaf(table, table.view.root[tree], boxes, e,
             [&](uint32_t place) { insert_at(table, place, lane, touched); });
+  end_change();
   ++table.worst_case_steps;
   return static_cast<uint8_t>(1 << tree);
 }
@@ -185,6 +214,7 @@ void TreeEditor::remove(Table& table, const Boxes& boxes, int32_t label, uint8_t
     if (trees >> t & 1)
       each_leaf(table, table.view.root[t], boxes, 0,
                 [&](uint32_t place) { remove_at(table, place, label, touched); });
+  end_change();
 }
 
 void TreeEditor::relabel(Table& table, const Boxes& boxes, int32_t from, int32_t to, uint8_t trees,
@@ -192,18 +222,10 @@ void TreeEditor::relabel(Table& table, const Boxes& boxes, int32_t from, int32_t
   for (size_t t = 0; t < table.view.n_trees; ++t) {
     if ((trees >> t & 1) == 0) continue;
     table.view.first_rule[t] = std::min(table.view.first_rule[t], to);
-    each_leaf(table, table.view.root[t], boxes, 0, [&](uint32_t place) {
-      for (uint32_t b = table.nodes[place].first;; ++b) {
-        BlockTail& tail = tail_of(table.view, block(table, b));
-        for (int i = 0; i < kLanes; ++i) {
-          if (tail.rule[i] != from) continue;
-          tail.rule[i] = to;
-          touched.blocks.push_back(b);
-        }
-        if (tail.last) break;
-      }
-    });
+    each_leaf(table, table.view.root[t], boxes, 0,
+              [&](uint32_t place) { relabel_at(table, place, from, to, touched); });
   }
+  end_change();
 }
 
 // The tree of entries like e; made where there is none yet.
@@ -214,58 +236,83 @@ size_t TreeEditor::tree_for(Table& table, const Boxes& boxes, size_t e, int32_t 
     table.view.root[tree] = used_nodes_;
     table.view.first_rule[tree] = label;
     table.nodes[used_nodes_] = Node{kEmptyLeaf, 0, 0, 0};
-    ++refs_[kEmptyLeaf];
-    touched.nodes.push_back(used_nodes_++);
+    ++runs_[kEmptyLeaf].refs;
+    touched.push_back(used_nodes_++);
   }
   table.view.first_rule[tree] = std::min(table.view.first_rule[tree], label);
   return static_cast<size_t>(tree);
 }
 
-uint32_t TreeEditor::blocks_of(const Table& table, uint32_t first) const {
+uint32_t TreeEditor::blocks_of(uint32_t first) const {
   uint32_t n = 1;
-  while (!reinterpret_cast<const BlockTail*>(table.blocks.data() + size_t{first + n - 1} * table.view.block_bytes +
-                                             table.view.tail_offset)
-              ->last)
-    ++n;
+  while (!tail(first + n - 1).last) ++n;
   return n;
 }
 
+bool TreeEditor::holds(uint32_t first, int32_t label) const {
+  for (uint32_t b = first;; ++b) {
+    const BlockTail& lanes = tail(b);
+    if (std::find(lanes.rule, lanes.rule + kLanes, label) != lanes.rule + kLanes) return true;
+    if (lanes.last) return false;
+  }
+}
+
+// Where the leaf at the place has moved in this change, for another place: the place names the new one.
+bool TreeEditor::follow_moved(Table& table, uint32_t place, Touched& touched) {
+  const uint32_t to = runs_[table.nodes[place].first].moved_to;
+  if (to == kNowhere) return false;
+  point(table, place, to, touched);
+  return true;
+}
+
+void TreeEditor::moved(uint32_t from, uint32_t to) {
+  runs_[from].moved_to = to;
+  moving_.push_back(from);
+}
+
+void TreeEditor::end_change() {
+  for (const uint32_t run : moving_) runs_[run].moved_to = kNowhere;
+  moving_.clear();
+}
+
+// The leaf of n blocks at a place, in blocks that may be written to, `longer` of them: the last then are empty.
+uint32_t TreeEditor::writable(Table& table, uint32_t place, uint32_t n, uint32_t longer, Touched& touched) {
+  const uint32_t from = table.nodes[place].first;
+  if (runs_[from].is_new && longer == n) return from;
+  const uint32_t to = take_blocks(table, longer);
+  std::memcpy(block(to), block(from), n * block_bytes_);
+  if (longer > n) {
+    std::memcpy(block(to + n), block(kEmptyLeaf), block_bytes_);
+    tail(to + n - 1).last = 0;
+  }
+  if (runs_[from].refs > 1) moved(from, to);
+  point(table, place, to, touched);
+  return to;
+}
+
 void TreeEditor::insert_at(Table& table, uint32_t place, const Lane& lane, Touched& touched) {
+  if (follow_moved(table, place, touched)) return;
   const View& view = table.view;
   uint32_t first = table.nodes[place].first;
-  if (const auto copy = copied_.find(first); copy != copied_.end()) return point(table, place, copy->second, touched);
-  uint32_t n = blocks_of(table, first);
+  uint32_t n = blocks_of(first);
   // Where it goes: before the first lane with a greater label.
   uint32_t b = 0;
   int i = 0;
   for (;; ++b, i = 0) {
-    const BlockTail& tail = tail_of(view, block(table, first + b));
-    const int used = lanes_used(tail);
-    for (; i < used && tail.rule[i] <= lane.label; ++i)
-      if (lane.is(view, block(table, first + b), i)) return;
+    const int used = lanes_used(tail(first + b));
+    for (; i < used && tail(first + b).rule[i] <= lane.label; ++i)
+      if (lane.is(view, block(first + b), i)) return;
     if (i < used || b + 1 == n) break;
   }
-  const bool full = lanes_used(tail_of(view, block(table, first + n - 1))) == kLanes;
-  if (first == kEmptyLeaf || full) {
-    const uint32_t longer = first == kEmptyLeaf ? 1 : n + 1;
-    const uint32_t moved = take_blocks(table, longer);
-    std::memcpy(block(table, moved), block(table, first), size_t{n} * view.block_bytes);
-    if (longer > n) {
-      std::memcpy(block(table, moved + n), block(table, kEmptyLeaf), view.block_bytes);
-      tail_of(view, block(table, moved + n - 1)).last = 0;
-    }
-    if (first == kEmptyLeaf || refs_[first] > 1) copied_.emplace(first, moved);
-    point(table, place, moved, touched);
-    first = moved;
-    n = longer;
-    for (uint32_t k = 0; k < n; ++k) touched.blocks.push_back(first + k);
-  }
+  const uint32_t longer = n + static_cast<uint32_t>(lanes_used(tail(first + n - 1)) == kLanes);
+  first = writable(table, place, n, longer, touched);
+  n = longer;
   if (i == kLanes) ++b, i = 0;
   for (uint32_t k = n - 1;; --k) {  // the last lane of each block moves into the next
-    uint8_t* to = block(table, first + k);
+    uint8_t* to = block(first + k);
     open_lane(view, to, k == b ? i : 0);
     if (k == b) break;
-    uint8_t* from = block(table, first + k - 1);
+    uint8_t* from = block(first + k - 1);
     each_array(view, from, [&](uint8_t* source, size_t size) {
       std::memcpy(to + (source - from), source + (kLanes - 1) * size, size);
     });
@@ -273,27 +320,26 @@ void TreeEditor::insert_at(Table& table, uint32_t place, const Lane& lane, Touch
     for (int g = 0; g < 4; ++g) into.constrains[g] |= out_of.constrains[g] >> (kLanes - 1);
     into.valid |= out_of.valid >> (kLanes - 1);
     into.verify |= out_of.verify >> (kLanes - 1);
-    touched.blocks.push_back(first + k);
   }
-  lane.write(view, block(table, first + b), i);
-  touched.blocks.push_back(first + b);
+  lane.write(view, block(first + b), i);
 }
 
 void TreeEditor::remove_at(Table& table, uint32_t place, int32_t label, Touched& touched) {
+  if (follow_moved(table, place, touched)) return;
   const View& view = table.view;
-  const uint32_t first = table.nodes[place].first;
-  if (first == kEmptyLeaf) return;
-  uint32_t n = blocks_of(table, first);
+  const uint32_t before = table.nodes[place].first;
+  if (!holds(before, label)) return;
+  uint32_t n = blocks_of(before);
+  const uint32_t first = writable(table, place, n, n, touched);
   for (uint32_t b = 0; b < n; ++b) {
-    for (int i = 0; i < lanes_used(tail_of(view, block(table, first + b)));) {
-      if (tail_of(view, block(table, first + b)).rule[i] != label) {
+    for (int i = 0; i < lanes_used(tail(first + b));) {
+      if (tail(first + b).rule[i] != label) {
         ++i;
         continue;
       }
-      close_lane(view, block(table, first + b), i);
-      touched.blocks.push_back(first + b);
+      close_lane(view, block(first + b), i);
       for (uint32_t k = b; k + 1 < n; ++k) {  // the first lane of each block moves into the one before
-        uint8_t *to = block(table, first + k), *from = block(table, first + k + 1);
+        uint8_t *to = block(first + k), *from = block(first + k + 1);
         each_array(view, from, [&](uint8_t* source, size_t size) {
           std::memcpy(to + (source - from) + (kLanes - 1) * size, source, size);
         });
@@ -303,61 +349,102 @@ void TreeEditor::remove_at(Table& table, uint32_t place, int32_t label, Touched&
         into.valid |= static_cast<uint8_t>((out_of.valid & 1) << (kLanes - 1));
         into.verify |= static_cast<uint8_t>((out_of.verify & 1) << (kLanes - 1));
         close_lane(view, from, 0);
-        touched.blocks.push_back(first + k + 1);
       }
-      if (n > 1 && lanes_used(tail_of(view, block(table, first + n - 1))) == 0) {
+      if (n > 1 && lanes_used(tail(first + n - 1)) == 0) {
         --n;
-        tail_of(view, block(table, first + n - 1)).last = 1;
-        touched.blocks.push_back(first + n - 1);
+        tail(first + n - 1).last = 1;
         give_back(first + n, 1);
       }
     }
   }
-  if (lanes_used(tail_of(view, block(table, first))) == 0) point(table, place, kEmptyLeaf, touched);
+  if (lanes_used(tail(first)) != 0) return;
+  if (runs_[before].moved_to != kNowhere) runs_[before].moved_to = kEmptyLeaf;
+  point(table, place, kEmptyLeaf, touched);
 }
 
-// Makes a leaf's place name another leaf. The one that nobody names any more is free.
+void TreeEditor::relabel_at(Table& table, uint32_t place, int32_t from, int32_t to, Touched& touched) {
+  if (follow_moved(table, place, touched)) return;
+  uint32_t first = table.nodes[place].first;
+  if (!holds(first, from)) return;
+  const uint32_t n = blocks_of(first);
+  first = writable(table, place, n, n, touched);
+  for (uint32_t b = first; b < first + n; ++b) std::replace(tail(b).rule, tail(b).rule + kLanes, from, to);
+}
+
+// Makes a leaf's place name another leaf. The one that nobody names any more is free, or will be.
 void TreeEditor::point(Table& table, uint32_t place, uint32_t first, Touched& touched) {
   const uint32_t before = table.nodes[place].first;
   if (before == first) return;
   table.nodes[place].first = first;
-  touched.nodes.push_back(place);
-  ++refs_[first];
-  if (--refs_[before] == 0 && before != kEmptyLeaf) give_back(before, blocks_of(table, before));
+  touched.push_back(place);
+  ++runs_[first].refs;
+  if (--runs_[before].refs != 0 || before == kEmptyLeaf) return;
+  const uint32_t n = blocks_of(before);
+  if (runs_[before].is_new) return give_back(before, n);
+  retired_.push_back({update_, before, n});
+  retired_blocks_ += n;
 }
 
 uint32_t TreeEditor::take_blocks(Table& table, uint32_t n) {
-  if (const auto found = free_.find(n); found != free_.end() && !found->second.empty()) {
-    const uint32_t first = found->second.back();
-    found->second.pop_back();
-    free_blocks_ -= n;
-    return first;
+  uint32_t first = take_free(n);
+  if (first == kNowhere && (used_blocks_ + n) * block_bytes_ > arena_->size()) {
+    renew_arena(table, n);
+    first = take_free(n);
   }
-  const uint32_t first = used_blocks_;
-  used_blocks_ += n;
-  const size_t wanted = size_t{used_blocks_} * table.view.block_bytes;
-  if (wanted > table.blocks.size()) {
-    TableArray<uint8_t> larger(wanted + (used_blocks_ / 4 + kSpareBlocks) * table.view.block_bytes);
-    std::memcpy(larger.data(), table.blocks.data(), table.blocks.bytes());
-    table.blocks = std::move(larger);
-    table.point_view();
+  if (first == kNowhere) {
+    first = used_blocks_;
+    used_blocks_ += n;
+    runs_.resize(used_blocks_);
   }
-  refs_.resize(used_blocks_, 0);
+  runs_[first].is_new = true;
+  new_runs_.push_back(first);
   return first;
 }
 
+// The shortest free run that is long enough; what it has too much stays free.
+uint32_t TreeEditor::take_free(uint32_t n) {
+  for (size_t length = n; length < free_.size(); ++length) {
+    if (free_[length].empty()) continue;
+    const uint32_t first = free_[length].back();
+    free_[length].pop_back();
+    free_blocks_ -= length;
+    if (length > n) give_back(first + n, static_cast<uint32_t>(length) - n);
+    return first;
+  }
+  return kNowhere;
+}
+
 void TreeEditor::give_back(uint32_t first, uint32_t n) {
+  if (free_.size() <= n) free_.resize(n + 1);
   free_[n].push_back(first);
   free_blocks_ += n;
 }
 
+// An arena of the table's own, with room for n blocks and some. What was retired is free in it.
+void TreeEditor::renew_arena(Table& table, uint32_t n) {
+  for (const Retired& run : retired_) give_back(run.first, run.n);
+  retired_.clear();
+  retired_blocks_ = 0;
+  const size_t spare = used_blocks() / 8 + kSpareBlocks;
+  auto larger = std::make_shared<Arena>((used_blocks_ + n + spare) * block_bytes_);
+  std::memcpy(larger->data(), arena_->data(), used_blocks_ * block_bytes_);
+  arena_ = std::move(larger);
+  table.blocks = Arena::view(arena_->data(), arena_->size());
+  table.point_view();
+}
+
 void TreeEditor::follow(const Table& table, Table& copy, const std::vector<const Touched*>& touched) {
-  if (copy.blocks.size() != table.blocks.size()) return TreeEditor::copy(table, copy);
-  const size_t size = table.view.block_bytes;
   for (const Touched* change : touched) {
-    for (const uint32_t n : change->nodes) copy.nodes[n] = table.nodes[n];
-    for (const uint32_t b : change->blocks) std::memcpy(&copy.blocks[b * size], &table.blocks[b * size], size);
+    const Touched& places = *change;
+    for (size_t i = 0; i < places.size(); ++i) {
+      if (i + kPrefetchedNodes < places.size()) {
+        __builtin_prefetch(&table.nodes[places[i + kPrefetchedNodes]]);
+        __builtin_prefetch(&copy.nodes[places[i + kPrefetchedNodes]], 1);
+      }
+      copy.nodes[places[i]] = table.nodes[places[i]];
+    }
   }
+  copy.blocks = Arena::view(table.blocks.data(), table.blocks.size());
   copy.view = table.view;
   copy.point_view();
   copy.boxes.blind = table.boxes.blind;
@@ -365,17 +452,12 @@ void TreeEditor::follow(const Table& table, Table& copy, const std::vector<const
 }
 
 void TreeEditor::copy(const Table& table, Table& copy) {
-  if (copy.blocks.size() != table.blocks.size()) {
+  if (copy.nodes.size() != table.nodes.size()) {
     copy.boxes = table.boxes;
     copy.nodes = TableArray<Node>(table.nodes.size());
-    copy.blocks = TableArray<uint8_t>(table.blocks.size());
   }
   std::memcpy(copy.nodes.data(), table.nodes.data(), table.nodes.bytes());
-  std::memcpy(copy.blocks.data(), table.blocks.data(), table.blocks.bytes());
-  copy.view = table.view;
-  copy.point_view();
-  copy.boxes.blind = table.boxes.blind;
-  copy.worst_case_steps = table.worst_case_steps;
+  follow(table, copy, {});
 }
 
 }  // namespace meshsieve::live

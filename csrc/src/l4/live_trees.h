@@ -1,36 +1,47 @@
-// Changing trees in place: entries are put into and taken out of the leaves that they reach.
+// Changing trees: entries are put into and taken out of the leaves that they reach.
 //
 // What    The writer's knowledge of one family's trees beyond what look-ups read: how many nodes name a leaf, which
-//         blocks are free, which tree takes which entries. A TreeEditor changes a copy of the table that nobody reads,
-//         and notes what it touched, so that other copies follow by copying that.
+//         blocks are free, which tree takes which entries. A TreeEditor changes a copy of the nodes that nobody reads, and
+//         notes which, so that other copies follow by copying those. Blocks have no copies: all versions read them in one
+//         *arena*, and none that a published version may read is written to. A leaf that changes moves to other blocks,
+//         once an update; what it leaves is *retired*, and free again when no version from before is held.
+// Why     Blocks are most of a table. Look-ups find those that did not change in their caches after every publication.
 // How     An entry goes to the leaf of every child that `value >> shift & mask` of one of its values names, whatever
-//         the builder knew of regions: a look-up takes the same step. A leaf that several nodes share may hold entries
-//         that some of them cannot meet; they never fit there. A full leaf moves to a longer run of blocks; one that is
-//         shared is copied for the nodes that the entry reaches.
-// Cost    A walk of a few nodes, then one write of a leaf for each leaf reached; no tree is ever split. Wide entries
-//         reach many leaves, and are in the tree of wide entries for that reason.
+//         the builder knew of regions: a look-up takes the same step. A leaf that several nodes share moves for those
+//         that the entry reaches. One that moved in this update may hold entries that some of its nodes cannot meet; they
+//         never fit there.
+// Held    Where a version is held for long and retired blocks fill the arena, the next version gets an arena of its own,
+//         copied; the old one lives as long as versions that read it. So a held version costs one arena at most.
+// Cost    A walk of a few nodes, then one copy of each leaf reached; no tree is ever split. Wide entries reach many
+//         leaves, and are in the tree of wide entries for that reason.
+// Source  Driscoll, Sarnak, Sleator, Tarjan, Making data structures persistent, 1989.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <unordered_map>
+#include <deque>
+#include <memory>
 #include <vector>
 
 #include "l4/forest_lookup.h"
 
 namespace meshsieve::live {
 
-// What a change wrote: places in Table::nodes, and numbers of blocks.
-struct Touched {
-  std::vector<uint32_t> nodes, blocks;
-  size_t size() const { return nodes.size() + blocks.size(); }
-};
+using Touched = std::vector<uint32_t>;  // places in Table::nodes that a change wrote
 
 class TreeEditor {
  public:
-  // `tree_of` as in forest::Trees; `spare` is what stands free at the end of nodes and blocks.
+  // `tree_of` as in forest::Trees. The table's blocks become the first arena.
   TreeEditor(forest::Table& table, std::array<int8_t, forest::kMaxTrees> tree_of);
 
+  // An update begins, the one with this number; versions with a lower one than `oldest_held` are gone.
+  void begin(uint64_t update, uint64_t oldest_held);
+  // What the table of the update reads: keep it as long as that.
+  std::shared_ptr<const void> arena() const { return arena_; }
+
+  // Fetches what a change of entry e will need first.
+  void prefetch(const forest::Table& table, const forest::Boxes& boxes, size_t e, uint8_t trees) const;
+  uint8_t tree_bit(const forest::Boxes& boxes, size_t e) const;  // 0: there is no tree for such entries yet
   // Puts entry e of `boxes`, labelled, where it belongs. Returns the bit of its tree.
   uint8_t insert(forest::Table& table, const forest::Boxes& boxes, size_t e, int32_t label, Touched& touched);
   // Takes every entry with the label out of the trees. boxes: one entry that holds them all.
@@ -43,28 +54,57 @@ class TreeEditor {
   // Makes `copy` like `table`, in the memory that it has where that fits.
   static void copy(const forest::Table& table, forest::Table& copy);
 
-  size_t used_blocks() const { return used_blocks_ - free_blocks_; }
+  size_t used_blocks() const { return used_blocks_ - free_blocks_ - retired_blocks_; }
+  size_t arena_blocks() const { return used_blocks_; }
+  size_t arena_bytes() const { return arena_->bytes(); }
   size_t unsure_lanes() const { return unsure_lanes_; }  // inserted so far that need the exact check
 
  private:
+  using Arena = TableArray<uint8_t>;
   struct Lane;
-  uint8_t* block(forest::Table& table, uint32_t number) const {
-    return table.blocks.data() + size_t{number} * table.view.block_bytes;
+  // The blocks of a leaf, by the number of the first.
+  struct Run {
+    uint32_t refs = 0;              // nodes that name it
+    uint32_t moved_to = kNowhere;   // for the change under way
+    bool is_new = false;            // made in this update: no version reads it
+  };
+  struct Retired {
+    uint64_t update;  // that no longer names it
+    uint32_t first, n;
+  };
+  static constexpr uint32_t kNowhere = ~uint32_t{0};
+
+  uint8_t* block(uint32_t number) const { return arena_->data() + size_t{number} * block_bytes_; }
+  forest::BlockTail& tail(uint32_t number) const {
+    return *reinterpret_cast<forest::BlockTail*>(block(number) + tail_offset_);
   }
-  uint32_t blocks_of(const forest::Table& table, uint32_t first) const;
+  uint32_t blocks_of(uint32_t first) const;
   size_t tree_for(forest::Table& table, const forest::Boxes& boxes, size_t e, int32_t label, Touched& touched);
   void insert_at(forest::Table& table, uint32_t place, const Lane& lane, Touched& touched);
   void remove_at(forest::Table& table, uint32_t place, int32_t label, Touched& touched);
+  void relabel_at(forest::Table& table, uint32_t place, int32_t from, int32_t to, Touched& touched);
+  bool follow_moved(forest::Table& table, uint32_t place, Touched& touched);
+  bool holds(uint32_t first, int32_t label) const;
+  uint32_t writable(forest::Table& table, uint32_t place, uint32_t n, uint32_t longer, Touched& touched);
   void point(forest::Table& table, uint32_t place, uint32_t first, Touched& touched);
+  void moved(uint32_t from, uint32_t to);
+  void end_change();
   uint32_t take_blocks(forest::Table& table, uint32_t n);
+  uint32_t take_free(uint32_t n);
   void give_back(uint32_t first, uint32_t n);
+  void renew_arena(forest::Table& table, uint32_t n);
 
   std::array<int8_t, forest::kMaxTrees> tree_of_;
+  const size_t block_bytes_, tail_offset_;
+  std::shared_ptr<Arena> arena_;
   uint32_t used_nodes_, used_blocks_;
-  size_t free_blocks_ = 0, unsure_lanes_ = 0;
-  std::vector<uint32_t> refs_;  // by a leaf's first block: nodes that name it
-  std::unordered_map<uint32_t, std::vector<uint32_t>> free_;  // length -> first blocks of free runs
-  std::unordered_map<uint32_t, uint32_t> copied_;  // of the insertion under way: shared leaf -> its copy with the entry
+  size_t free_blocks_ = 0, retired_blocks_ = 0, unsure_lanes_ = 0;
+  uint64_t update_ = 0;
+  std::vector<Run> runs_;
+  std::vector<uint32_t> new_runs_;            // of this update; some of them are gone again
+  std::vector<uint32_t> moving_;              // runs whose moved_to is set
+  std::vector<std::vector<uint32_t>> free_;   // by length: first blocks
+  std::deque<Retired> retired_;               // by update
 };
 
 }  // namespace meshsieve::live

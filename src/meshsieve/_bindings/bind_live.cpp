@@ -117,19 +117,22 @@ using Positions = py::array_t<int64_t, py::array::c_style>;
 
 int32_t position_of(int64_t wide) { return static_cast<int32_t>(std::clamp<int64_t>(wide, -1, INT32_MAX)); }
 
+std::vector<int32_t> positions_of(const Positions& wide) {
+  std::vector<int32_t> positions(static_cast<size_t>(wide.size()));
+  std::transform(wide.data(), wide.data() + wide.size(), positions.begin(), position_of);
+  return positions;
+}
+
 // Rules and where they go, in the order in which they will stand.
-live::Update update_of(const Positions& remove, const py::list& at, const py::list& rules) {
-  live::Update update;
-  update.remove.reserve(static_cast<size_t>(remove.size()));
-  for (py::ssize_t i = 0; i < remove.size(); ++i) update.remove.push_back(position_of(remove.data()[i]));
-  if (py::len(at) != py::len(rules)) throw ModelError("a position for every rule that is inserted");
-  if (py::len(at) == 0) return update;
-  RuleReader reader;
-  for (const py::handle position : at) {
-    const int64_t wide = PyLong_AsLongLong(position.ptr());
-    if (wide == -1 && PyErr_Occurred()) throw py::error_already_set();
-    update.at.push_back(position_of(wide));
+live::Update update_of(const Positions& remove, const Positions& at, const py::object& rules) {
+  live::Update update{positions_of(remove), positions_of(at), nullptr};
+  if (static_cast<size_t>(at.size()) != py::len(rules)) throw ModelError("a position for every rule that is inserted");
+  if (at.size() == 0) return update;
+  if (py::isinstance<RuleSet>(rules)) {
+    update.rules = rules.cast<std::shared_ptr<RuleSet>>();
+    return update;
   }
+  RuleReader reader;
   for (const py::handle rule : rules) reader.add(rule);
   update.rules = reader.finish();
   return update;
@@ -173,7 +176,7 @@ void bind_live(py::module_& module) {
       .def_property_readonly("worn", &live::LiveTable::worn)
       .def(
           "apply",
-          [](live::LiveTable& table, const Positions& remove, const py::list& at, const py::list& rules) {
+          [](live::LiveTable& table, const Positions& remove, const Positions& at, const py::object& rules) {
             const live::Update update = update_of(remove, at, rules);
             const py::gil_scoped_release release;
             return table.apply(update, stop_on_signal);
