@@ -321,7 +321,8 @@ class FlowBatch:
     def __len__(self) -> int: ...
     def arrays(self) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.uint32], dict[str, npt.NDArray[Any]]]:
         """(fields, present, extra): read-only views that keep the records alive."""
-    def community_ids(self, rows: npt.NDArray[np.int64]) -> list[str]: ...
+    def community_ids(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+        """int8 (n, 30): characters."""
 
 class FlowTable:
     """See meshsieve.flows.FlowTable. Options: names of FlowOptions in csrc/include/meshsieve/flow_table.h."""

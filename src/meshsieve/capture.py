@@ -14,15 +14,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from meshsieve import _core
 from meshsieve.columns import PacketColumns
 from meshsieve.errors import CaptureError
-
-if TYPE_CHECKING:
-    from meshsieve.flows import FlowTable
-    from meshsieve.http_requests import RequestReader
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -32,21 +28,27 @@ TUNNELS: tuple[str, ...] = tuple(name for name, _ in _core.TUNNEL_KINDS)
 DEFAULT_BATCH_SIZE = 16384
 
 
+class _Observer(Protocol):
+    """What the packets go through in the native call that reads them."""
+
+    _native: Any
+
+
 class CaptureReader(Iterator[PacketColumns]):
     """An iterator of ``PacketColumns`` batches in the order of the capture. Made by ``read``.
 
     The arrays of a batch are views of native memory that stay valid as long as Python holds any of them.
     Threads: one at a time; the GIL is released while a batch is read.
-    ``flows``     the flow table that the packets also go through, or None
+    ``flows``     the flow table (``flows.FlowTable``) that the packets also go through, or None
     ``requests``  what reads HTTP requests out of the flows (``http_requests.RequestReader``), or None
     """
 
     def __init__(
-        self, native: Any, *, batch_size: int, strict: bool, flows: FlowTable | None = None, keep_bytes: bool = False
+        self, native: Any, *, batch_size: int, strict: bool, flows: _Observer | None = None, keep_bytes: bool = False
     ) -> None:
         self._native = native
         self.flows = flows
-        self.requests: RequestReader | None = None
+        self.requests: _Observer | None = None
         self._batch_size = batch_size
         self._keep_bytes = keep_bytes
         self._strict = strict
@@ -164,7 +166,7 @@ def read(
     end_ns: int | None = None,
     merge: bool = True,
     strict: bool = False,
-    flows: FlowTable | None = None,
+    flows: _Observer | None = None,
     keep_bytes: bool = False,
 ) -> CaptureReader:
     """Open one capture or several and return an iterator of batches.

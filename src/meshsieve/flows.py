@@ -208,10 +208,15 @@ class FlowColumns(PacketColumns):
     @property
     def community_ids(self) -> list[str]:
         """Community ID version 1 of each flow, seed 0."""
+        ids: list[str] = self._community_characters().view("S30")[:, 0].astype(str).tolist()
+        return ids
+
+    def _community_characters(self) -> Array:
+        """int8 (n, 30): the community ids, ASCII."""
         if self._records is None:
             raise ColumnError("community ids are made from the flow table's own records; these columns have none")
-        ids: list[str] = self._records.community_ids(self._record_rows())
-        return ids
+        characters: Array = self._records.community_ids(self._record_rows())
+        return characters
 
     def table_columns(self, *, addresses: tables.Addresses = "text") -> dict[str, Any]:
         """The columns of ``to_arrow``, by name: absent values are null, codes are names, times are time stamps."""
@@ -235,8 +240,10 @@ class FlowColumns(PacketColumns):
         columns["app"] = tables.names(extra["app"], ("", *self.app_names[1:]))
         columns["app_how"] = tables.names(extra["app_how"], apps.HOWS)
         columns["app_by_port"] = tables.names(extra["app_by_port"], apps.NAMES)
+        texts = tables.text_array(self.texts.texts)
+        absent = tables.texts(np.full(len(self), -1, np.int32), texts)
         for name in apps.ATTRIBUTES:
-            columns[name] = tables.texts(self.attribute_codes(name), self.texts.texts)
+            columns[name] = tables.texts(extra[name], texts) if name in extra else absent
         columns["tunnel"] = tables.names(extra["tunnel"], TUNNELS)
         tunnelled = extra["tunnel"] != 0
         columns["vni"] = tables.optional(extra["vni"], tunnelled)
@@ -247,7 +254,7 @@ class FlowColumns(PacketColumns):
         for name in ("number", "file"):
             columns[name] = extra[name]
         if self._records is not None:
-            columns["community_id"] = self.community_ids
+            columns["community_id"] = tables.fixed_texts(self._community_characters())
         return columns
 
     def to_arrow(self, *, addresses: tables.Addresses = "text") -> Any:

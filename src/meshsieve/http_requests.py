@@ -233,7 +233,7 @@ class RequestBatch(Mapping[str, Any]):
     def _addresses(self, name: str) -> list[str | None]:
         texts: list[str | None] | None = self._columns.get(name + "_text")
         if texts is None:
-            texts = self._columns[name + "_text"] = tables.addresses(self[name], self["ip_ver"])
+            texts = self._columns[name + "_text"] = tables.address_texts(self[name], self["ip_ver"])
         return texts
 
     def __repr__(self) -> str:
@@ -282,17 +282,16 @@ class CapturedRequests(Iterator[RequestBatch]):
     reader  the capture: ``reader.problem`` says if it broke off, ``reader.packets_read`` how far it is
     """
 
-    def __init__(self, reader: capture.CaptureReader, options: RequestOptions | None) -> None:
+    def __init__(self, reader: capture.CaptureReader, table: flows.FlowTable, options: RequestOptions | None) -> None:
         self.reader = reader
+        self._table = table
         self._requests = reader.requests = RequestReader(options)
         self._over = False
 
     def __next__(self) -> RequestBatch:
-        table = self.reader.flows
-        assert table is not None
         while not self._over:
             packets = next(self.reader, None)
-            table.take_finished()
+            self._table.take_finished()
             self._over = packets is None
             batch = self._requests.finish() if self._over else None
             if batch is None and self._requests.ready >= _BATCH_OF_REQUESTS:
@@ -334,7 +333,8 @@ def read(
     how           further arguments of ``capture.read``: filter, count, start_ns, end_ns, merge, strict
     raises        what ``capture.read`` raises
     """
-    return CapturedRequests(capture.read(path, flows=flows.FlowTable(flow_options or _FLOWS), **how), options)
+    table = flows.FlowTable(flow_options or _FLOWS)
+    return CapturedRequests(capture.read(path, flows=table, **how), table, options)
 
 
 _BAD_HOST = 1 << NOTES.index("bad_host")

@@ -52,7 +52,8 @@ class TextTable:
 
 
 class LateTextTable(TextTable):
-    """A table whose texts are made when somebody asks for them; no code is added."""
+    """A table whose texts are made when somebody asks for them; no code is added. They are printable ASCII in which no
+    format quotes anything."""
 
     __slots__ = ("_made", "_make")
 

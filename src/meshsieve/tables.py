@@ -5,13 +5,14 @@ Needs the ``arrow`` extra (pyarrow); pandas and polars when they are asked for.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from meshsieve import _core
 from meshsieve.extras import require
 
 Array = npt.NDArray[Any]
@@ -41,29 +42,34 @@ def to_polars(columns: Mapping[str, Any]) -> Any:
 
 
 def addresses(words: Array, versions: Array, form: Addresses = "text") -> Any:
-    """Addresses of (n, 2) uint64 rows, IPv4 in the low 32 bits; null where ``versions`` is neither 4 nor 6.
+    """Addresses of (n, 2) uint64 rows, IPv4 in the low 32 bits, as an Arrow array; null where ``versions`` is neither 4
+    nor 6.
 
-    form     "text" (``10.0.0.1``, ``2001:db8::1``): a list; "binary": an Arrow array of 16 bytes, IPv4 mapped into
-             IPv6 (::ffff:10.0.0.1)
-    returns  what ``to_arrow`` takes
+    form  "text" (``10.0.0.1``, ``2001:db8::1``), or "binary": 16 bytes, IPv4 mapped into IPv6 (::ffff:10.0.0.1)
     """
+    pa = require("pyarrow", "arrow")
     known = (versions == 4) | (versions == 6)
     if form == "text":
-        texts: list[str | None] = [None] * len(words)
-        # Few addresses stand in many rows: format each once.
-        keys = np.column_stack([words, np.where(known, versions, 0)])
-        different, rows = np.unique(keys, axis=0, return_inverse=True)
-        shown = [_address_text(int(high), int(low), int(version)) for high, low, version in different]
-        for i, row in enumerate(rows.ravel()):
-            texts[i] = shown[row]
-        return texts
-    pa = require("pyarrow", "arrow")
+        text, offsets = _core.format_addresses(*_contiguous(words, versions), known)
+        return pa.StringArray.from_buffers(len(words), pa.py_buffer(offsets), pa.py_buffer(text), _validity(pa, known))
     high = words[:, 0].astype(">u8")
     low = words[:, 1] | np.where(versions == 4, np.uint64(0xFFFF_0000_0000), np.uint64(0))
     data = np.column_stack([high, low.astype(">u8")]).astype(">u8")
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(16), len(words), [_validity(pa, known), pa.py_buffer(np.ascontiguousarray(data).tobytes())]
     )
+
+
+def address_texts(words: Array, versions: Array) -> list[str | None]:
+    """The texts of ``addresses``, None where there is none; without pyarrow."""
+    known = (versions == 4) | (versions == 6)
+    text, offsets = _core.format_addresses(*_contiguous(words, versions), known)
+    shown = text.decode("ascii")
+    return [shown[begin:end] or None for begin, end in pairwise(offsets.tolist())]
+
+
+def _contiguous(words: Array, versions: Array) -> tuple[Array, Array]:
+    return np.ascontiguousarray(words, np.uint64), np.ascontiguousarray(versions, np.uint8)
 
 
 def optional(values: Array, known: npt.NDArray[np.bool_]) -> Any:
@@ -77,22 +83,31 @@ def names(codes: Array, vocabulary: tuple[str, ...]) -> Any:
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int16)), pa.array(vocabulary))
 
 
-def texts(codes: Array, table: Sequence[str | None]) -> Any:
-    """Codes into ``table`` as an Arrow dictionary array; -1 is null."""
+def text_array(texts: Sequence[str | None]) -> Any:
+    """An Arrow array of texts, which several columns may have as their dictionary."""
     pa = require("pyarrow", "arrow")
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(table, pa.string()))
+    return pa.array(texts, pa.string())
+
+
+def texts(codes: Array, dictionary: Any) -> Any:
+    """int32 codes into ``dictionary`` (``text_array``) as an Arrow dictionary array; -1 is null."""
+    pa = require("pyarrow", "arrow")
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), dictionary)
+
+
+def fixed_texts(characters: Array) -> Any:
+    """Rows of ASCII characters, int8 (n, width), as an Arrow array of texts."""
+    pa = require("pyarrow", "arrow")
+    n, width = characters.shape
+    kind = pa.StringArray if n * width < 1 << 31 else pa.LargeStringArray
+    offsets = np.arange(0, (n + 1) * width, width, dtype=np.int32 if kind is pa.StringArray else np.int64)
+    return kind.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(characters))
 
 
 def times(nanoseconds: Array) -> Any:
     """int64 nanoseconds since 1970 as Arrow time stamps in UTC."""
     pa = require("pyarrow", "arrow")
     return pa.array(nanoseconds).cast(pa.timestamp("ns", tz="UTC"))
-
-
-def _address_text(high: int, low: int, version: int) -> str | None:
-    if version == 4:
-        return str(ipaddress.IPv4Address(low & 0xFFFFFFFF))
-    return str(ipaddress.IPv6Address(high << 64 | low)) if version == 6 else None
 
 
 def _validity(pa: Any, known: npt.NDArray[np.bool_]) -> Any:

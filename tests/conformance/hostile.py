@@ -71,8 +71,8 @@ def read(path: str, *, want_tuples: bool = False) -> Outcome:
 
 def _tuples(batch: Any) -> list[list[Any]]:
     known = np.flatnonzero(batch.has("sport"))
-    src = tables.addresses(batch["src_ip"], batch["ip_ver"])
-    dst = tables.addresses(batch["dst_ip"], batch["ip_ver"])
+    src = tables.address_texts(batch["src_ip"], batch["ip_ver"])
+    dst = tables.address_texts(batch["dst_ip"], batch["ip_ver"])
     return [
         [src[i], dst[i], int(batch["proto"][i]), int(batch["sport"][i]), int(batch["dport"][i])] for i in known[:1000]
     ]

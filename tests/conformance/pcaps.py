@@ -152,16 +152,16 @@ def _flows(report: Report, entry: dict[str, Any], columns: flows.FlowColumns) ->
 
 
 def _keys(columns: flows.FlowColumns) -> Iterable[Key]:
-    src = tables.addresses(columns["src_ip"], columns["ip_ver"])
-    dst = tables.addresses(columns["dst_ip"], columns["ip_ver"])
+    src = tables.address_texts(columns["src_ip"], columns["ip_ver"])
+    dst = tables.address_texts(columns["dst_ip"], columns["ip_ver"])
     for i in range(len(columns)):
         proto = int(columns["proto"][i])
         ends = _ends(src[i], int(columns["sport"][i]), dst[i], int(columns["dport"][i]))
         yield PROTOCOLS.get(proto, f"ip-{proto}"), ends
 
 
-def _ends(src: str, sport: int, dst: str, dport: int) -> Ends:
-    first, second = sorted([(src, sport), (dst, dport)])
+def _ends(src: str | None, sport: int, dst: str | None, dport: int) -> Ends:
+    first, second = sorted([(src or "", sport), (dst or "", dport)])
     return first, second
 
 

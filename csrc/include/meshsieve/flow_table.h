@@ -130,7 +130,9 @@ struct FlowStats {
 };
 
 // Community ID version 1 (github.com/corelight/community-id-spec) of flow i, seed 0: "1:" and base64 of a SHA-1.
-std::string community_id(const FlowBatch& flows, size_t i);
+// Writes kCommunityId characters.
+inline constexpr size_t kCommunityId = 30;
+void put_community_id(const FlowBatch& flows, size_t i, char* out);
 
 class FlowTable {
  public:

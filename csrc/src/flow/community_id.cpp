@@ -4,11 +4,11 @@
 //         in base64 behind "1:". ICMP has type and the type of its answer in the place of ports; a message that has no
 //         answer keeps the order in which it was sent.
 // Source  github.com/corelight/community-id-spec (version 1); SHA-1: FIPS 180-4; base64: RFC 4648.
+#define OPENSSL_SUPPRESS_DEPRECATED  // the one-block function; what replaces it costs more than the block
+#include <openssl/sha.h>
+
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cstring>
-#include <string>
 #include <utility>
 
 #include "meshsieve/flow_table.h"
@@ -17,55 +17,34 @@ namespace meshsieve {
 
 namespace {
 
-using Digest = std::array<uint8_t, 20>;
+constexpr size_t kDigest = 20;
 
 // SHA-1 of at most 55 bytes: one block.
-Digest sha1_of_short(const uint8_t* data, size_t size) {
-  uint8_t block[64] = {};
+void sha1_of_short(const uint8_t* data, size_t size, uint8_t out[kDigest]) {
+  uint8_t block[SHA_CBLOCK] = {};
   std::memcpy(block, data, size);
   block[size] = 0x80;
   block[62] = static_cast<uint8_t>(size * 8 >> 8);
   block[63] = static_cast<uint8_t>(size * 8);
-  uint32_t w[80];
-  for (int i = 0; i < 16; ++i) {
-    std::memcpy(&w[i], block + 4 * i, 4);
-    w[i] = __builtin_bswap32(w[i]);
+  SHA_CTX state;
+  SHA1_Init(&state);
+  SHA1_Transform(&state, block);
+  const uint32_t words[] = {state.h0, state.h1, state.h2, state.h3, state.h4};
+  for (size_t i = 0; i < 5; ++i) {
+    const uint32_t word = __builtin_bswap32(words[i]);
+    std::memcpy(out + 4 * i, &word, 4);
   }
-  for (int i = 16; i < 80; ++i) w[i] = std::rotl(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
-  const std::array<uint32_t, 5> start = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
-  auto [a, b, c, d, e] = start;
-  for (int i = 0; i < 80; ++i) {
-    const uint32_t f = i < 20   ? ((b & c) | (~b & d))
-                       : i < 40 ? (b ^ c ^ d)
-                       : i < 60 ? ((b & c) | (b & d) | (c & d))
-                                : (b ^ c ^ d);
-    const uint32_t k = i < 20 ? 0x5a827999 : i < 40 ? 0x6ed9eba1 : i < 60 ? 0x8f1bbcdc : 0xca62c1d6;
-    const uint32_t t = std::rotl(a, 5) + f + e + k + w[i];
-    e = d;
-    d = c;
-    c = std::rotl(b, 30);
-    b = a;
-    a = t;
-  }
-  const std::array<uint32_t, 5> sum = {start[0] + a, start[1] + b, start[2] + c, start[3] + d, start[4] + e};
-  Digest digest;
-  for (int i = 0; i < 5; ++i) {
-    const uint32_t word = __builtin_bswap32(sum[i]);
-    std::memcpy(digest.data() + 4 * i, &word, 4);
-  }
-  return digest;
 }
 
-std::string base64(const Digest& digest) {
+// 28 characters, the last of them '='.
+void put_base64(const uint8_t digest[kDigest], char* out) {
   constexpr const char* kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (size_t i = 0; i < digest.size(); i += 3) {
-    const size_t n = std::min<size_t>(3, digest.size() - i);
-    uint32_t bits = 0;
-    for (size_t j = 0; j < 3; ++j) bits = bits << 8 | (j < n ? digest[i + j] : 0u);
-    for (size_t j = 0; j < 4; ++j) out += j <= n ? kAlphabet[bits >> (18 - 6 * j) & 63] : '=';
+  for (size_t i = 0; i < kDigest; i += 3) {
+    const uint32_t last = i + 2 < kDigest ? digest[i + 2] : 0;
+    const uint32_t bits = static_cast<uint32_t>(digest[i] << 16 | digest[i + 1] << 8) | last;
+    for (int shift = 18; shift >= 0; shift -= 6) *out++ = kAlphabet[bits >> shift & 63];
   }
-  return out;
+  out[-1] = '=';
 }
 
 // The type of the message that answers an ICMP (version 4) or ICMPv6 message; -1 if nothing does.
@@ -82,7 +61,7 @@ int icmp_answer(uint8_t proto, uint8_t type) {
 
 }  // namespace
 
-std::string community_id(const FlowBatch& flows, size_t i) {
+void put_community_id(const FlowBatch& flows, size_t i, char* out) {
   U128 src = flows.src_ip[i], dst = flows.dst_ip[i];
   uint16_t sport = flows.sport[i], dport = flows.dport[i];
   const uint8_t proto = flows.proto[i];
@@ -120,7 +99,11 @@ std::string community_id(const FlowBatch& flows, size_t i) {
       bytes[size++] = static_cast<uint8_t>(port);
     }
   }
-  return "1:" + base64(sha1_of_short(bytes, size));
+  uint8_t digest[kDigest];
+  sha1_of_short(bytes, size, digest);
+  out[0] = '1';
+  out[1] = ':';
+  put_base64(digest, out + 2);
 }
 
 }  // namespace meshsieve

@@ -127,14 +127,16 @@ void bind_flows(py::module_& module) {
       .def(
           "community_ids",
           [](const FlowBatch& batch, const py::array_t<int64_t, py::array::c_style | py::array::forcecast>& rows) {
-            std::vector<std::string> out(static_cast<size_t>(rows.size()));
+            const auto n = static_cast<size_t>(rows.size());
             const int64_t* row = rows.data();
-            for (size_t i = 0; i < out.size(); ++i) {
+            for (size_t i = 0; i < n; ++i) {
               if (row[i] < 0 || static_cast<size_t>(row[i]) >= batch.size()) throw py::index_error("no such flow");
             }
+            py::array_t<char> out({n, kCommunityId});
+            char* at = out.mutable_data();
             {
               const py::gil_scoped_release release;
-              for (size_t i = 0; i < out.size(); ++i) out[i] = community_id(batch, static_cast<size_t>(row[i]));
+              for (size_t i = 0; i < n; ++i) put_community_id(batch, static_cast<size_t>(row[i]), at + kCommunityId * i);
             }
             return out;
           },

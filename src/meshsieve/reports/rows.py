@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from meshsieve import _core
-from meshsieve.labels import TextTable
+from meshsieve.labels import LateTextTable, TextTable
 from meshsieve.output import Column
 from meshsieve.reports.escape import printable
 
@@ -28,6 +28,10 @@ def csv_text(text: str) -> str:
     """``text`` as a quoted CSV cell that no spreadsheet runs and no terminal obeys."""
     guarded = "'" + text if text.startswith(_FORMULA_STARTS) else text
     return '"' + printable(guarded).replace('"', '""') + '"'
+
+
+def _plain_text(text: str) -> str:
+    return f'"{text}"'
 
 
 class RowWriter:
@@ -62,7 +66,8 @@ class RowWriter:
                     self._formatter.clear_texts(position)
                 new = column.table.texts[self._done[position] :]
                 if new:
-                    pieces = [(self._null if t is None else self._text(t)).encode() for t in new]
+                    text = _plain_text if isinstance(column.table, LateTextTable) else self._text
+                    pieces = [(self._null if t is None else text(t)).encode() for t in new]
                     self._formatter.add_texts(position, pieces)
                     self._done[position] += len(new)
         return self._formatter.format(len(columns[0]), [(c.data, c.valid, c.version) for c in columns])
