@@ -1,7 +1,8 @@
 """Evil captures: every file ends in a named outcome, in bounded time and memory, and says what is known of it.
 
 Files: ``MANIFEST.csv`` of the folder; truth: ``FACTS.json`` (format: data/hostile). Each capture is read in a process
-of its own, through decoder and flow table, so that a crash is one wrong case and not the end of the run:
+of its own (compressed ones in several), through decoder and flow table, so that a crash is one wrong case and not the
+end of the run; a reading that takes a minute of CPU time, or five on the clock, is a hang and ends like a crash:
   - as it is: no crash, a result or a CaptureError, within 0.2 s + 1 s a MiB of CPU, and 64 MiB beside the flow table;
   - the stated facts: packets, whether an error is reported, 5-tuple, ports, text that must not be shown;
   - cut at every byte (files up to 4 KiB) and with 1,000 random changes of single bytes (seeded by the file's name):
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import faulthandler
+import itertools
 import json
 import os
 import random
@@ -38,7 +40,11 @@ CHANGES = 1000
 SECONDS = 0.2
 SECONDS_PER_MIB = 1.0
 EXTRA_BYTES = 64 << 20
-WALL_SECONDS = 300
+CPU_SECONDS_OF_A_HANG = 60
+WALL_SECONDS_OF_A_HANG = 300
+BATCH_SIZE = 1024
+PARTS_OF_COMPRESSED = 8  # a changed byte behind 64 MiB of good data is found behind 64 MiB
+COMPRESSED = (".gz", ".zst")
 UNCOUNTED_FACTS = {"sni", "sni_hex", "ech"}
 
 
@@ -57,7 +63,7 @@ def read(path: str, *, want_tuples: bool = False) -> Outcome:
     table = flows.FlowTable()
     outcome = Outcome()
     try:
-        with capture.read(path, flows=table, batch_size=1024) as reader:
+        with capture.read(path, flows=table, batch_size=BATCH_SIZE) as reader:
             for batch in reader:
                 if want_tuples:
                     outcome.tuples += _tuples(batch)
@@ -87,10 +93,12 @@ def run(folder: Path) -> Report:
     report.note(f"{len(files) - len(captures)} files under text/ are policies and requests: not this subject")
     left_out = sum(1 for fact in facts.values() if UNCOUNTED_FACTS & fact.keys())
     report.note(f"{left_out} facts about server names belong to application recognition: not counted")
+    jobs = [(name, part, parts) for name in captures for parts in [_parts(name)] for part in range(parts)]
+    jobs.sort(key=lambda job: -job[2])  # what takes long begins first
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        everything = pool.map(lambda name: _isolated(folder / name, facts.get(name, {})), captures)
-        for name, findings in zip(captures, everything, strict=True):
-            for holds, what in findings:
+        done = [pool.submit(_isolated, folder / name, facts.get(name, {}), part, parts) for name, part, parts in jobs]
+        for (name, _, _), findings in zip(jobs, done, strict=True):
+            for holds, what in findings.result():
                 if holds:
                     report.right()
                 else:
@@ -98,10 +106,14 @@ def run(folder: Path) -> Report:
     return report
 
 
+def _parts(name: str) -> int:
+    return PARTS_OF_COMPRESSED if Path(name).suffix in COMPRESSED else 1
+
+
 Findings = list[tuple[bool, str]]
 
 
-def _isolated(path: Path, fact: dict[str, Any]) -> Findings:
+def _isolated(path: Path, fact: dict[str, Any], part: int, parts: int) -> Findings:
     """``_examine`` in a child process; its death is a finding."""
     if not path.exists():
         return [(False, "the file is missing")]
@@ -110,9 +122,8 @@ def _isolated(path: Path, fact: dict[str, Any]) -> Findings:
     if child == 0:
         os.close(receive)
         faulthandler.disable()  # the parent names the death
-        signal.alarm(WALL_SECONDS)
         try:
-            text = json.dumps(_examine(path, fact))
+            text = json.dumps(_examine(path, fact, part, parts))
         except BaseException:
             text = json.dumps([(False, traceback.format_exc(limit=-3))])
         os.write(send, text.encode()[:65536])
@@ -131,7 +142,8 @@ def _death(status: int) -> str:
     return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {os.WEXITSTATUS(status)}"
 
 
-def _examine(path: Path, fact: dict[str, Any]) -> Findings:
+def _examine(path: Path, fact: dict[str, Any], part: int, parts: int) -> Findings:
+    """The file as it is, and every ``parts``-th of its cuts and changes from number ``part`` on."""
     data = path.read_bytes()
     base_bytes = _peak_bytes()
     findings: Findings = []
@@ -141,7 +153,7 @@ def _examine(path: Path, fact: dict[str, Any]) -> Findings:
     findings += _facts(fact, outcome)
     for what, changes in (("cut", _cuts(data)), ("change", _changes(path.name, data))):
         slowest = 0.0
-        for changed in changes:
+        for changed in itertools.islice(changes, part, None, parts):
             seconds, _ = _timed(lambda changed=changed: _read_bytes(changed))  # type: ignore[misc]
             slowest = max(slowest, seconds)
         findings.append(
@@ -195,6 +207,8 @@ def _read_bytes(data: bytes) -> Outcome:
 
 
 def _timed(action: Callable[[], Outcome]) -> tuple[float, Outcome]:
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS_OF_A_HANG)
+    signal.alarm(WALL_SECONDS_OF_A_HANG)
     begin = _cpu_seconds()
     outcome = action()
     return _cpu_seconds() - begin, outcome
@@ -211,4 +225,4 @@ def _peak_bytes() -> int:
 
 def _decompressed_mib(path: Path, data: bytes) -> float:
     """Compressed captures are judged by what they may grow to, at most 64 MiB."""
-    return 64.0 if path.suffix in (".gz", ".zst") else len(data) / (1 << 20)
+    return 64.0 if path.suffix in COMPRESSED else len(data) / (1 << 20)

@@ -81,17 +81,25 @@ struct Recognizer::State {
   }
 };
 
-Recognizer::Recognizer(AppOptions options) : options_(std::move(options)), expected_ports_(65536) {
-  const auto& all = dissectors();
-  for (size_t i = 0; i < all.size(); ++i) {
-    for (int transport = 0; transport < 3; ++transport) {
-      if ((all[i].transports >> transport & 1) == 0) continue;
-      for (size_t byte = 0; byte < 256; ++byte) {
-        if (all[i].first[byte]) candidates_[transport][byte].push_back(static_cast<uint8_t>(i));
+// Made once: a caller may open a table for each of many small captures.
+const Recognizer::Candidates& Recognizer::candidates() {
+  static const Candidates made = [] {
+    Candidates by_byte;
+    const auto& all = dissectors();
+    for (size_t i = 0; i < all.size(); ++i) {
+      for (size_t transport = 0; transport < by_byte.size(); ++transport) {
+        if ((all[i].transports >> transport & 1) == 0) continue;
+        for (size_t byte = 0; byte < 256; ++byte) {
+          if (all[i].first[byte]) by_byte[transport][byte].push_back(static_cast<uint8_t>(i));
+        }
       }
     }
-  }
+    return by_byte;
+  }();
+  return made;
 }
+
+Recognizer::Recognizer(AppOptions options) : options_(std::move(options)), candidates_(candidates()) {}
 
 Recognizer::~Recognizer() = default;
 
@@ -103,7 +111,7 @@ Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
   if (slot >= slots_.size()) slots_.resize(std::max<size_t>(slot + 1, slots_.size() * 2));
   if (transport_index(row.proto) == kNone) name_by_protocol(row);
   if (transport_index(row.proto) == kNone || (row.present & bit_of(Field::sport)) == 0) return 0;
-  if (expected_ports_[row.dport] != 0 || expected_ports_[row.sport] != 0) {
+  if (!expected_ports_.empty() && (expected_ports_[row.dport] != 0 || expected_ports_[row.sport] != 0)) {
     for (const auto& [address, port] : {std::pair(row.dst_ip, row.dport), std::pair(row.src_ip, row.sport)}) {
       const auto found = expected_.find(make_key(address, {}, port, 0, row.proto, row.ip_ver).key);
       if (found == expected_.end()) continue;
@@ -280,9 +288,9 @@ bool Recognizer::dispatch(State& state, FlowRow& row, const Payload& payload) {
     return true;
   }
   bool wanted = false;
-  const auto& candidates = candidates_[state.transport][payload.here[0]];
+  const auto& tried = candidates_[state.transport][payload.here[0]];
   for (const bool hinted : {true, false}) {
-    for (const size_t i : candidates) {
+    for (const size_t i : tried) {
       if ((all[i].app == state.hint) != hinted || state.rejected[payload.reply][i]) continue;
       findings_.clear();
       const Answer answer = all[i].dissect(payload, findings_);
@@ -352,6 +360,7 @@ void Recognizer::expect(const Payload& payload, const FlowRow& row, std::vector<
     const U128 address = expectation.address.value_or(of_initiator ? row.src_ip : row.dst_ip);
     const FlowKey key = make_key(address, {}, expectation.port, 0, expectation.proto, row.ip_ver).key;
     if (expectation.port == 0 || !expected_.insert_or_assign(key, expectation.app).second) continue;
+    if (expected_ports_.empty()) expected_ports_.resize(65536);
     ++expected_ports_[expectation.port];
     expected_order_.push_back({key, expectation.port});
     if (expected_order_.size() > kMaxExpected) {

@@ -9,6 +9,7 @@
 // Same    Nothing depends on batches, hash keys or addresses in memory.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <unordered_map>
@@ -55,6 +56,8 @@ class Recognizer {
     bool closed = false;  // nothing more is wanted
   };
 
+  using Candidates = std::array<std::array<std::vector<uint8_t>, 256>, 3>;  // dissectors by transport and first byte
+  static const Candidates& candidates();
   std::unique_ptr<State> new_state(const FlowRow& row);
   void give_back(std::unique_ptr<State> state);
   static bool join(State& state, const Packet& packet, const Record& record, Bytes data, bool reply, uint32_t& seq);
@@ -68,7 +71,7 @@ class Recognizer {
   void keep(Slot& slot);
 
   AppOptions options_;
-  std::vector<uint8_t> candidates_[3][256];  // dissectors by transport and first byte
+  const Candidates& candidates_;
   std::vector<Slot> slots_;
   std::vector<std::unique_ptr<State>> spare_;  // of decided flows, to be used again
   Findings findings_;                          // of the dissector that is being asked
@@ -86,7 +89,7 @@ class Recognizer {
   };
   std::unordered_map<FlowKey, App, Hash> expected_{16, Hash{&hash_}};
   std::deque<std::pair<FlowKey, uint16_t>> expected_order_;
-  std::vector<uint32_t> expected_ports_;  // by port: how many are expected. Most flows need no more than a look here
+  std::vector<uint32_t> expected_ports_;  // by port: how many are expected; empty until one is. A look suffices mostly
 };
 
 }  // namespace meshsieve::app
