@@ -246,8 +246,14 @@ class PacketBatch:
 
     def __init__(self, n: int, columns: dict[str, npt.NDArray[Any]], present: npt.NDArray[np.uint32]) -> None: ...
     def __len__(self) -> int: ...
-    def arrays(self) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.uint32], dict[str, npt.NDArray[Any]]]:
-        """(fields, present, extra): read-only views that keep the batch alive."""
+    def fields(self) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.uint32]]:
+        """(fields, present): read-only views that keep the batch alive."""
+
+    def extra_names(self) -> list[str]:
+        """Names of the columns that are no fields; those of flows once a flow table has filled them."""
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One column, a read-only view that keeps the batch alive. KeyError for other names."""
 
 class CaptureProblem:
     @property

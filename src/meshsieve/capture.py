@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from meshsieve import _core
-from meshsieve.columns import PacketColumns
+from meshsieve.columns import ColumnsOnDemand, PacketColumns
 from meshsieve.errors import CaptureError
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -63,8 +63,8 @@ class CaptureReader(Iterator[PacketColumns]):
         if batch is None:
             self._finish()
             raise StopIteration
-        fields, present, extra = batch.arrays()
-        return PacketColumns._of_checked(fields, present, extra, len(batch), batch)
+        fields, present = batch.fields()
+        return PacketColumns._of_checked(fields, present, ColumnsOnDemand(batch), len(batch), batch)
 
     def _finish(self) -> None:
         problems = self._native.problems

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,39 @@ Array = npt.NDArray[Any]
 ALIASES = {"src": "src_ip", "dst": "dst_ip"}
 ADDRESS_FIELDS = tuple(info.name for info in _core.FIELDS if info.kind == "address")
 NAME_FIELDS = tuple(info.name for info in _core.FIELDS if info.kind == "name")
+
+
+class ColumnsOnDemand(MutableMapping[str, Array]):
+    """The columns of a batch of the core that are no fields. An array is made when it is asked for, so that columns
+    nobody looks at cost nothing."""
+
+    def __init__(self, native: Any) -> None:
+        self._native = native
+        self._arrays: dict[str, Array | None] = dict.fromkeys(native.extra_names())
+
+    def __getitem__(self, name: str) -> Array:
+        array = self._arrays[name]
+        if array is None:
+            array = self._arrays[name] = self._native.column(name)
+        return array
+
+    def __setitem__(self, name: str, column: Array) -> None:
+        self._arrays[name] = column
+
+    def __delitem__(self, name: str) -> None:
+        del self._arrays[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return f"<columns {', '.join(self)}>"
 
 
 class PacketColumns(Mapping[str, Array]):
@@ -63,7 +96,7 @@ class PacketColumns(Mapping[str, Array]):
         self.present = None if present is None else np.ascontiguousarray(present, np.uint32)
         if self.present is not None and self.present.shape != (self._length,):
             raise ColumnError(f"present has shape {self.present.shape}, expected ({self._length},)")
-        self.extra: dict[str, Array] = dict(extra or {})
+        self.extra: MutableMapping[str, Array] = dict(extra or {})
         for name, values in texts.items():
             if len(values) not in (1, self._length):
                 raise ColumnError(f"column {name} has {len(values)} rows, expected {self._length}")
@@ -71,7 +104,7 @@ class PacketColumns(Mapping[str, Array]):
 
     @classmethod
     def _of_checked(
-        cls, fields: dict[str, Array], present: Array, extra: dict[str, Array], length: int, native: Any
+        cls, fields: dict[str, Array], present: Array, extra: MutableMapping[str, Array], length: int, native: Any
     ) -> PacketColumns:
         """Columns whose shapes and dtypes the C++ core made: taken as they are. ``native`` is the core's own batch."""
         columns = cls.__new__(cls)

@@ -83,7 +83,7 @@ class CaptureReader {
  private:
   struct Run;
   struct File;
-  bool wanted(const Record& record);
+  bool is_wanted(const Record& record);
   size_t next_run(Record* out);
   size_t merged_run(Record* out);
   size_t concatenated_run(Record* out);
@@ -91,6 +91,7 @@ class CaptureReader {
 
   CaptureOptions options_;
   std::unique_ptr<Filter> filter_;
+  bool takes_all_;              // neither filter nor times
   std::vector<std::unique_ptr<File>> files_;
   size_t current_file_ = 0;     // when read one after another
   std::vector<File*> heap_;     // when merged: by time, then by position on the command line

@@ -2,12 +2,14 @@
 //
 // What    One 64-byte aligned block of memory holds every column; numpy sees it without a copy.
 // Why     A Python object a packet caps any reader at about a million packets a second; an array a column does not.
-// Memory  Sparse columns (packet_columns.def) are zeroed when memory is got and again only after use, so their pages
-//         are never touched in a capture without tunnels, fragments and ICMP errors.
+// Memory  What packets have of sparse columns (packet_columns.def) is kept aside, and brought into the columns when
+//         somebody wants to see one. They are zeroed when memory is got and again only after use: their pages are never
+//         touched in a capture without tunnels, fragments and ICMP errors, or where nobody looks at them.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "meshsieve/packet.h"
@@ -18,7 +20,7 @@ inline constexpr uint32_t kMaxBatch = 65536;
 inline constexpr uint32_t kNoFlow = 0xffffffff;
 
 enum class ColumnType : uint8_t { u8, u16, u32, u64, i32, i64, address, boolean };
-enum class ColumnGroup : uint8_t { field, extra, flow };
+enum class ColumnGroup : uint8_t { field, extra, sparse, flow };
 
 class PacketBatch {
  public:
@@ -31,11 +33,13 @@ class PacketBatch {
   bool full() const { return size_ == capacity_; }
   void clear();
   void append(const Record* records, const Packet* packets, size_t n);  // n <= capacity() - size()
-  // Row i as the decoder left it; the record has its bytes only if they were kept.
+  // Brings the sparse columns up to date: before any of them is read. May be called by several threads.
+  void spread_sparse();
+  // Row i as the decoder left it, after spread_sparse(); the record has its bytes only if they were kept.
   void read(uint32_t i, Record& record, Packet& packet) const;
   // Packets that were given as columns, not decoded: rows appear and the caller fills the arrays. n <= capacity.
   void resize(uint32_t n) { size_ = n; }
-  void mark_sparse_used() { sparse_used_ = true; }
+  void mark_sparse_used() { sparse_given_ = true; }
   // True once a flow table has filled the flow columns.
   bool has_flows = false;
   // append() copies what was captured as well, so that read() gives whole records and a flow table can be asked later.
@@ -72,8 +76,10 @@ class PacketBatch {
   uint8_t* app_how;
 
  private:
-  void append_sparse(uint32_t i, const Packet& packet);
-
+  struct SparseRow {
+    uint32_t row;
+    SparseColumns values;
+  };
   struct FreeBlock {
     void operator()(uint8_t* block) const;
   };
@@ -81,8 +87,10 @@ class PacketBatch {
   uint32_t size_ = 0;
   std::vector<uint8_t> bytes_;          // of all rows, one behind the other
   std::vector<size_t> byte_offsets_;    // where those of a row begin
-  bool sparse_used_ = false;            // by the caller, on rows that nobody noted
-  std::vector<uint32_t> sparse_rows_;  // that append() has written
+  bool sparse_given_ = false;           // by the caller, on rows that nobody noted
+  std::vector<SparseRow> sparse_;
+  size_t sparse_spread_ = 0;            // so many of them are in the columns
+  std::mutex sparse_lock_;              // of spread_sparse()
   std::unique_ptr<uint8_t, FreeBlock> block_;
 };
 

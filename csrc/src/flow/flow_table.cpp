@@ -593,6 +593,7 @@ void FlowTable::update(PacketBatch& batch) {
   Packet packets[kMaxFlowRun];
   Record records[kMaxFlowRun];
   batch.has_flows = true;
+  batch.spread_sparse();
   for (uint32_t row = 0; row < batch.size();) {
     const size_t n = std::min<size_t>(kMaxFlowRun, batch.size() - row);
     for (size_t i = 0; i < n; ++i) batch.read(row + static_cast<uint32_t>(i), records[i], packets[i]);

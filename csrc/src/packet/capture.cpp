@@ -46,6 +46,8 @@ CaptureReader::CaptureReader(CaptureOptions options)
     throw CaptureError("standard input ('-') can be read only once");
   }
   if (!options_.filter.empty()) filter_ = std::make_unique<Filter>(options_.filter);
+  takes_all_ = !filter_ && options_.start_ns == std::numeric_limits<int64_t>::min() &&
+               options_.end_ns == std::numeric_limits<int64_t>::max();
   const size_t block = std::clamp(kAllBlocksBytes / options_.paths.size(), kLeastBlockBytes, kBlockBytes);
   const bool use_threads = options_.paths.size() <= kMaxThreads && std::thread::hardware_concurrency() > 1;
   bool sizes_known = true;
@@ -93,7 +95,7 @@ void CaptureReader::close() {
 CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows,
                                             std::span<PacketObserver* const> observers) {
   Packet packets[kMaxRun];
-  Record records[kMaxRun];
+  Record wanted[kMaxRun];
   for (uint64_t bytes = 0; bytes < kSliceBytes;) {
     if (run_->at == run_->n) {
       run_->at = 0;
@@ -101,17 +103,27 @@ CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows
       if (run_->n == 0) return Progress::end;
     }
     const uint32_t row = batch.size();
+    const uint64_t room = std::min<uint64_t>(batch.capacity() - row, options_.count - delivered_);
+    const Record* records = run_->records + run_->at;
     size_t n = 0;
-    const size_t room = batch.capacity() - row;
-    for (; run_->at != run_->n && n != room && delivered_ != options_.count; ++run_->at) {
-      const Record& record = run_->records[run_->at];
-      ++packets_read_;
-      bytes += record.captured + 16;
-      if (!wanted(record)) continue;
-      ++delivered_;
-      decode(record, packets[n]);
-      ++status_counts_[packets[n].status];
-      records[n++] = record;
+    if (takes_all_) {
+      n = std::min<uint64_t>(run_->n - run_->at, room);
+      for (size_t i = 0; i < n; ++i) bytes += records[i].captured + 16;
+      packets_read_ += n;
+      run_->at += n;
+    } else {
+      for (; run_->at != run_->n && n != room; ++run_->at) {
+        const Record& record = run_->records[run_->at];
+        ++packets_read_;
+        bytes += record.captured + 16;
+        if (is_wanted(record)) wanted[n++] = record;
+      }
+      records = wanted;
+    }
+    delivered_ += n;
+    for (size_t i = 0; i < n; ++i) {
+      decode(records[i], packets[i]);
+      ++status_counts_[packets[i].status];
     }
     batch.append(records, packets, n);
     if (flows != nullptr) {
@@ -124,7 +136,7 @@ CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows
   return Progress::more;
 }
 
-bool CaptureReader::wanted(const Record& record) {
+bool CaptureReader::is_wanted(const Record& record) {
   if (record.time_ns < options_.start_ns) return false;
   if (record.time_ns >= options_.end_ns && options_.end_ns != std::numeric_limits<int64_t>::max()) return false;
   return !filter_ || filter_->matches(record);

@@ -1,4 +1,5 @@
 // The steps that nearly every packet takes: Ethernet, VLAN tags, IPv4, IPv6, transport.
+#include "packet/decode_plain.h"
 #include "packet/frame_decoder.h"
 
 namespace meshsieve {
@@ -22,6 +23,7 @@ bool is_extension(uint8_t next) {
 }  // namespace
 
 void decode(const Record& record, Packet& packet) {
+  if (record.link_type == kLinkTypeEthernet && decode_plain(record, packet)) return;
   packet.clear();
   FrameDecoder(record, packet).run(record.link_type);
 }

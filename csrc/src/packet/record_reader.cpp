@@ -35,15 +35,18 @@ bool BlockBuffer::fill(size_t n) {
 }
 
 size_t RecordReader::next_run(Record* out) {
-  size_t n = 0;
+  size_t n = ended_ ? 0 : take_plain(out, kMaxRun);
+  if (n != 0) {
+    for (size_t i = 0; i < n; ++i) out[i].number = packets_before_ + packets_read_ + i + 1;
+    packets_read_ += n;
+    last_time_ns_ = out[n - 1].time_ns;
+  }
   while (n < kMaxRun && !ended_) {
     switch (take(out[n])) {
       case Step::record:
         out[n].number = packets_before_ + ++packets_read_;
         last_time_ns_ = out[n].time_ns;
-        // The headers: by the time the run is whole they are there.
-        __builtin_prefetch(out[n].data);
-        __builtin_prefetch(out[n].data + 64);
+        prefetch_headers(out[n]);
         ++n;
         break;
       case Step::skipped: break;

@@ -79,8 +79,15 @@ class RecordReader {
   enum class Step : uint8_t { record, skipped, more, end };
 
   explicit RecordReader(std::unique_ptr<BlockBuffer> buffer) : buffer_(std::move(buffer)) {}
+  // Takes up to `room` records that are whole in the buffer and need no care; what follows them is up to take().
+  virtual size_t take_plain(Record*, size_t) { return 0; }
   // Takes one record or block out of the buffer. `more`: needs wanted_ bytes at least. `end`: no further record.
   virtual Step take(Record& record) = 0;
+  // By the time a run is whole they are there.
+  static void prefetch_headers(const Record& record) {
+    __builtin_prefetch(record.data);
+    __builtin_prefetch(record.data + 64);
+  }
   Step fail(std::string problem) {
     problem_ = std::move(problem);
     problem_offset_ = buffer_->offset() + moved_;

@@ -155,17 +155,39 @@ class ReaderHandle {
   std::vector<std::shared_ptr<PacketBatch>> batches_;
 };
 
-// (fields, present, extra) as meshsieve.columns.PacketColumns wants them.
-py::tuple batch_arrays(const std::shared_ptr<PacketBatch>& batch) {
+py::array column_of(const std::shared_ptr<PacketBatch>& batch, const PacketBatch::ColumnInfo& column,
+                    const py::object& base) {
+  if (column.group == ColumnGroup::sparse) batch->spread_sparse();
+  return column_array(column.type, column.data, batch->size(), base);
+}
+
+// (fields, present) as meshsieve.columns.PacketColumns wants them.
+py::tuple batch_fields(const std::shared_ptr<PacketBatch>& batch) {
   const py::capsule base = keep_alive(batch);
-  py::dict fields, extra;
+  py::dict fields;
   for (const PacketBatch::ColumnInfo& column : batch->columns()) {
-    if (column.group == ColumnGroup::flow && !batch->has_flows) continue;
-    py::dict& into = column.group == ColumnGroup::field ? fields : extra;
-    into[column.name] = column_array(column.type, column.data, batch->size(), base);
+    if (column.group == ColumnGroup::field) fields[column.name] = column_of(batch, column, base);
+    // a matcher field that only a flow table knows
+    if (batch->has_flows && column.data == batch->ct_state) fields[column.name] = column_of(batch, column, base);
   }
-  if (batch->has_flows) fields["ct_state"] = extra["ct_state"];  // a matcher field that only a flow table knows
-  return py::make_tuple(fields, column_array(ColumnType::u32, batch->present, batch->size(), base), extra);
+  return py::make_tuple(fields, column_array(ColumnType::u32, batch->present, batch->size(), base));
+}
+
+// Names of the columns that are no fields.
+std::vector<std::string> extra_names(const PacketBatch& batch) {
+  std::vector<std::string> names;
+  for (const PacketBatch::ColumnInfo& column : batch.columns()) {
+    if (column.group == ColumnGroup::field || (column.group == ColumnGroup::flow && !batch.has_flows)) continue;
+    names.emplace_back(column.name);
+  }
+  return names;
+}
+
+py::array batch_column(const std::shared_ptr<PacketBatch>& batch, const std::string& name) {
+  for (const PacketBatch::ColumnInfo& column : batch->columns()) {
+    if (name == column.name) return column_of(batch, column, keep_alive(batch));
+  }
+  throw py::key_error(name);
 }
 
 }  // namespace
@@ -179,7 +201,9 @@ void bind_capture(py::module_& module) {
   py::class_<PacketBatch, std::shared_ptr<PacketBatch>>(module, "PacketBatch")
       .def(py::init(&batch_of), py::arg("n"), py::arg("columns"), py::arg("present"))
       .def("__len__", &PacketBatch::size)
-      .def("arrays", &batch_arrays);
+      .def("fields", &batch_fields)
+      .def("extra_names", &extra_names)
+      .def("column", &batch_column, py::arg("name"));
 
   py::class_<CaptureShard>(module, "CaptureShard")
       .def(py::init([](uint64_t begin, uint64_t end, uint64_t file_size, uint64_t packets_before, int64_t time_ns,
