@@ -21,6 +21,16 @@ struct RowsOfPacket {
       }
     } while (++d < n_dims);
   }
+
+  // Asks for two lines, `words` further on. Inlined by force: the compiler drops calls of what it takes for a function
+  // without effect.
+  [[gnu::always_inline]] void fetch(uint32_t n_dims, uint32_t words) const {
+    for (uint32_t d = 0; d < n_dims; ++d)
+      for (uint32_t w = words; w < words + 16; w += 8) {
+        __builtin_prefetch(wide[d] + w);
+        if (kParts == 2) __builtin_prefetch(narrow[d] + w);
+      }
+  }
 };
 
 #if MESHSIEVE_LANES == 512
@@ -117,6 +127,43 @@ static void first_bit_all(const BitmapView& given, const uint32_t* const* ids, s
   }
 }
 
+// One step over packets left[0..n_left): words [at, at + n_words) of their rows, all of them, without a branch on the data.
+// Those that find nothing are kept in left[]; returns how many. kWords: n_words where it is known, else 0.
+template <uint32_t kDims, uint32_t kParts, uint32_t kWords>
+static size_t step(const BitmapView& view, const uint32_t* const* ids, uint32_t at, uint32_t n_words, uint32_t* left,
+                   size_t n_left, int32_t* out) {
+  const uint32_t n_dims = kDims ? kDims : view.n_dims;
+  if (kWords != 0) n_words = kWords;
+  const uint32_t next = at + n_words < view.words ? n_words : 0;
+  size_t kept = 0;
+  for (size_t j = 0; j < n_left; ++j) {
+    const uint32_t i = left[j];
+    const RowsOfPacket<kParts> row(view, n_dims, ids, i, at);
+    uint64_t mask = 0;
+    for (uint32_t w = 0; w < n_words; w += 8) mask |= uint64_t{nonzero_words(row, n_dims, w)} << w;
+    const auto word = static_cast<uint32_t>(__builtin_ctzll(mask | uint64_t{1} << (n_words - 1)));
+    const int32_t rule = static_cast<int32_t>(at * 64) + bit_in_word(row, n_dims, word);
+    out[i] = rule | -static_cast<int32_t>(mask == 0);  // arithmetic, where a conditional would become a branch
+    left[kept] = i;
+    kept += mask == 0;
+    row.fetch(n_dims, next);
+  }
+  return kept;
+}
+
+// Any number of words, in steps that the packets which have not found a rule take together: most find one early.
+template <uint32_t kDims, uint32_t kParts>
+static void first_bit_in_steps(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
+  constexpr uint32_t kFirst = 16, kMost = 32;  // words of a step
+  uint32_t left[classes::kChunk];
+  for (uint32_t i = 0; i < n; ++i) left[i] = i;
+  size_t n_left = step<kDims, kParts, kFirst>(view, ids, 0, kFirst, left, n, out);
+  for (uint32_t at = kFirst; at < view.words && n_left != 0; at += kMost) {
+    const uint32_t n_words = view.words - at < kMost ? view.words - at : kMost;
+    n_left = step<kDims, kParts, 0>(view, ids, at, n_words, left, n_left, out);
+  }
+}
+
 // The first common bit of `words` words, negative where there is none.
 template <uint32_t kParts>
 static inline int32_t first_bit_of_chunk(const RowsOfPacket<kParts>& row, uint32_t n_dims, uint32_t words) {
@@ -125,25 +172,16 @@ static inline int32_t first_bit_of_chunk(const RowsOfPacket<kParts>& row, uint32
   return bit;
 }
 
-// Asks for packet i's lines of its next chunk. Inlined by force: the compiler drops calls of what it takes for a
-// function without effect.
-template <uint32_t kParts>
-[[gnu::always_inline]] static inline void fetch_lines(const BitmapView& view, const uint32_t* const* ids,
-                                                      uint32_t n_dims, size_t i, uint64_t chunks) {
-  const size_t at = static_cast<size_t>(__builtin_ctzll(chunks | uint64_t{1} << 63)) * view.chunk_words;
-  const RowsOfPacket<kParts> row(view, n_dims, ids, i, at);
-  for (uint32_t d = 0; d < n_dims; ++d) {
-    __builtin_prefetch(row.wide[d]);
-    if (kParts == 2) __builtin_prefetch(row.narrow[d]);
-  }
-}
-
 static inline uint64_t chunks_of_class(const BitmapRows& rows, uint32_t id) {
   if (rows.wide_summary == nullptr) return ~uint64_t{0};
   return rows.wide_summary[id >> rows.narrow_bits] | rows.narrow_summary[id & ((1u << rows.narrow_bits) - 1)];
 }
 
-// Any number of words, a chunk at a time: the packets that have not found a rule go on to their next chunk together, so
+static inline uint32_t first_chunk(uint64_t chunks) {  // the last of 64 where there is none
+  return static_cast<uint32_t>(__builtin_ctzll(chunks | uint64_t{1} << 63));
+}
+
+// Rows with gaps, a chunk at a time as summaries say: the packets that have not found a rule go on to their next chunk together, so
 // that no branch depends on one packet and the lines of all of them are fetched meanwhile.
 template <uint32_t kDims, uint32_t kParts>
 static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
@@ -154,7 +192,7 @@ static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* id
   for (uint32_t i = 0; i < n; ++i) {
     chunks[i] = view.all_chunks;
     for (uint32_t d = 0; d < n_dims; ++d) chunks[i] &= chunks_of_class(view.rows[d], ids[d][i]);
-    fetch_lines<kParts>(view, ids, n_dims, i, chunks[i]);
+    RowsOfPacket<kParts>(view, n_dims, ids, i, first_chunk(chunks[i]) * view.chunk_words).fetch(n_dims, 0);
     out[i] = kNoMatch;
     left[n_left] = i;
     n_left += chunks[i] != 0;
@@ -163,9 +201,9 @@ static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* id
     size_t kept = 0;
     for (size_t j = 0; j < n_left; ++j) {
       const uint32_t i = left[j];
-      const uint32_t at = static_cast<uint32_t>(__builtin_ctzll(chunks[i])) * view.chunk_words;
+      const uint32_t at = first_chunk(chunks[i]) * view.chunk_words;
       chunks[i] &= chunks[i] - 1;
-      fetch_lines<kParts>(view, ids, n_dims, i, chunks[i]);
+      RowsOfPacket<kParts>(view, n_dims, ids, i, first_chunk(chunks[i]) * view.chunk_words).fetch(n_dims, 0);
       const RowsOfPacket<kParts> row(view, n_dims, ids, i, at);
       const int32_t bit = first_bit_of_chunk(row, n_dims, view.chunk_words);
       out[i] = bit < 0 ? kNoMatch : static_cast<int32_t>(at * 64) + bit;
@@ -178,7 +216,8 @@ static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* id
 
 template <uint32_t kDims, uint32_t kParts>
 static void first_bit(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
-  if (view.chunk_words != 0) return first_bit_by_chunk<kDims, kParts>(view, ids, n, out);
+  if (view.has_summary) return first_bit_by_chunk<kDims, kParts>(view, ids, n, out);
+  if (view.chunk_words != 0) return first_bit_in_steps<kDims, kParts>(view, ids, n, out);
   switch (view.words) {
     case 8: return first_bit_all<kDims, kParts, 8>(view, ids, n, out);
     case 16: return first_bit_all<kDims, kParts, 16>(view, ids, n, out);

@@ -22,18 +22,16 @@ uint32_t words_of(int32_t begin, int32_t end) {
   return 8 * ((lines + chunk - 1) / chunk * chunk);
 }
 
-// How many bytes the rows of an address axis may take before they are cut into two parts. Where all words are read, two
-// parts cost little and keep rows in the caches; where chunks are walked, they cost about a quarter more time.
-size_t most_whole_bytes(int32_t begin, int32_t end) {
-  return words_of(begin, end) <= kWordsWithoutSummary ? size_t{1} << 20 : size_t{64} << 20;
-}
+// How many bytes the rows of an address axis may take before they are cut into two parts: beyond, they would leave the
+// near caches in any case.
+constexpr size_t kMostWholeBytes = size_t{1} << 20;
 
 }  // namespace
 
 BitmapTable::BitmapTable(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end,
                          const CompileOptions& options)
     : backend_(simd::backend_named(options.backend)),
-      front_(*rules, begin, end, backend_, most_whole_bytes(begin, end) / (words_of(begin, end) * sizeof(uint64_t))),
+      front_(*rules, begin, end, backend_, kMostWholeBytes / (words_of(begin, end) * sizeof(uint64_t))),
       verdicts_(rules, begin, end) {
   const auto n_rules = static_cast<uint32_t>(end - begin);
   shape_rows();
@@ -87,6 +85,7 @@ void BitmapTable::point_at_rows() {
     view_.rows[d] = {rows.wide.data(), rows.narrow.data(), narrow_bits, rows.wide_summary.data(),
                      rows.narrow_summary.data()};
     view_.in_parts |= narrow_bits != 0;
+    view_.has_summary |= rows.wide_summary.size() != 0;
   }
 }
 

@@ -5,8 +5,8 @@
 // Why     Nothing is multiplied, so it builds in about a millisecond a thousand rules and bears any overlap: the engine
 //         for small sets, for groups (rows belong to classes of groups, not to rules), and for hard sets.
 // Cost    Look-up: up to 2,048 rules every word of a row is read, without a data-dependent branch. Beyond, 64 packets
-//         go through their chunks of rules side by side until each has found a rule; where rows have gaps, one summary
-//         word a class names the chunks to read. Worst case all of them: dimensions x rules / 64 words.
+//         take steps of 1,024, then 2,048 rules together until each has found one; where rows have gaps, one summary word
+//         a class names the chunks to read instead. Worst case all words: dimensions x rules / 64, twice with parts.
 //         Memory: classes x rules / 8 bytes; of large groups, parts of classes (classes_sweep.cpp): two rows are ORed.
 // Limits  The table must fit the budget (budget.h), which is known from class counts before it is built.
 // Example rules {0: 10/8 -> any :80, 1: any -> any}; packet 10.1.2.3 :22: rows S = 11, D = 11, P = 10 (bit 1 left);

@@ -21,8 +21,9 @@ struct BitmapRows {
 struct BitmapView {
   uint32_t n_dims;
   uint32_t words;        // a multiple of 8; of chunk_words, if that is not 0
-  uint32_t chunk_words;  // a multiple of 16; 0: no chunks, at most 32 words
+  uint32_t chunk_words;  // a multiple of 8; 0: no chunks, at most 32 words
   bool in_parts;         // whether any dimension has narrow parts
+  bool has_summary;      // whether any dimension has summaries
   uint64_t all_chunks;   // a bit a chunk
   BitmapRows rows[kMaxBitmapDims];
 };

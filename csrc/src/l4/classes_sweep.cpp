@@ -6,7 +6,8 @@
 //         than groups, and a row a class is what takes the memory. Such an axis is swept in two parts, the sets that
 //         contain a value by an interval of at least 2^cut values, and the others; a class is a pair of parts, and a
 //         row a part is enough, since the sets of the class are those of both. The cut is the one that leaves the
-//         fewest parts, by estimate; where even that saves little, the axis stays whole.
+//         fewest parts, by estimate; where even that saves little, the axis stays whole. Then classes_absorb.cpp makes
+//         narrow parts equal where it may.
 // Cost    A radix sort of the interval ends; then constant time a distinct end and cut that is weighed.
 #include <algorithm>
 #include <array>
@@ -226,7 +227,7 @@ class Sweeper {
     walk(
         events, [&](const Event& e) { (e.magnitude() < cut ? narrow : wide).toggle(e.set(), signature_[e.set()]); },
         [&](U128 at) {
-          const std::array<uint32_t, 2> parts = {wide_.id_of(wide), narrow_.id_of(narrow)};
+          const PartPair parts = {wide_.id_of(wide), narrow_.id_of(narrow)};
           if (parts == parts_.back()) return;
           if (boundaries.back().start == at) {
             boundaries.pop_back();
@@ -245,11 +246,12 @@ class Sweeper {
 
   // Gives every boundary its class, now that the number of parts is known.
   void pack() {
+    absorb_narrow_parts(out_.members, out_.narrow_members, parts_);
     out_.narrow_bits = static_cast<uint32_t>(std::bit_width(out_.narrow_members.size() - 1));
     auto parts = parts_.begin();
     for (std::vector<Boundary>* boundaries : {&out_.v4, &out_.v6})
       for (Boundary& boundary : *boundaries) {
-        boundary.id = (*parts)[0] << out_.narrow_bits | (*parts)[1];
+        boundary.id = parts->wide << out_.narrow_bits | parts->narrow;
         ++parts;
       }
     out_.unknown <<= out_.narrow_bits;
@@ -261,7 +263,7 @@ class Sweeper {
   FieldSweep out_;
   Parts wide_, narrow_;
   std::vector<Signature> signature_;               // of each set
-  std::vector<std::array<uint32_t, 2>> parts_;     // wide and narrow part of each boundary, v4 before v6
+  std::vector<PartPair> parts_;           // of each boundary, v4 before v6
 };
 
 }  // namespace

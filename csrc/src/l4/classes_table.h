@@ -65,6 +65,14 @@ struct FieldSweep {
 inline constexpr size_t kAllClasses = ~size_t{0};
 FieldSweep sweep(const std::vector<const ValueSet*>& sets, const FieldInfo& field, size_t most_classes);
 
+// A class in two parts, as positions in lists of sets.
+struct PartPair {
+  uint32_t wide, narrow;
+  friend bool operator==(const PartPair&, const PartPair&) = default;
+};
+// Makes narrow parts of the pairs equal where the sets of their classes stay the same (classes_absorb.cpp).
+void absorb_narrow_parts(const Lists& wide, Lists& narrow, std::vector<PartPair>& parts);
+
 // --- Look-up tables -------------------------------------------------------------------------------------------------
 
 // Largest ids that a loaded map was found to give: whole, and their bits under `narrow_mask`.
