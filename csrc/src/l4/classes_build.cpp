@@ -117,16 +117,23 @@ class FrontBuilder {
     return maps;
   }
 
-  std::vector<Dimension> dimensions() {
+  std::vector<Dimension> dimensions(Joint joint) {
     std::vector<Dimension> out;
-    std::vector<int> joined;
+    std::array<std::vector<int>, 2> joined;
     for (const int m : join_order()) {
-      if (is_joined(fields_[m])) joined.push_back(m);
+      if (is_joined(fields_[m])) joined[joint == Joint::in_two && !is_of_services(m)].push_back(m);
       else out.push_back(alone(m));
     }
     std::vector<int> left_alone;
-    if (!joined.empty()) {
-      Dimension dimension = join(joined, left_alone);
+    for (const std::vector<int>& group : joined) {
+      if (group.empty()) continue;
+      if (joint == Joint::in_two && group.size() == 1) {
+        out.push_back(alone(group.front()));
+        out.back().is_joint = true;
+        add_alternatives(group.front(), out.back());
+        continue;
+      }
+      Dimension dimension = join(group, left_alone);
       if (!dimension.joins.empty()) out.push_back(std::move(dimension));
     }
     for (const int m : left_alone) out.push_back(alone(m));
@@ -137,6 +144,13 @@ class FrontBuilder {
   // Whether the field is for a joint table, if it fits: all but addresses, and those only where alternatives name them.
   bool is_joined(const UsedField& used) const {
     return (alternative_fields_ >> used.field & 1) != 0 || kFields[used.field].kind != FieldKind::address;
+  }
+
+  static constexpr Field kOfServices[] = {Field::ip_ver,    Field::proto,     Field::dport,
+                                          Field::icmp_type, Field::icmp_code, Field::tcp_flags};
+  bool is_of_services(int m) const {
+    return std::any_of(std::begin(kOfServices), std::end(kOfServices),
+                       [f = fields_[m].field](Field field) { return index_of(field) == f; });
   }
 
   // What alternatives name comes first, because it must be joined; then as services name fields, from coarse to fine.
@@ -173,6 +187,11 @@ class FrontBuilder {
     return dimension;
   }
 
+  void add_alternatives(int m, Dimension& dimension) const {
+    for (uint32_t a = rules_.alternative_begin[begin_]; a < rules_.alternative_begin[end_]; ++a)
+      dimension.row_of_alternative.push_back(fields_[m].code(rules_.alternatives[a]));
+  }
+
   // Lists of rows from lists of sets: row s + 1 is set s, row 0 constrains nothing.
   static Lists rows_of(const Lists& sets, bool with_row_0) {
     Lists rows;
@@ -199,6 +218,7 @@ class FrontBuilder {
   // Joins the given fields in order; an optional field that does not fit goes to `left_alone`.
   Dimension join(const std::vector<int>& joined, std::vector<int>& left_alone) {
     Dimension dimension;
+    dimension.is_joint = true;
     Rows rows = collect_rows(joined, dimension);
     const size_t words = (rows.codes.size() + 63) / 64;
     std::vector<uint64_t> all(words, ~uint64_t{0});
@@ -262,11 +282,13 @@ class FrontBuilder {
       if (by_row.size() <= row) by_row.resize(row + 1);
       const auto rule = static_cast<uint32_t>(r - begin_);
       if (by_row[row].empty() || by_row[row].back() != rule) by_row[row].push_back(rule);
+      return row;
     };
     for (int32_t r = begin_; r < end_; ++r) {
       add(rules_.common[r], r, common);
       const uint32_t from = rules_.alternative_begin[r], to = rules_.alternative_begin[r + 1];
-      for (uint32_t a = from; a < to; ++a) add(rules_.alternatives[a], r, alternative);
+      for (uint32_t a = from; a < to; ++a)
+        dimension.row_of_alternative.push_back(add(rules_.alternatives[a], r, alternative));
       if (from != to) dimension.rules_with_alternatives.push_back(static_cast<uint32_t>(r - begin_));
     }
     common.resize(rows.codes.size());
@@ -347,11 +369,11 @@ class FrontBuilder {
 }  // namespace
 
 ClassFront::ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const simd::Backend& backend,
-                       size_t most_classes)
+                       size_t most_classes, Joint joint)
     : backend_(&backend) {
   FrontBuilder builder(rules, begin, end, most_classes);
   fields_used_ = builder.used();
-  dimensions_ = builder.dimensions();
+  dimensions_ = builder.dimensions(joint);
   maps_ = builder.maps();
 }
 
@@ -362,6 +384,7 @@ void ClassFront::forget_lists() {
     dimension.rules_by_common = {};
     dimension.rules_by_alternative = {};
     dimension.rules_with_alternatives = {};
+    dimension.row_of_alternative = {};
   }
 }
 

@@ -193,6 +193,7 @@ struct Join {
 struct Dimension {
   std::vector<Join> joins;  // empty: the dimension is field map `map` alone
   int map = -1;
+  bool is_joint = false;    // of the fields that are joined, though one field alone needs no table. While building
   uint32_t n_classes = 0;  // of two parts: of the wide one
   uint32_t n_narrow = 1, narrow_bits = 0;  // narrow parts; a class is wide part << narrow_bits | narrow part
   Lists rows;            // class -> rows (below) that do not fail in it; rows count from 0, row 0 constrains nothing
@@ -200,6 +201,7 @@ struct Dimension {
   Lists rules_by_common;  // row -> rules, relative to the segment, whose common part has this row
   Lists rules_by_alternative;  // row -> rules that have an alternative with this row; only where joins use alternatives
   std::vector<uint32_t> rules_with_alternatives;  // sorted
+  std::vector<uint32_t> row_of_alternative;  // of the alternatives of all rules, in order; of a joint dimension
 
   template <class Archive>
   void visit(Archive& a) {  // without the lists, which only building needs
@@ -215,13 +217,18 @@ struct ClassChunk {
   uint64_t unknown;  // bit i: packet i lacks a field that it may have
 };
 
+// How fields that are joined become dimensions: one, or two where an engine can do with that: what services name first
+// (protocol, destination port, ICMP type, ...), and the rest (source port, ...). Two are far fewer classes, and an
+// alternative fails where it fails in either.
+enum class Joint { whole, in_two };
+
 class ClassFront {
  public:
   explicit ClassFront(const simd::Backend& backend) : backend_(&backend) {}  // for loading
   // Rules [begin, end). most_classes: for engines that can do with two parts a dimension (FieldSweep). Throws CompileError
   // where a limit above is met.
   ClassFront(const RuleSet& rules, int32_t begin, int32_t end, const simd::Backend& backend,
-             size_t most_classes = kAllClasses);
+             size_t most_classes = kAllClasses, Joint joint = Joint::whole);
 
   const std::vector<Dimension>& dimensions() const { return dimensions_; }
   // Drops what only building needs (row and rule lists).

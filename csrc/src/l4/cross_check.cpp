@@ -9,27 +9,37 @@ namespace {
 
 using saved::require;
 
+template <class Id>
+void check_nodes(const TableArray<Id>& blocks, const TableArray<Id>& cells, uint64_t last_row, uint64_t last_column,
+                 size_t n_nodes) {
+  for (size_t i = 0; i < cells.size(); ++i) require(cells[i] < n_nodes, "a node that is not there");
+  if (blocks.size() == 0) return require(last_row + last_column < cells.size(), "a cell that is not there");
+  require(last_row + last_column / kCellBlock < blocks.size(), "a block of cells that is not there");
+  for (size_t i = 0; i < blocks.size(); ++i)
+    require((uint64_t{blocks[i]} + 1) * kCellBlock <= cells.size(), "a cell that is not there");
+}
+
 void check_cells(const Cells& cells, size_t n_sources, size_t n_destinations, size_t n_nodes) {
   require(cells.row.size() == n_sources && cells.column.size() == n_destinations, "rows or columns of other classes");
   uint64_t row = 0, column = 0;
   for (size_t c = 0; c < n_sources; ++c) row = std::max<uint64_t>(row, cells.row[c]);
   for (size_t c = 0; c < n_destinations; ++c) column = std::max<uint64_t>(column, cells.column[c]);
-  const uint64_t largest_position = row + column;
-  const auto each_below = [n_nodes](const auto& array) {
-    for (size_t i = 0; i < array.size(); ++i) require(array[i] < n_nodes, "a node that is not there");
-  };
-  const size_t dense = std::max(cells.narrow.size(), cells.wide.size());
-  require((cells.narrow.size() != 0) + (cells.wide.size() != 0) + (cells.slots.size() != 0) == 1, "cells of two kinds");
-  if (dense != 0) {
-    require(largest_position < dense, "a cell that is not there");
-    each_below(cells.narrow);
-    each_below(cells.wide);
-  } else {
-    require(largest_position <= 0xffffffff, "a cell beyond 32 bits");
-    require(cells.slots.size() == size_t{2} * cells.hash.n_half, "slots of another number");
-    for (size_t i = 0; i < cells.slots.size(); ++i)
-      require(cells.slots[i].node < n_nodes, "a node that is not there");
-  }
+  const bool narrow = cells.narrow.size() != 0;
+  require(narrow ? cells.wide.size() + cells.wide_blocks.size() == 0 : cells.narrow_blocks.size() == 0,
+          "cells of two kinds");
+  // As the look-up computes them, in 32 bits: positions must not wrap.
+  require(row + column <= 0xffffffff && std::max(cells.narrow.size(), cells.wide.size()) <= uint64_t{1} << 32,
+          "cells beyond 32 bits");
+  if (narrow) check_nodes(cells.narrow_blocks, cells.narrow, row, column, n_nodes);
+  else check_nodes(cells.wide_blocks, cells.wide, row, column, n_nodes);
+}
+
+// The largest of each `n` numbers.
+template <class Number>
+std::vector<uint32_t> largest(const TableArray<Number>& numbers, size_t n) {
+  std::vector<uint32_t> most(numbers.size() / n, 0);
+  for (size_t i = 0; i < most.size() * n; ++i) most[i / n] = std::max<uint32_t>(most[i / n], numbers[i]);
+  return most;
 }
 
 }  // namespace
@@ -43,31 +53,36 @@ void CrossTable::check() const {
     return front_.dimensions()[static_cast<size_t>(d)].n_classes;
   };
   const size_t n_sources = classes_of(axes_.source), n_destinations = classes_of(axes_.destination);
-  const size_t n_services = classes_of(axes_.service);
+  const size_t n_p = classes_of(axes_.p), n_q = classes_of(axes_.q);
   for (const Cells& cells : cells_) check_cells(cells, n_sources, n_destinations, nodes_.size());
-  require(blocks_.size() == 0 || wide_blocks_.size() == 0, "blocks of two widths");
+  require(winners_.size() == 0 || wide_winners_.size() == 0, "winners of two widths");
 
-  // The largest position that each block, then each pattern, then each node leads to.
-  const bool wide = wide_blocks_.size() != 0;
-  const size_t n_blocks = (wide ? wide_blocks_.size() : blocks_.size()) / kPatternBlock;
-  std::vector<uint16_t> most_of_block(n_blocks, 0);
-  for (size_t i = 0; i < n_blocks * kPatternBlock; ++i)
-    most_of_block[i / kPatternBlock] =
-        std::max<uint16_t>(most_of_block[i / kPatternBlock], wide ? wide_blocks_[i] : blocks_[i]);
-  const size_t length = (n_services + kPatternBlock - 1) / kPatternBlock;
-  std::vector<uint16_t> most_of_pattern(patterns_.size() / length, 0);
-  for (size_t i = 0; i < most_of_pattern.size() * length; ++i) {
-    require(patterns_[i] % kPatternBlock == 0 && patterns_[i] / kPatternBlock < most_of_block.size(),
-            "a block of a pattern that is not there");
-    most_of_pattern[i / length] = std::max(most_of_pattern[i / length], most_of_block[patterns_[i] / kPatternBlock]);
+  const bool in_blocks = p_entries_.size() != 0;
+  const std::vector<uint32_t> most_of_pattern = largest(p_patterns_, in_blocks ? kBlock : n_p);
+  const std::vector<uint32_t> q_most = largest(q_maps_, n_q);
+  const size_t row = in_blocks ? (n_p + kBlock - 1) / kBlock : n_p;  // what a P map takes where nodes count
+  std::vector<uint32_t> p_most = most_of_pattern;
+  if (in_blocks) {
+    p_most.assign(p_entries_.size() / row, 0);
+    for (size_t i = 0; i < p_most.size() * row; ++i) {
+      const uint32_t pattern = p_entries_[i] >> kLocalBits;
+      require(pattern < most_of_pattern.size(), "a pattern that is not there");
+      p_most[i / row] = std::max(p_most[i / row], p_entries_[i] % kMostLocal + most_of_pattern[pattern]);
+    }
   }
   const auto n_rules = static_cast<uint32_t>(verdicts_.n_rules());
   for (size_t i = 0; i < winners_.size(); ++i)
-    require(winners_[i] < n_rules || winners_[i] == kNoRule, "a rule that is not there");
+    require(winners_[i] < n_rules || winners_[i] == kNarrowNone, "a rule that is not there");
+  for (size_t i = 0; i < wide_winners_.size(); ++i)
+    require(wide_winners_[i] < n_rules || wide_winners_[i] == kNoRule, "a rule that is not there");
+  const size_t n_winners = std::max(winners_.size(), wide_winners_.size());
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const Node node = nodes_[i];
-    require(node.pattern % length == 0 && node.pattern / length < most_of_pattern.size(), "a pattern that is not there");
-    require(node.base + uint64_t{most_of_pattern[node.pattern / length]} < winners_.size(), "a winner that is not there");
+    require(node.p_map % row == 0 && node.p_map / row < p_most.size(), "a map that is not there");
+    require(node.q_map % n_q == 0 && node.q_map / n_q < q_most.size(), "a map that is not there");
+    // As the look-up computes it, in 32 bits: it must not wrap.
+    const uint64_t last = node.base + uint64_t{p_most[node.p_map / row]} * node.width + q_most[node.q_map / n_q];
+    require(last < n_winners && last <= 0xffffffff, "a winner that is not there");
   }
 }
 

@@ -1,12 +1,13 @@
 // Which rules go into which cross-product table.
 //
 // A rule costs one step for each (source class, destination class) that it reaches, and a table costs its classes'
-// product (or, hashed, its cells). Both explode where wide and narrow rules meet on an axis: rules of wide sources
+// product. Both explode where wide and narrow rules meet on an axis: rules of wide sources
 // make every row long, rules of narrow sources make many rows. So rules are first split by wide or narrow source times
 // wide or narrow destination, wide meaning a share of the axis' classes; then tables are merged again, cheapest first,
 // as long as the limits hold, because every table costs look-up time. Several shares are tried, each merge is a plan,
 // and what a look-up in each takes is predicted: nothing is built here.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <string>
 
@@ -20,8 +21,6 @@ namespace {
 
 // A row is wide where it holds more than 1 / share of the axis' classes; 1: only "any" is.
 constexpr uint32_t kShares[] = {1, 8, 64, 512};
-
-constexpr uint64_t kStepsWorthSampling = uint64_t{1} << 26;  // beyond, nothing is built anyhow
 
 std::vector<uint32_t> classes_of_rows(const Axis& axis) {
   uint32_t n_rows = 1;
@@ -44,78 +43,96 @@ std::vector<bool> wide_rules(const Axis& axis, uint32_t n_rules, uint32_t share)
   return wide;
 }
 
-// Reduced classes of an axis for some rules, and the columns (or rows) that hold each of the axis' rows.
-struct Reach {
-  uint64_t n_reduced;
-  classes::Lists of_row;
-
-  Reach(const Axis& axis, const std::vector<uint32_t>& rules) {
-    const Reduced reduced = reduce(axis, rules);
-    n_reduced = reduced.rows.size();
-    uint32_t n_rows = 1;
-    for (const uint32_t row : reduced.rows.items) n_rows = std::max(n_rows, row + 1);
-    of_row.begin.assign(n_rows + 1, 0);
-    for (const uint32_t row : reduced.rows.items) ++of_row.begin[row + 1];
-    for (uint32_t row = 0; row < n_rows; ++row) of_row.begin[row + 1] += of_row.begin[row];
-    of_row.items.resize(reduced.rows.items.size());
-    std::vector<uint32_t> next(of_row.begin.begin(), of_row.begin.end() - 1);
-    for (uint32_t c = 0; c < reduced.rows.size(); ++c)
-      for (const uint32_t* row = reduced.rows.from(c); row != reduced.rows.to(c); ++row) of_row.items[next[*row]++] = c;
-  }
-  uint64_t count(uint32_t row) const { return static_cast<uint64_t>(of_row.to(row) - of_row.from(row)); }
-};
-
 uint32_t row_of(const Axis& axis, uint32_t rule) { return axis.row_of_rule.empty() ? 0 : axis.row_of_rule[rule]; }
 
-// Cells that any rule reaches, told from kSampledRows rows of the table.
-uint64_t estimated_cells(const Problem& problem, const Plan::Table& table, const Reach& source,
-                         const Reach& destination) {
-  constexpr uint64_t kSampledRows = 128;
-  const uint64_t step = std::max<uint64_t>(1, source.n_reduced / kSampledRows);
-  std::vector<std::vector<uint32_t>> rules(source.n_reduced / step + 1);  // of the sampled rows
-  for (const uint32_t r : table.rules) {
-    const uint32_t row = row_of(problem.source, r);
-    for (const uint32_t* s = source.of_row.from(row); s != source.of_row.to(row); ++s)
-      if (*s % step == 0) rules[*s / step].push_back(r);
-  }
-  std::vector<uint32_t> seen(destination.n_reduced, 0);
-  uint64_t cells = 0;
-  for (uint32_t i = 0; i < rules.size(); ++i)
-    for (const uint32_t r : rules[i]) {
-      const uint32_t row = row_of(problem.destination, r);
-      for (const uint32_t* d = destination.of_row.from(row); d != destination.of_row.to(row); ++d) {
-        cells += seen[*d] != i + 1;
-        seen[*d] = i + 1;
+// How many reduced classes hold each row; a class counts as often as `times` says.
+std::vector<uint64_t> reach_of_rows(const Reduced& reduced, const std::vector<uint32_t>& times) {
+  uint32_t n_rows = 1;
+  for (const uint32_t row : reduced.rows.items) n_rows = std::max(n_rows, row + 1);
+  std::vector<uint64_t> reach(n_rows);
+  for (uint32_t c = 0; c < reduced.rows.size(); ++c)
+    for (const uint32_t* row = reduced.rows.from(c); row != reduced.rows.to(c); ++row) reach[*row] += times[c];
+  return reach;
+}
+
+uint64_t steps_of(const Problem& problem, const std::vector<uint32_t>& rules, const std::vector<uint64_t>& sources,
+                  const std::vector<uint64_t>& destinations) {
+  uint64_t steps = 0;
+  for (const uint32_t r : rules) steps += sources[row_of(problem.source, r)] * destinations[row_of(problem.destination, r)];
+  return steps;
+}
+
+// What two tables' rules together tell apart on one axis: the pairs of their reduced classes that occur.
+struct Pairs {
+  std::vector<uint32_t> of_class;
+  std::vector<std::pair<uint32_t, uint32_t>> parts;
+  std::vector<uint32_t> times_x, times_y;  // pairs of which each reduced class is a part
+
+  Pairs(const Reduced& x, const Reduced& y) : times_x(x.rows.size()), times_y(y.rows.size()) {
+    const size_t n_classes = x.of_class.size();
+    std::vector<std::pair<uint32_t, uint32_t>> slots(std::bit_ceil(2 * n_classes), {0, 0});  // parts, id + 1
+    of_class.reserve(n_classes);
+    for (size_t c = 0; c < n_classes; ++c) {
+      const std::pair part{x.of_class[c], y.of_class[c]};
+      size_t at = mixed(uint64_t{part.first} << 32 | part.second);
+      for (;; ++at) {
+        std::pair<uint32_t, uint32_t>& slot = slots[at & (slots.size() - 1)];
+        if (slot.second == 0) {
+          slot.second = static_cast<uint32_t>(parts.size() + 1);
+          parts.push_back(part);
+          ++times_x[part.first];
+          ++times_y[part.second];
+        } else if (parts[slot.second - 1] != part) {
+          continue;
+        }
+        of_class.push_back(slot.second - 1);
+        break;
       }
     }
-  return cells * step;
+  }
+
+  Reduced reduced(const Reduced& x, const Reduced& y) const {
+    Reduced out{of_class, {}};
+    for (const auto& [a, b] : parts) {
+      std::set_union(x.rows.from(a), x.rows.to(a), y.rows.from(b), y.rows.to(b), std::back_inserter(out.rows.items));
+      out.rows.close();
+    }
+    return out;
+  }
+};
+
+// What blocks save is not known before they are built: usually three quarters to nine tenths. A table that is small
+// anyhow is one load less without them.
+void choose_kind(Plan::Table& table) {
+  constexpr uint64_t kSmall = 64 << 10;
+  table.bytes = uint64_t{table.source->rows.size()} * table.destination->rows.size() * 2;
+  table.in_blocks = table.bytes > kSmall;
+  if (table.in_blocks) table.bytes /= 4;
 }
 
-uint64_t dense_bytes(const Plan::Table& table) { return table.n_source * table.n_destination * 2; }
-// The slots are a little under half full.
-uint64_t hashed_bytes(uint64_t cells) { return 9 * cells / 4 * sizeof(Slot); }
-
-// A dense table is one load without hashing, so it may be larger; `dense_limit`: what is always worth it.
-void measure(const Problem& problem, Plan::Table& table, uint64_t dense_limit) {
-  const Reach source(problem.source, table.rules), destination(problem.destination, table.rules);
-  table.n_source = source.n_reduced;
-  table.n_destination = destination.n_reduced;
-  table.steps = 0;
-  for (const uint32_t r : table.rules)
-    table.steps += source.count(row_of(problem.source, r)) * destination.count(row_of(problem.destination, r));
-  table.bytes = dense_bytes(table);
-  table.dense = table.bytes <= dense_limit;
-  if (table.dense || table.steps > kStepsWorthSampling) return;
-  const uint64_t hashed = hashed_bytes(estimated_cells(problem, table, source, destination));
-  table.dense = table.bytes <= hashed;
-  table.bytes = std::min(table.bytes, hashed);
+void measure(const Problem& problem, Plan::Table& table) {
+  table.source = std::make_shared<Reduced>(reduce(problem.source, table.rules));
+  table.destination = std::make_shared<Reduced>(reduce(problem.destination, table.rules));
+  const auto reach = [](const Reduced& reduced) {
+    return reach_of_rows(reduced, std::vector<uint32_t>(reduced.rows.size(), 1));
+  };
+  table.steps = steps_of(problem, table.rules, reach(*table.source), reach(*table.destination));
+  choose_kind(table);
 }
 
-Plan::Table merged(const Problem& problem, const Plan::Table& x, const Plan::Table& y,
-                   uint64_t dense_limit) {
+// Two tables as one. Without source and destination where it has more than `most_steps`.
+Plan::Table merged(const Problem& problem, const Plan::Table& x, const Plan::Table& y, uint64_t most_steps) {
+  const Pairs source(*x.source, *y.source), destination(*x.destination, *y.destination);
   Plan::Table table;
+  table.steps = steps_of(problem, x.rules, reach_of_rows(*x.source, source.times_x),
+                         reach_of_rows(*x.destination, destination.times_x)) +
+                steps_of(problem, y.rules, reach_of_rows(*y.source, source.times_y),
+                         reach_of_rows(*y.destination, destination.times_y));
+  if (table.steps > most_steps) return table;
   std::merge(x.rules.begin(), x.rules.end(), y.rules.begin(), y.rules.end(), std::back_inserter(table.rules));
-  measure(problem, table, dense_limit);
+  table.source = std::make_shared<Reduced>(source.reduced(*x.source, *y.source));
+  table.destination = std::make_shared<Reduced>(destination.reduced(*x.destination, *y.destination));
+  choose_kind(table);
   return table;
 }
 
@@ -128,8 +145,10 @@ void add_merged(const Problem& problem, const Limits& limits, Plan plan, std::ve
     for (size_t x = 0; x < plan.tables.size(); ++x)
       for (size_t y = x + 1; y < plan.tables.size(); ++y) {
         const Plan::Table &one = plan.tables[x], &other = plan.tables[y];
-        Plan::Table table = merged(problem, one, other, limits.dense_bytes);
-        const auto steps = static_cast<double>(plan.steps() - one.steps - other.steps + table.steps);
+        const uint64_t others_steps = plan.steps() - one.steps - other.steps;
+        Plan::Table table = merged(problem, one, other, limits.steps - others_steps);
+        if (table.source == nullptr) continue;
+        const auto steps = static_cast<double>(others_steps + table.steps);
         const auto bytes = static_cast<double>(plan.bytes() - one.bytes - other.bytes + table.bytes);
         const double cost =
             std::max(steps / static_cast<double>(limits.steps), bytes / static_cast<double>(limits.bytes));
@@ -150,9 +169,8 @@ void add_merged(const Problem& problem, const Limits& limits, Plan plan, std::ve
 // table costs instructions, cells and nodes beyond the second-level cache cost misses. How many nodes there are is
 // unknown; steps bound them.
 double predicted_ns(const Plan& plan) {
-  constexpr uint64_t kTiny = 32 << 10;
   double ns = 0;
-  for (const Plan::Table& table : plan.tables) ns += !table.dense ? 3.7 : table.bytes <= kTiny ? 1.8 : 2.2;
+  for (const Plan::Table& table : plan.tables) ns += table.in_blocks ? 2.8 : 2.0;
   const double bytes = static_cast<double>(plan.bytes() + 4 * plan.steps());
   return ns + 0.5 * std::max(0.0, std::log2(bytes / (512 << 10))) + 2e-6 * static_cast<double>(plan.steps());
 }
@@ -214,7 +232,7 @@ std::vector<Plan> make_plans(const Problem& problem, const Limits& limits) {
     plan.tables.resize(4);
     for (uint32_t r = 0; r < problem.n_rules; ++r) plan.tables[source[r] * 2 + destination[r]].rules.push_back(r);
     std::erase_if(plan.tables, [](const Plan::Table& table) { return table.rules.empty(); });
-    for (Plan::Table& table : plan.tables) measure(problem, table, limits.dense_bytes);
+    for (Plan::Table& table : plan.tables) measure(problem, table);
     fewest_steps = std::min(fewest_steps, plan.steps());
     fewest_bytes = std::min(fewest_bytes, plan.bytes());
     last_source = std::move(source);
@@ -222,7 +240,7 @@ std::vector<Plan> make_plans(const Problem& problem, const Limits& limits) {
     if (plan.steps() > limits.steps || plan.bytes() > limits.bytes) continue;
     plans.push_back(plan);
     add_merged(problem, limits, std::move(plan), plans);
-    if (plans.back().tables.size() == 1 && plans.back().tables.front().dense) break;  // nothing is faster
+    if (plans.back().tables.size() == 1) break;  // nothing is faster
   }
   if (plans.empty())
     throw CompileError("cross-product tables would take at least " + std::to_string(fewest_steps) +

@@ -1,24 +1,25 @@
 // The cross-product engine: class x class -> node -> rule, with neither compare nor branch on the way.
 //
-// What    The class front end (classes_table.h) gives a packet one class on each of three axes: S and D (source and
-//         destination address) and P (protocol, ports, everything else). A *cell* (S class, D class) leaves a short list
-//         of rules; which of them wins depends on P alone. So a cell names a *node* {pattern, base}: a pattern is a byte
-//         map P class -> position in the list (0: none), and the winner is winner[base + position]. Patterns do not
-//         mention rules, so cells of different rules share them; equal lists, patterns and nodes are stored once.
-//         Positions are bytes, or 16 bits where more than 255 rules of some cell can win.
+// What    The class front end (classes_table.h) gives a packet one class on each of four axes: S and D (source and
+//         destination address), P (protocol, destination port, ICMP type, ...: what services name first) and Q (source
+//         port and the rest). A *cell* (S class, D class) leaves a short list of rules, whose services tell few of the P
+//         and Q classes apart. So a cell names a *node*: one map P class -> local class, one map Q class -> local class,
+//         and the winner of each pair of local classes. Maps do not mention rules, so most nodes share theirs; equal
+//         maps, rows of winners and nodes are stored once.
 //         Rules are split into up to four tables, so that a rule with a wide source and one with a narrow source do not
 //         multiply each other; the answer is the smallest rule of all tables.
 // Why     A look-up is a fixed chain of loads, so 64 packets overlap perfectly: the fastest engine while tables stay in
-//         the caches, up to about 10,000 rules of usual policies.
-// Cost    Look-up: 7 loads a table. Build: one step for each (rule, S class, D class) of a table, known from class
-//         counts before anything is built (cross_plan.cpp). Memory: cells dense (2 or 4 bytes each) or, where most
-//         are empty, in a cuckoo hash table (18 bytes a cell that is not empty). Patterns are cut into blocks of 32
-//         P classes, and equal blocks stored once.
-// Limits  At most three dimensions; 65,535 rules that can win in one cell; build steps and bytes within the plan's limits.
-//         Else a CompileError that names the figures, and the chooser takes another engine.
-// Example rules {0: 10/8 -> any tcp :80, 1: any -> any tcp}: S has 2 classes, D 1, P 3 (tcp:80, tcp, other).
-//         Cell (10/8, any) -> list [0, 1], pattern {1, 2, 0}; cell (else, any) -> list [1], pattern {1, 1, 0}.
-// Source  Cross-producting: Srinivasan et al., SIGCOMM 1998; cuckoo hashing: Pagh and Rodler, 2004.
+//         the caches, up to about 10,000 rules of usual policies. P x Q is never formed, neither for all rules (services
+//         with source ports would make thousands of classes) nor for a cell beyond what its own rules tell apart.
+// Cost    Look-up: 9 loads a table. Build: one step for each (rule, S class, D class) of a table, known from class
+//         counts before anything is built (cross_plan.cpp), and about a microsecond a different cell. Memory: cells 2 or 4
+//         bytes each, or in blocks, usually a tenth to a quarter of that; a node 16 bytes and 2 (4 from 65,535 rules on) a winner; a P map an eighth of a byte a class, a Q map 2 bytes.
+// Limits  At most two dimensions besides P and Q; 65,535 rules that can win in one cell; build steps and bytes within the
+//         plan's limits. Else a CompileError that names the figures, and the chooser takes another engine.
+// Example rules {0: 10/8 -> any tcp :80, 1: any -> any tcp}: S has 2 classes, D 1, P 3 (tcp:80, tcp, other), Q 1.
+//         Cell (10/8, any) -> list [0, 1], P map {0, 1, 2}, winners {0, 1, none}; cell (else, any) -> list [1], P map
+//         {0, 0, 1}, winners {1, none}.
+// Source  Cross-producting: Srinivasan et al., SIGCOMM 1998; reducing in phases: Gupta and McKeown, RFC, SIGCOMM 1999.
 #pragma once
 
 #include <memory>
@@ -33,46 +34,38 @@ namespace meshsieve::cross {
 // kNoMatch as it is.
 inline constexpr uint32_t kNoRule = ~uint32_t{0};
 static_assert(static_cast<RuleResult>(kNoRule) == kNoMatch);
+// The same in 16 bits, which winners have in segments of fewer rules.
+inline constexpr uint16_t kNarrowNone = 0xffff;
 
-inline constexpr uint32_t kPatternBlock = 32;
-
+// The winner of a packet is winners[base + (local P class) * width + (local Q class)].
+// Local P class: a byte of the node's map; or, where there are more than kMostInOneBlock P classes, an entry of the node's
+// row says which pattern the block of P classes has, and what to add to it.
 struct Node {
-  uint32_t pattern;  // offset into the patterns: one entry a kPatternBlock of P classes, an offset into the blocks
-  uint32_t base;     // offset into the winners
+  uint32_t p_map, q_map;  // offsets into the P maps or the rows of entries, and into the Q maps
+  uint32_t base;          // offset into the winners
+  uint32_t width;         // local Q classes
 };
+inline constexpr uint32_t kMostInOneBlock = 256;  // P classes
+inline constexpr uint32_t kBlock = 32;      // P classes
+inline constexpr uint32_t kLocalBits = 14;  // of an entry | pattern : 18 | first local class : 14 |
+inline constexpr uint32_t kMostLocal = 1 << kLocalBits;
+inline constexpr uint32_t kMostPatterns = 1 << (32 - kLocalBits);
 
-// Where most cells are empty, those that are not lie in a hash table: each in one of two slots.
-struct CellHash {
-  uint64_t multiplier[2];
-  uint32_t n_half;  // slots that each of the two hashes chooses from
-  // The top 32 bits of the product, scaled to the number of slots.
-  size_t first(uint32_t key) const { return ((key * multiplier[0] >> 32) * n_half) >> 32; }
-  size_t second(uint32_t key) const { return n_half + (((key * multiplier[1] >> 32) * n_half) >> 32); }
-
-  template <class Archive>
-  void visit(Archive& a) {
-    a("multiplier_0", multiplier[0])("multiplier_1", multiplier[1])("n_half", n_half);
-  }
-};
-
-struct Slot {
-  static constexpr uint32_t kEmpty = ~uint32_t{0};
-  uint32_t key;   // row * columns + column
-  uint32_t node;  // 0 in an empty slot
-};
-
-// One of the tables that rules are split into. Exactly one of the cell arrays is used.
+// One of the tables that rules are split into: a node for every cell, in one array where that is small. Else a row of cells
+// is cut into blocks: neighbours among the classes are neighbours among the addresses, so most blocks are empty or equal.
+inline constexpr uint32_t kCellBlock = 16;
 struct Cells {
-  TableArray<uint32_t> row, column;  // per class of the axis: where its row starts, which column it is
-  TableArray<uint16_t> narrow;
-  TableArray<uint32_t> wide;
-  TableArray<Slot> slots;
-  CellHash hash{};
-  size_t bytes() const { return row.bytes() + column.bytes() + narrow.bytes() + wide.bytes() + slots.bytes(); }
+  TableArray<uint32_t> row, column;  // per class of the axis: where its row (of cells, or of blocks) starts; which column
+  TableArray<uint16_t> narrow_blocks, narrow;  // blocks of each row, none where `narrow` is all cells; and nodes
+  TableArray<uint32_t> wide_blocks, wide;      // used where nodes or blocks do not fit 16 bits
+  size_t bytes() const {
+    return row.bytes() + column.bytes() + narrow_blocks.bytes() + narrow.bytes() + wide_blocks.bytes() + wide.bytes();
+  }
 
   template <class Archive>
   void visit(Archive& a) {
-    a("row", row)("column", column)("narrow", narrow)("wide", wide)("slots", slots)("hash", hash);
+    a("row", row)("column", column)("narrow_blocks", narrow_blocks)("narrow", narrow);
+    a("wide_blocks", wide_blocks)("wide", wide);
   }
 };
 
@@ -83,35 +76,61 @@ struct Axis {
   classes::Lists rows;                // class -> rows
 };
 
+// Sets of P classes (or Q classes) that services are made of, as bitmaps. Set 0 is all classes.
+struct ClassSets {
+  uint32_t n_classes = 1;
+  size_t words = 1;
+  std::vector<uint64_t> bits = {1};  // set * words
+
+  uint32_t size() const { return static_cast<uint32_t>(bits.size() / words); }
+  const uint64_t* of(uint32_t set) const { return bits.data() + set * words; }
+  bool has(uint32_t set, uint32_t c) const { return of(set)[c / 64] >> c % 64 & 1; }
+};
+
+// A service is the union of some products: the P classes of one set times the Q classes of another. None: it is empty.
+struct Product {
+  uint32_t p, q;
+  auto operator<=>(const Product&) const = default;
+};
+
 struct Problem {
   uint32_t n_rules = 0;
   Axis source, destination;
-  uint32_t n_services = 1;                          // P classes
-  std::vector<uint32_t> service_of_rule;            // which P classes a rule leaves: index into `service`
-  std::vector<std::vector<uint32_t>> service;       // P classes
+  ClassSets p, q;
+  std::vector<uint32_t> service_of_rule;       // what a rule leaves of P x Q: index into `service`
+  std::vector<std::vector<Product>> service;
 };
 
-// Which dimension of the front end is which axis; -1: unused. Throws CompileError where there are more than three.
+// Which dimension of the front end is which axis; -1: unused. Throws CompileError where there are more.
 struct AxisChoice {
-  int source = -1, destination = -1, service = -1;
+  int source = -1, destination = -1, p = -1, q = -1;
 
   template <class Archive>
   void visit(Archive& a) {
-    a("source", source)("destination", destination)("service", service);
+    a("source", source)("destination", destination)("p", p)("q", q);
   }
 };
 AxisChoice choose_axes(const std::vector<classes::Dimension>& dimensions);
-Problem problem_of(const std::vector<classes::Dimension>& dimensions, const AxisChoice& choice, uint32_t n_rules);
+// `rules`: those of the whole list, of which the problem is [begin, end).
+Problem problem_of(const std::vector<classes::Dimension>& dimensions, const AxisChoice& choice, const RuleSet& rules,
+                   int32_t begin, int32_t end);
 
 // --- Plan (cross_plan.cpp): which rules go into which table ---
+
+// Which classes of an axis some rules tell apart: class -> reduced class; and reduced class -> rows of theirs.
+struct Reduced {
+  std::vector<uint32_t> of_class;
+  classes::Lists rows;
+};
+Reduced reduce(const Axis& axis, const std::vector<uint32_t>& rules);
 
 struct Plan {
   struct Table {
     std::vector<uint32_t> rules;  // sorted
-    uint64_t n_source = 0, n_destination = 0;  // classes that these rules tell apart
-    uint64_t steps = 0;                        // (rule, source class, destination class) incidences
-    uint64_t bytes = 0;                        // of the cells; estimated where they are hashed
-    bool dense = false;                        // cells in one array, else hashed
+    std::shared_ptr<const Reduced> source, destination;
+    uint64_t steps = 0;           // (rule, source class, destination class) incidences
+    uint64_t bytes = 0;           // of the cells; estimated where they are in blocks
+    bool in_blocks = false;
   };
   std::vector<Table> tables;
   uint64_t steps() const;
@@ -119,21 +138,15 @@ struct Plan {
 };
 struct Limits {
   uint64_t steps;
-  uint64_t bytes;        // of all cells
-  uint64_t dense_bytes;  // up to which a table is dense whatever hashing would save
+  uint64_t bytes;  // of all cells
 };
 // Plans in the order in which to try them: those first in which a look-up is predicted to be fastest. Never empty: throws
 // CompileError naming the best figures there are where none keeps the limits.
 std::vector<Plan> make_plans(const Problem& problem, const Limits& limits);
 
-// Which classes of the axis the given rules tell apart: class -> reduced class; and reduced class -> rows they use.
-struct Reduced {
-  std::vector<uint32_t> of_class;
-  classes::Lists rows;
-};
-Reduced reduce(const Axis& axis, const std::vector<uint32_t>& rules);
-
 // --- Table ---
+
+class Work;  // cross_nodes.h
 
 class CrossTable final : public EngineTable {
  public:
@@ -149,11 +162,11 @@ class CrossTable final : public EngineTable {
  private:
   template <class Archive>
   void visit(Archive& a) {
-    a("front", front_)("axes", axes_)("cells", cells_)("nodes", nodes_)("patterns", patterns_);
-    a("blocks", blocks_)("wide_blocks", wide_blocks_)("winners", winners_);
+    a("front", front_)("axes", axes_)("cells", cells_)("nodes", nodes_)("p_entries", p_entries_);
+    a("p_patterns", p_patterns_)("q_maps", q_maps_)("winners", winners_)("wide_winners", wide_winners_);
   }
   void check() const;  // cross_check.cpp
-  void fill(const Problem& problem, const Plan& plan, size_t most, uint64_t& work_left);
+  void fill(const Problem& problem, const Plan& plan, size_t most, Work& work);
   void look_up(const classes::ClassChunk& chunk, size_t n, RuleResult* out) const;
 
   classes::ClassFront front_;
@@ -161,10 +174,11 @@ class CrossTable final : public EngineTable {
   AxisChoice axes_;
   std::vector<Cells> cells_;
   TableArray<Node> nodes_;
-  TableArray<uint32_t> patterns_;
-  TableArray<uint8_t> blocks_;        // positions; exactly one of the two is used
-  TableArray<uint16_t> wide_blocks_;
-  TableArray<uint32_t> winners_;
+  TableArray<uint32_t> p_entries_;  // rows of one entry a block of P classes; none where the patterns are the maps
+  TableArray<uint8_t> p_patterns_;  // kBlock bytes each, or all P classes
+  TableArray<uint16_t> q_maps_;     // Q class -> local class
+  TableArray<uint16_t> winners_;  // kNarrowNone: none; exactly one of the two is used
+  TableArray<uint32_t> wide_winners_;
 };
 
 std::unique_ptr<EngineTable> build_cross(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end,
