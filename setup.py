@@ -89,7 +89,7 @@ class BuildExt(build_ext):
         core = self.compile_all(sorted(CSRC.glob("src/**/*.cpp")), includes)
         bindings = self.compile_all(sorted(BINDINGS.glob("*.cpp")), includes + python)
         for extension in self.extensions:
-            extension.include_dirs += [str(CSRC / "include"), numpy.get_include()]
+            extension.include_dirs += [str(CSRC / "include"), str(BINDINGS), numpy.get_include()]
             extension.extra_compile_args += compile_flags()
             extension.extra_link_args += link_flags() + pkg_config("--libs")
             extension.extra_objects += core

@@ -31,7 +31,8 @@ DEFAULT_PEERS = ("linear_scan", "rte_acl", "rte_acl_avx512")
 BUILD_LIMIT_GB = 12
 
 PREFIX_TABLES = "benches.peers.prefix_tables"
-PREFIX_PEERS = [Peer(name, module=PREFIX_TABLES, arguments=(name,)) for name in ("pytricia", "py-radix")]
+PREFIX_PEERS = ("pytricia", "py-radix")
+PREFIX_WAYS = ("batch", "scalar", "text", "hot", "change", "bulk")  # of benches/peers/prefix_tables.py
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -124,12 +125,12 @@ def _beyond_the_peers(facts: dict[str, Any]) -> str:
 
 
 def _prefix_rows(case: Case, options: Options, cache: Path) -> Iterator[Row]:
-    """One row for lookup_batch and one for single calls; the peers only have single calls."""
+    """A row for each way of asking and changing; the peers have single calls only."""
     folder = data.materialise(case, cache)
-    for way in ("batch", "scalar"):
-        ours = Peer("ours", module=PREFIX_TABLES, arguments=(f"ours_{way}",))
+    for way in PREFIX_WAYS:
+        ours, *peers = (Peer(name, module=PREFIX_TABLES, arguments=(name, way)) for name in ("ours", *PREFIX_PEERS))
         rounds, patience = (3, 60) if options.quick else (9, options.patience)
-        entries = duel.run([ours, *PREFIX_PEERS], folder, cache=cache, rounds=rounds, patience=patience)
+        entries = duel.run([ours, *peers], folder, cache=cache, rounds=rounds, patience=patience)
         yield _finished(case, data.about(folder), entries) | {"case": f"{case.name}_{way}"}
 
 

@@ -62,20 +62,35 @@ cdef class Lookup:
 
 
 cdef extern from "meshsieve/prefix_table.h" namespace "meshsieve" nogil:
+    cdef cppclass PrefixHeld "meshsieve::PrefixTable::Held":
+        pass
+
+    cdef cppclass Prefix "meshsieve::PrefixTable::Prefix":
+        bint is_v6
+        U128 address
+        int bits
+
     cdef cppclass PrefixTable:
         int64_t lookup(uint32_t ipv4, int64_t missing) except +
         int64_t lookup(U128 ipv6, int64_t missing) except +
-        void put(uint32_t address, int bits, int64_t value) except +
-        bint drop(uint32_t address, int bits) except +
+        int64_t lookup(PrefixHeld& held, uint32_t ipv4, int64_t missing) except +
+        int64_t lookup(PrefixHeld& held, U128 ipv6, int64_t missing) except +
+        void put(const Prefix& prefix, int64_t value) except +
+        bint drop(const Prefix& prefix) except +
         void lookup_batch(const void* addresses, uint32_t width, const uint8_t* is_v6, size_t n, int64_t missing,
                           int64_t* out) except +
 
 
 cdef class PrefixLookup:
     cdef shared_ptr[PrefixTable] table
+    cdef PrefixHeld held  # by whoever has the GIL
     cdef readonly object native
     cdef void hold(self, object native) except *
     # Value of the longest prefix, else `missing`.
     cdef int64_t longest_match4(self, uint32_t address, int64_t missing) noexcept nogil
     cdef int64_t longest_match6(self, U128 address, int64_t missing) noexcept nogil
     cdef int64_t value_of(self, object ip, int64_t missing) except? -1
+    cdef int64_t value_of_other(self, object ip, int64_t missing) except? -1
+    cdef int64_t value_of_any(self, object ip, int64_t missing) except? -1
+    cdef int put(self, object prefix, object value) except -1
+    cdef int drop(self, object prefix) except -1

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
 """Scalar and batch look-ups in compiled tables (the calls that are made millions of times)."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -15,7 +15,7 @@ import operator
 
 from meshsieve import _core
 from meshsieve._core import FIELDS
-from meshsieve.errors import ColumnError
+from meshsieve.errors import ColumnError, ModelError
 
 cnp.import_array()
 
@@ -30,53 +30,22 @@ cdef extern from *:
     static constexpr int kSport = meshsieve::index_of(Field::sport), kDport = meshsieve::index_of(Field::dport);
     static constexpr int kProto = meshsieve::index_of(Field::proto), kIpVer = meshsieve::index_of(Field::ip_ver);
 
-    // Dotted decimal without leading zeros. -1: anything else, which the caller reads the slow and complete way.
-    static inline int64_t parse_dotted(const char* text, ptrdiff_t size) {
-      if (size < 7 || size > 15) return -1;
-      uint32_t address = 0, octet = 0;
-      int digits = 0, dots = 0;
-      for (ptrdiff_t i = 0; i < size; ++i) {
-        const char c = text[i];
-        if (c == '.') {
-          if (digits == 0 || octet > 255) return -1;
-          address = address << 8 | octet;
-          octet = 0, digits = 0, ++dots;
-        } else if (c >= '0' && c <= '9' && digits < 3 && !(digits > 0 && octet == 0)) {
-          octet = octet * 10 + static_cast<uint32_t>(c - '0');
-          ++digits;
-        } else {
-          return -1;
-        }
-      }
-      return dots == 3 && digits > 0 && octet <= 255 ? static_cast<int64_t>(address << 8 | octet) : -1;
-    }
-    // Dotted decimal with or without a length, and no host bits: the address, and `bits`; -1 as above.
-    static inline int64_t parse_prefix(const char* text, ptrdiff_t size, int* bits) {
-      ptrdiff_t end = size;
-      *bits = 32;
-      if (size > 2 && text[size - 2] == '/') end = size - 2;
-      if (size > 3 && text[size - 3] == '/') end = size - 3;
-      if (end != size) {
-        *bits = 0;
-        for (ptrdiff_t i = end + 1; i < size; ++i) {
-          if (text[i] < '0' || text[i] > '9' || (i > end + 1 && *bits == 0)) return -1;
-          *bits = *bits * 10 + (text[i] - '0');
-        }
-        if (*bits > 32) return -1;
-      }
-      const int64_t address = parse_dotted(text, end);
-      return address >= 0 && (address & ((int64_t{1} << (32 - *bits)) - 1)) == 0 ? address : -1;
-    }
     static inline uint64_t load_network_order(const char* bytes, int size) {
       uint64_t word = 0;
       for (int i = 0; i < size; ++i) word = word << 8 | static_cast<uint8_t>(bytes[i]);
       return word;
     }
     """
-    long long parse_dotted(const char* text, Py_ssize_t size) noexcept nogil
-    long long parse_prefix(const char* text, Py_ssize_t size, int* bits) noexcept nogil
     uint64_t load_network_order(const char* bytes, int size) noexcept nogil
     int kSrc, kDst, kSport, kDport, kProto, kIpVer
+
+cdef extern from "python_addresses.h":
+    long long parse_dotted(const char* text, Py_ssize_t size) noexcept nogil
+    bint parse_v6(const char* text, Py_ssize_t size, U128& address) noexcept nogil
+    bint parse_prefix(const char* text, Py_ssize_t size, Prefix& prefix) noexcept nogil
+    const char* ascii_text(object text, Py_ssize_t* size) noexcept
+    long long usual_v4(object address) noexcept
+    bint words_of(object number, U128& words) noexcept
 
 cdef dict _FIELD_INDEX = {info.name: i for i, info in enumerate(FIELDS)}
 cdef list _LARGEST = [2**128 - 1 if info.kind == "address" else 2**info.bits - 1 for info in FIELDS]
@@ -107,6 +76,7 @@ cdef int put_address(PacketKey& key, int field, object value, int version) excep
     cdef long long number
     cdef Py_ssize_t size = 0
     cdef const char* text
+    cdef U128 words
     if PyLong_CheckExact(value):
         number = PyLong_AsLongLongAndOverflow(value, &overflow)
         if overflow == 0 and 0 <= number <= 0xFFFFFFFF:
@@ -122,6 +92,9 @@ cdef int put_address(PacketKey& key, int field, object value, int version) excep
         if number >= 0:
             set_address(key, field, 0, <uint64_t>number)
             return 4
+        if parse_v6(text, size, words):
+            set_address(key, field, words.hi, words.lo)
+            return 6
         try:
             value = ipaddress.ip_address(value)
         except ValueError as error:
@@ -205,6 +178,61 @@ cdef class Lookup:
             self.first_match_batch(keys, results)
 
 
+cdef object _IPv4Address = ipaddress.IPv4Address
+cdef object _IPv6Address = ipaddress.IPv6Address
+
+cdef extern from *:
+    """
+    struct PrefixChanges {
+      std::vector<meshsieve::PrefixTable::Change> list;
+      void remove(const meshsieve::PrefixTable::Prefix& prefix) { list.push_back({prefix, std::nullopt}); }
+      void put(const meshsieve::PrefixTable::Prefix& prefix, int64_t value) { list.push_back({prefix, value}); }
+      bool apply(meshsieve::PrefixTable& table) const { return table.apply(list); }
+    };
+    """
+    cdef cppclass PrefixChanges:
+        void remove(const Prefix& prefix) except +
+        void put(const Prefix& prefix, int64_t value) except +
+        bint apply(PrefixTable& table) except + nogil
+
+
+def prefix_key(prefix):
+    """(IP version, high word, low word, prefix length) of a prefix as text; ModelError where it is none."""
+    cdef Prefix key
+    read_prefix(prefix, key)
+    return 6 if key.is_v6 else 4, key.address.hi, key.address.lo, key.bits
+
+
+cdef int read_prefix(object prefix, Prefix& key) except -1:
+    cdef Py_ssize_t size = 0
+    cdef const char* text = ascii_text(prefix, &size)
+    if text != NULL and parse_prefix(text, size, key):
+        return 0
+    try:
+        net = ipaddress.ip_network(prefix)
+    except ValueError as error:
+        raise ModelError(f"'{prefix}' is not a prefix: {error}") from None
+    address = int(net.network_address)
+    key.is_v6 = net.version == 6
+    key.address.hi = <uint64_t>(address >> 64)
+    key.address.lo = <uint64_t>(address & 0xFFFFFFFFFFFFFFFF)
+    key.bits = net.prefixlen
+    return 0
+
+
+cdef int64_t as_value(object prefix, object value) except? -1:
+    cdef int overflow = 0
+    cdef long long number = 0
+    if not PyLong_CheckExact(value):
+        if not isinstance(value, (int, np.integer)):
+            raise ModelError(f"prefix {prefix}: the value {value!r} is not a 64-bit integer")
+        value = int(value)
+    number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow:
+        raise ModelError(f"prefix {prefix}: the value {value!r} is not a 64-bit integer")
+    return number
+
+
 # Stands for "no prefix" until a second look-up tells whether it is a value after all.
 cdef int64_t _UNLIKELY = -0x5DEECE66D0B1A2C3
 
@@ -235,29 +263,66 @@ cdef class PrefixLookup:
             raise KeyError(ip)
         return value
 
-    def put(self, prefix, value):
-        """Inserts an IPv4 prefix in its usual form, quickly. False: not done, it has another form."""
-        cdef Py_ssize_t size = 0
-        cdef int bits = 0, overflow = 0
-        if not (PyUnicode_CheckExact(prefix) and PyLong_CheckExact(value)):
-            return False
-        cdef const char* text = PyUnicode_AsUTF8AndSize(prefix, &size)
-        cdef long long address = parse_prefix(text, size, &bits)
-        cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        if address < 0 or overflow:
-            return False
-        self.table.get().put(<uint32_t>address, bits, number)
-        return True
+    def get(self, ip, default=None):
+        """The value of the longest prefix that holds ``ip``, else ``default``."""
+        cdef int64_t value = self.value_of(ip, _UNLIKELY)
+        if value == _UNLIKELY and self.value_of(ip, 0) == 0:
+            return default
+        return value
 
-    def drop(self, prefix):
-        """Removes one likewise. False: not done, it has another form or is not there."""
-        cdef Py_ssize_t size = 0
-        cdef int bits = 0
-        if not PyUnicode_CheckExact(prefix):
-            return False
-        cdef const char* text = PyUnicode_AsUTF8AndSize(prefix, &size)
-        cdef long long address = parse_prefix(text, size, &bits)
-        return address >= 0 and self.table.get().drop(<uint32_t>address, bits)
+    def __contains__(self, item):
+        """Whether any prefix holds an address; of text with a length, whether the table has that prefix."""
+        if PyUnicode_CheckExact(item) and "/" in item:
+            return self.exact(item) is not None
+        return self.value_of(item, 0) != 0 or self.value_of(item, 1) != 1
+
+    def insert(self, prefix, value):
+        """Adds a prefix, or gives it a new value."""
+        self.put(prefix, value)
+
+    def remove(self, prefix):
+        """Removes a prefix; KeyError if it is not there."""
+        self.drop(prefix)
+
+    def __setitem__(self, prefix, value):
+        self.put(prefix, value)
+
+    def __delitem__(self, prefix):
+        self.drop(prefix)
+
+    cdef int put(self, object prefix, object value) except -1:
+        cdef Prefix key
+        cdef int64_t number = as_value(prefix, value)
+        read_prefix(prefix, key)
+        self.table.get().put(key, number)
+        return 0
+
+    cdef int drop(self, object prefix) except -1:
+        cdef Prefix key
+        read_prefix(prefix, key)
+        if not self.table.get().drop(key):
+            raise KeyError(f"not in the table: {prefix}; nothing was changed")
+        return 0
+
+    def change(self, remove, insert):
+        """All in one publication. False, and nothing is done, if a prefix to remove is not there.
+
+        remove  prefixes as text; insert  (prefix, value) pairs
+        """
+        cdef PrefixChanges changes
+        cdef Prefix key
+        cdef int64_t number
+        for prefix in remove:
+            read_prefix(prefix, key)
+            changes.remove(key)
+        for prefix, value in insert:
+            number = as_value(prefix, value)
+            read_prefix(prefix, key)
+            changes.put(key, number)
+        cdef bint done
+        with nogil:
+            done = changes.apply(self.table.get()[0])
+        return done
 
     cdef int64_t longest_match4(self, uint32_t address, int64_t missing) noexcept nogil:
         return self.table.get().lookup(address, missing)
@@ -269,23 +334,41 @@ cdef class PrefixLookup:
         """The value of the longest prefix that holds ``ip``, else ``missing``."""
         return self.value_of(ip, missing)
 
-    cdef int64_t value_of(self, object ip, int64_t missing) except? -1:
+    cdef inline int64_t value_of(self, object ip, int64_t missing) except? -1:
+        cdef long long number = usual_v4(ip)
+        if number >= 0:
+            return self.table.get().lookup(self.held, <uint32_t>number, missing)
+        return self.value_of_other(ip, missing)
+
+    cdef int64_t value_of_other(self, object ip, int64_t missing) except? -1:
+        """Of IPv6 addresses, and of what is neither a number, dotted text nor four bytes."""
+        cdef U128 words
         cdef Py_ssize_t size = 0
-        cdef int overflow = 0
-        cdef long long number = -1
-        cdef PacketKey key
+        cdef const char* text
+        if type(ip) is _IPv4Address:
+            return self.value_of(ip._ip, missing)
+        if type(ip) is _IPv6Address and words_of(ip._ip, words):
+            return self.table.get().lookup(self.held, words, missing)
         if PyUnicode_CheckExact(ip):
-            number = parse_dotted(PyUnicode_AsUTF8AndSize(ip, &size), size)
-        elif PyLong_CheckExact(ip):
-            number = PyLong_AsLongLongAndOverflow(ip, &overflow)
-        if 0 <= number <= 0xFFFFFFFF:
-            return self.table.get().lookup(<uint32_t>number, missing)
+            text = ascii_text(ip, &size)
+            if text != NULL and parse_v6(text, size, words):
+                return self.table.get().lookup(self.held, words, missing)
+        elif PyBytes_CheckExact(ip) and PyBytes_GET_SIZE(ip) == 16:
+            words.hi = load_network_order(PyBytes_AS_STRING(ip), 8)
+            words.lo = load_network_order(PyBytes_AS_STRING(ip) + 8, 8)
+            return self.table.get().lookup(self.held, words, missing)
+        elif PyLong_CheckExact(ip) and words_of(ip, words):  # beyond 32 bits
+            return self.table.get().lookup(self.held, words, missing)
+        return self.value_of_any(ip, missing)
+
+    cdef int64_t value_of_any(self, object ip, int64_t missing) except? -1:
+        cdef PacketKey key
         try:
             if put_address(key, kSrc, ip, 0) == 6:
-                return self.table.get().lookup(key.address[0], missing)
+                return self.table.get().lookup(self.held, key.address[0], missing)
         except ColumnError as error:
             raise ColumnError(str(error).replace("src_ip", "the address", 1)) from None
-        return self.table.get().lookup(<uint32_t>key.address[0].lo, missing)
+        return self.table.get().lookup(self.held, <uint32_t>key.address[0].lo, missing)
 
     def batch(self, cnp.ndarray addresses not None, object is_v6, int64_t missing,
               cnp.ndarray[int64_t, ndim=1, mode="c"] out not None):

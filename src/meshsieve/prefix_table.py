@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from meshsieve import _core, _fast, saved_tables
 from meshsieve.columns import as_addresses
-from meshsieve.errors import ColumnError, ModelError
+from meshsieve.errors import ColumnError
 
 Key = tuple[int, int, int, int]  # IP version, high word, low word, prefix length
 MISSING = -1
@@ -29,9 +28,11 @@ class PrefixTable(_fast.PrefixLookup):
     threads   any number may look up and change. Changes appear together at the next look-up that starts after
               ``update`` returns; a batch answers wholly from one state
 
-    ``lookup(ip, missing=-1)`` and ``table[ip]`` (KeyError if no prefix holds it) take one address in any form: text,
-    int (beyond 32 bits it is IPv6), packed bytes, ``ipaddress`` object. Values may be negative: pass another
-    ``missing`` if -1 is one of them.
+    ``table[ip]`` (KeyError if no prefix holds it), ``get(ip, default=None)``, ``lookup(ip, missing=-1)`` and ``ip in
+    table`` take one address in any form: text, int (beyond 32 bits it is IPv6), packed bytes, ``ipaddress`` object.
+    Values may be negative: pass another ``missing`` if -1 is one of them. ``insert(prefix, value)`` is also
+    ``table[prefix] = value``, ``remove(prefix)`` also ``del table[prefix]``; ``exact`` and ``prefix in table`` ask for
+    a prefix itself.
 
     >>> table = PrefixTable({"10.0.0.0/8": 7, "10.1.0.0/16": 8})
     >>> table.lookup("10.1.2.3"), table.lookup("10.2.0.1"), table.lookup("192.0.2.1")
@@ -62,26 +63,14 @@ class PrefixTable(_fast.PrefixLookup):
         self.batch(column, families, missing, out)
         return out
 
-    def insert(self, prefix: str, value: int) -> None:
-        """Adds a prefix, or gives it a new value."""
-        if not self.put(prefix, value):
-            self.update([(prefix, value)])
-
-    def remove(self, prefix: str) -> None:
-        """Removes a prefix; KeyError if it is not there."""
-        if not self.drop(prefix):
-            self.update((), [prefix])
-
     def update(self, insert: Mapping[str, int] | Iterable[tuple[str, int]] = (), remove: Iterable[str] = ()) -> None:
         """Removes and inserts many prefixes in one publication: no look-up sees a part of it.
 
         raises  KeyError, and changes nothing, if a prefix to remove is not there; ModelError as the class
         """
-        pairs = insert.items() if isinstance(insert, Mapping) else insert
-        changes: list[tuple[Key, int | None]] = [(_key(prefix), None) for prefix in remove]
-        changes += [(_key(prefix), _value(prefix, value)) for prefix, value in pairs]
-        if changes and not self.native.apply(changes):
-            missing = [_text(key) for key, value in changes if value is None and self.native.exact(key) is None]
+        gone = list(remove)
+        if not self.change(gone, insert.items() if isinstance(insert, Mapping) else insert):
+            missing = [prefix for prefix in gone if self.exact(prefix) is None]
             raise KeyError(f"not in the table: {', '.join(missing)}; nothing was changed")
 
     def save(self, path: str | os.PathLike[str], *, key: bytes | None = None) -> None:
@@ -108,7 +97,7 @@ class PrefixTable(_fast.PrefixLookup):
 
     def exact(self, prefix: str) -> int | None:
         """The value of exactly this prefix; None if it is not in the table."""
-        value: int | None = self.native.exact(_key(prefix))
+        value: int | None = self.native.exact(_fast.prefix_key(prefix))
         return value
 
     def __len__(self) -> int:
@@ -128,32 +117,7 @@ class PrefixTable(_fast.PrefixLookup):
         return f"<PrefixTable of {len(self)} prefixes>"
 
 
-def _key(prefix: str) -> Key:
-    address, _, length = prefix.partition("/")
-    if (
-        0 < len(length) <= 2 and length.isdecimal() and length.isascii() and int(length) <= 32
-    ):  # the usual case, ten times faster
-        try:
-            first = int.from_bytes(socket.inet_pton(socket.AF_INET, address))
-        except (OSError, ValueError):  # IPv6, or what the complete reading below refuses
-            first = -1
-        if first >= 0 and first & (0xFFFFFFFF >> int(length)) == 0:
-            return 4, 0, first, int(length)
-    try:
-        net = ipaddress.ip_network(prefix)
-    except ValueError as error:
-        raise ModelError(f"'{prefix}' is not a prefix: {error}") from None
-    first = int(net.network_address)
-    return net.version, first >> 64, first & (2**64 - 1), net.prefixlen
-
-
 def _text(key: Key) -> str:
     version, high, low, bits = key
     make = ipaddress.IPv6Address if version == 6 else ipaddress.IPv4Address
     return f"{make(high << 64 | low)}/{bits}"
-
-
-def _value(prefix: str, value: int) -> int:
-    if not isinstance(value, int | np.integer) or not -(2**63) <= value < 2**63:
-        raise ModelError(f"prefix {prefix}: the value {value!r} is not a 64-bit integer")
-    return int(value)

@@ -281,14 +281,15 @@ def test_our_side_reports_calls_and_updates_and_has_every_rule_back(tmp_path):
         ours.close()
 
 
-@pytest.mark.parametrize("way", ["ours_batch", "ours_scalar"])
+@pytest.mark.parametrize("way", bench_packets.PREFIX_WAYS)
 def test_our_prefix_table_reports_its_size_and_no_wrong_value(way, tmp_path):
     case = next(prefixes.cases([1000], 500, versions=(4,)))
     folder = data.materialise(case, tmp_path)
-    peer = Peer("ours", module="benches.peers.prefix_tables", arguments=(way,))
+    peer = Peer("ours", module="benches.peers.prefix_tables", arguments=("ours", way))
     ours = Running(peer, folder, cache=tmp_path, patience=60, environment={})
     try:
         assert ours.about["bytes"] > 0
+        ours.ask("pass 1")
         assert ours.ask("wrong") == {"wrong": 0, "checked": 500}
     finally:
         ours.close()

@@ -217,6 +217,96 @@ def test_refusals(call, error, text) -> None:  # type: ignore[no-untyped-def]
         call()
 
 
+@st.composite
+def nearly_addresses(draw: st.DrawFn) -> str:
+    """Addresses as people write them, of both families, some with a letter or two that does not belong there."""
+    if draw(st.booleans()):
+        text = ".".join(
+            draw(
+                st.lists(
+                    st.sampled_from(["0", "00", "1", "9", "10", "255", "256", "999", "1000", ""]),
+                    min_size=3,
+                    max_size=5,
+                )
+            )
+        )
+    else:
+        groups = st.sampled_from(["", "", "0", "1", "f", "ab", "ABC", "00ff", "dead", "12345", "g"])
+        text = ":".join(draw(st.lists(groups, min_size=2, max_size=9)))
+        text = draw(st.sampled_from([text, str(ipaddress.IPv6Address(draw(st.integers(0, 2**128 - 1)))), "::" + text]))
+    place = draw(st.integers(0, len(text)))
+    return (
+        text[:place] + draw(st.sampled_from(["", "", "", "", ":", ".", " ", "x", "%1", "\0", "\u0661"])) + text[place:]
+    )
+
+
+@settings(max_examples=1500, deadline=None)
+@given(
+    nearly_addresses(),
+    st.sampled_from(["", "", "/0", "/8", "/24", "/32", "/33", "/64", "/128", "/129", "/08", "/", "/a"]),
+)
+def test_text_is_read_as_ipaddress_reads_it(text: str, length: str) -> None:
+    try:
+        network = ipaddress.ip_network(text + length)
+    except ValueError:
+        with pytest.raises(ModelError):
+            PrefixTable({text + length: 1})
+    else:
+        without_zone = ipaddress.ip_network((network.network_address.packed, network.prefixlen))
+        assert list(PrefixTable({text + length: 1})) == [str(without_zone)]
+    table = PrefixTable({"0.0.0.0/0": 4, "::/0": 6})
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        with pytest.raises(ColumnError):
+            table.lookup(text)
+    else:
+        assert table.lookup(text) == address.version
+        assert PrefixTable({f"{ipaddress.ip_address(address.packed)}": 7}).get(text) == 7
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 2**128 - 1), st.sampled_from([2**30, 2**32 - 1, 2**60, 2**120]))
+)
+def test_every_form_of_an_address_is_that_address(number: int) -> None:
+    """Compiled, and while the table changes."""
+    address = ipaddress.ip_address(number)
+    table = PrefixTable({str(address): 7, "0.0.0.0/0": 1, "::/0": 1})
+    for _ in range(2):
+        for form in (number, address, address.packed, str(address), address.exploded, address.exploded.upper()):
+            assert table[form] == table.get(form) == table.lookup(form) == 7
+            assert form in table
+        assert list(table.lookup_batch([str(address)])) == [7]
+        table["192.0.2.0/24"] = 3
+
+
+def test_it_reads_and_changes_like_a_mapping() -> None:
+    table = PrefixTable()
+    table["10.0.0.0/8"] = 7
+    table["2001:db8::/32"] = 9
+    assert table["10.1.2.3"] == 7
+    assert table.get("192.0.2.1") is None
+    assert table.get("192.0.2.1", 5) == 5
+    assert "10.1.2.3" in table
+    assert "192.0.2.1" not in table
+    assert "10.0.0.0/8" in table
+    assert "10.0.0.0/9" not in table
+    table["10.0.0.0/8"] = -1
+    assert table["10.1.2.3"] == -1
+    assert "10.1.2.3" in table
+    del table["10.0.0.0/8"]
+    assert "10.1.2.3" not in table
+    with pytest.raises(KeyError, match=r"10\.0\.0\.0/8"):
+        del table["10.0.0.0/8"]
+    for value in ("7", 1.5, 2**63, None):
+        with pytest.raises(ModelError, match="64-bit"):
+            table["10.0.0.0/8"] = value  # type: ignore[assignment]
+    with pytest.raises(ColumnError):
+        table["10.0.0.0/8/8"]
+    assert list(table) == ["2001:db8::/32"]
+
+
 def test_a_missing_value_may_be_chosen() -> None:
     table = PrefixTable({"10.0.0.0/8": -1})
     assert table.lookup("10.0.0.1", -7) == -1

@@ -20,6 +20,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -62,15 +63,26 @@ class PrefixTable {
   };
 
   // All changes become visible together. Returns false, and changes nothing, if one removes a prefix that is not there.
-  bool apply(const std::vector<Change>& changes);
-  // One change of an IPv4 prefix without host bits.
-  void put(uint32_t address, int bits, int64_t value) { apply({{{false, {0, address}, bits}, value}}); }
-  bool drop(uint32_t address, int bits) { return apply({{{false, {0, address}, bits}, std::nullopt}}); }
+  bool apply(std::span<const Change> changes);
+  void put(const Prefix& prefix, int64_t value) {
+    const Change change{prefix, value};
+    apply({&change, 1});
+  }
+  bool drop(const Prefix& prefix) {
+    const Change change{prefix, std::nullopt};
+    return apply({&change, 1});
+  }
   std::optional<int64_t> exact(const Prefix& prefix) const;
   std::vector<std::pair<Prefix, int64_t>> items() const;
   size_t size() const;
   size_t bytes() const;  // of the searched tables
 
+  // What a caller keeps between look-ups so that they are quick: the state that served the last one. Not for two threads
+  // at a time.
+  class Held;
+  int64_t lookup(Held& held, uint32_t ipv4, int64_t missing) const;
+  int64_t lookup(Held& held, U128 ipv6, int64_t missing) const;
+  // Of any thread, which has a Held of its own.
   int64_t lookup(uint32_t ipv4, int64_t missing) const;
   int64_t lookup(U128 ipv6, int64_t missing) const;
   // n addresses, `width` bytes each (4: IPv4; 16: U128), is_v6[i] != 0 says the family where width is 16; nullptr: all
@@ -82,8 +94,8 @@ class PrefixTable {
   struct Snapshot;
   struct Packed;
 
-  // Valid until the calling thread's next look-up, in any table.
-  const Snapshot& snapshot() const;
+  const Snapshot& snapshot(Held& held) const;
+  static Held& held_by_thread();
   std::shared_ptr<const Snapshot> build() const;
   std::vector<std::pair<Prefix, int64_t>> all() const;  // under mutex_
   void publish(std::shared_ptr<const Snapshot> snapshot) const;
@@ -97,6 +109,12 @@ class PrefixTable {
   mutable std::atomic<uint64_t> version_ = 0;         // of snapshot_; 0 while that is null
   std::unique_ptr<prefix::ChangingPrefixes> changing_;  // changed under mutex_; instead of all the above once it exists
   std::atomic<const prefix::ChangingPrefixes*> serving_ = nullptr;  // changing_, for look-ups
+};
+
+class PrefixTable::Held {
+  friend class PrefixTable;
+  uint64_t version = 0;  // of `tables`; no state of any table has number 0
+  std::shared_ptr<const Snapshot> tables;
 };
 
 }  // namespace meshsieve

@@ -67,7 +67,7 @@ void ChangingPrefixes::make(Tables& tables, const Step& step) {
   prefix.is_v6 ? tables.v6.insert(prefix.address, prefix.bits, step.id) : tables.v4.insert(v4, prefix.bits, step.id);
 }
 
-bool ChangingPrefixes::apply(const std::vector<Change>& changes) {
+bool ChangingPrefixes::apply(std::span<const Change> changes) {
   for (const Change& change : changes)
     if (!change.value && find(active(), change.prefix) == 0) return false;
   const uint32_t other = 1 - active_.load();

@@ -14,6 +14,7 @@
 #include <array>
 #include <atomic>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -31,7 +32,7 @@ class ChangingPrefixes {
   explicit ChangingPrefixes(const Items& items);
 
   // As PrefixTable::apply.
-  bool apply(const std::vector<Change>& changes);
+  bool apply(std::span<const Change> changes);
   // For the thread that may change.
   std::optional<int64_t> exact(const Prefix& prefix) const;
   Items items() const;  // in the order of Prefix

@@ -1,6 +1,7 @@
 #include "meshsieve/prefix_table.h"
 
 #include <algorithm>
+#include <cstring>
 #include <unordered_map>
 
 #include "l4/classes_table.h"
@@ -71,7 +72,22 @@ class Flattener {
   std::vector<Boundary> boundaries_;
 };
 
-// One value, without the set-up that the kernels for many need: five halvings of the 31 keys of a node.
+using Eight [[gnu::vector_size(16)]] = int16_t;
+
+// How many of the node's keys are smaller.
+template <class Id>
+uint32_t keys_below(const classes::Node32<Id>& node, int16_t biased) {
+  Eight keys, n{};
+  for (int q = 0; q < 32; q += 8) {
+    std::memcpy(&keys, node.key + q, sizeof keys);
+    n -= biased > keys;  // -1 where it holds
+  }
+  uint64_t lanes[2];  // four counts each
+  std::memcpy(lanes, &n, sizeof n);
+  return static_cast<uint32_t>((lanes[0] + lanes[1]) * 0x0001'0001'0001'0001 >> 48);
+}
+
+// One value, without the set-up that the kernels for many need.
 template <class Id>
 uint32_t class_in(const classes::Trees32<Id>& trees, const classes::Search32View& map, uint32_t value) {
   const uint32_t block = map.blocks[value >> (32 - classes::kBlockBits)];
@@ -79,15 +95,31 @@ uint32_t class_in(const classes::Trees32<Id>& trees, const classes::Search32View
   const auto biased = static_cast<int16_t>(value ^ 0x8000u);
   for (uint32_t level = 0; level < map.levels; ++level) {
     const classes::Node32<Id>& node = trees.nodes[id];
-    uint32_t below = 0;
-    for (uint32_t half = 16; half != 0; half /= 2) below += biased > node.key[below + half - 1] ? half : 0;
-    id = node.child[below];
+    id = node.child[keys_below(node, biased)];
   }
   return id;
 }
 
 uint32_t class_of(const classes::Search32View& map, uint32_t value) {
   return map.narrow.slots != nullptr ? class_in(map.narrow, map, value) : class_in(map.wide, map, value);
+}
+
+uint32_t child_of(const classes::Node64& node, uint64_t word) {
+  const auto biased = static_cast<int64_t>(word ^ (uint64_t{1} << 63));
+  uint32_t below = 0;
+  for (int k = 0; k < 7; ++k) below += biased > node.key[k];
+  return node.child[below];
+}
+
+// Likewise, for IPv6.
+uint32_t class_of(const classes::Search128View& map, U128 value) {
+  uint32_t entry = map.root;
+  for (uint32_t left = map.high_levels; left != 0 && (entry & (classes::kTerminal | classes::kLowWord)) == 0; --left)
+    entry = child_of(map.nodes[entry], value.hi);
+  entry &= ~classes::kLowWord;
+  for (uint32_t left = map.low_levels; left != 0 && (entry & classes::kTerminal) == 0; --left)
+    entry = child_of(map.nodes[entry], value.lo);
+  return entry & ~classes::kTerminal;
 }
 
 }  // namespace
@@ -142,7 +174,7 @@ struct PrefixTable::Packed {
 PrefixTable::PrefixTable(const std::string& backend) : backend_(&simd::backend_named(backend)) {}
 PrefixTable::~PrefixTable() = default;
 
-bool PrefixTable::apply(const std::vector<Change>& changes) {
+bool PrefixTable::apply(std::span<const Change> changes) {
   const std::lock_guard lock(mutex_);
   if (changing_ == nullptr && snapshot_ != nullptr) {  // looked up since it was made
     changing_ = std::make_unique<prefix::ChangingPrefixes>(all());
@@ -194,28 +226,30 @@ size_t PrefixTable::bytes() const {
     const std::lock_guard lock(mutex_);
     if (changing_ != nullptr) return changing_->bytes();
   }
-  const Snapshot& tables = snapshot();
+  const Snapshot& tables = snapshot(held_by_thread());
   return tables.v4.bytes() + tables.v6.bytes() + tables.value.bytes();
 }
 
-// The thread keeps the snapshot that it used last, so that a look-up costs one atomic load instead of four atomic
+// Who looks up keeps the snapshot used last, so that a look-up costs one atomic load instead of four atomic
 // read-modify-writes on a counter that all threads share. Versions are unique in the process, so the version alone tells
 // of which table and state a snapshot is. An idle thread thus keeps its last snapshot alive.
-const PrefixTable::Snapshot& PrefixTable::snapshot() const {
-  struct Held {
-    uint64_t version = 0;
-    std::shared_ptr<const Snapshot> tables;
-  };
-  thread_local Held* held = nullptr;  // a plain pointer, which is read without asking whether it was made
+const PrefixTable::Snapshot& PrefixTable::snapshot(Held& held) const {
   const uint64_t now = version_.load(std::memory_order_acquire);
-  if (now != 0 && held != nullptr && now == held->version) return *held->tables;
-  thread_local Held own;
-  held = &own;
+  if (now != 0 && now == held.version) [[likely]] return *held.tables;
   const std::lock_guard lock(mutex_);
   if (snapshot_ == nullptr) publish(build());
-  own.tables = snapshot_;
-  own.version = version_.load(std::memory_order_relaxed);
-  return *own.tables;
+  held.tables = snapshot_;
+  held.version = version_.load(std::memory_order_relaxed);
+  return *held.tables;
+}
+
+PrefixTable::Held& PrefixTable::held_by_thread() {
+  thread_local Held* held = nullptr;  // a plain pointer, which is read without asking whether it was made
+  if (held == nullptr) {
+    thread_local Held own;
+    held = &own;
+  }
+  return *held;
 }
 
 void PrefixTable::publish(std::shared_ptr<const Snapshot> snapshot) const {
@@ -280,26 +314,30 @@ std::shared_ptr<const PrefixTable::Snapshot> PrefixTable::build() const {
   return tables;
 }
 
-int64_t PrefixTable::lookup(uint32_t address, int64_t missing) const {
+int64_t PrefixTable::lookup(Held& held, uint32_t address, int64_t missing) const {
   if (const auto* changing = serving_.load(std::memory_order_acquire)) return changing->lookup(address, missing);
-  const Snapshot& tables = snapshot();
+  const Snapshot& tables = snapshot(held);
   const uint32_t id = class_of(tables.v4.view(), address);
   return id == classes::kNoSet ? missing : tables.value[id];
 }
 
-int64_t PrefixTable::lookup(U128 address, int64_t missing) const {
+int64_t PrefixTable::lookup(Held& held, U128 address, int64_t missing) const {
   if (const auto* changing = serving_.load(std::memory_order_acquire)) return changing->lookup(address, missing);
-  const Snapshot& tables = snapshot();
-  uint32_t id;
-  backend_->search128(tables.v6.view(), &address, 1, &id);
+  const Snapshot& tables = snapshot(held);
+  const uint32_t id = class_of(tables.v6.view(), address);
   return id == classes::kNoSet ? missing : tables.value[id];
 }
+
+int64_t PrefixTable::lookup(uint32_t address, int64_t missing) const {
+  return lookup(held_by_thread(), address, missing);
+}
+int64_t PrefixTable::lookup(U128 address, int64_t missing) const { return lookup(held_by_thread(), address, missing); }
 
 void PrefixTable::lookup_batch(const void* addresses, uint32_t width, const uint8_t* is_v6, size_t n, int64_t missing,
                                int64_t* out) const {
   if (const auto* changing = serving_.load(std::memory_order_acquire))
     return changing->lookup_batch(addresses, width, is_v6, n, missing, out);
-  const Snapshot& tables = snapshot();
+  const Snapshot& tables = snapshot(held_by_thread());
   const int64_t* values = tables.value.data();
   uint32_t id[classes::kChunk], v4_id[classes::kChunk], v4[classes::kChunk];
   for (size_t first = 0; first < n; first += classes::kChunk) {
