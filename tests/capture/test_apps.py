@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from meshsieve import apps, capture, flows
-from tests.capture.app_payloads import OTHERS, TALKS, TCP, UDP, Talk, client_hello, record
+from tests.capture.app_payloads import OTHERS, TALKS, TCP, UDP, Talk, client_hello, dns_question, record, u16
 from tests.capture.builder import Frame, eth, pcap
 
 IDS = [f"{i}-{talk.app}" for i, talk in enumerate(TALKS)]
@@ -218,32 +218,72 @@ def test_a_control_channel_announces_the_data_channel(
     assert apps.HOWS[columns.extra["app_how"][1]] == "related"
 
 
-def test_a_fragmented_datagram_is_read_whole(tmp_path: Path) -> None:
-    from tests.capture.app_payloads import dns_question, u16
+def cut(datagram: bytes, cuts: Iterable[int], proto: int) -> list[Frame]:
+    """The datagram (TCP or UDP header first) in IPv4 fragments that begin at ``cuts``."""
+    places = [0, *cuts, len(datagram)]
+    return [
+        eth().ipv4(proto=proto, ident=5, offset=begin, more=end < len(datagram)).raw(datagram[begin:end])
+        for begin, end in itertools.pairwise(places)
+    ]
 
+
+def dns_datagram() -> tuple[bytes, str]:
     name = "a-long-label-of-a-name." * 4 + "example.org"
     payload = dns_question(name)
-    datagram = u16(50000, 53, 8 + len(payload), 0) + payload
-    cut = 40
-    frames = [
-        eth().ipv4(proto=17, ident=5, more=True).raw(datagram[:cut]),
-        eth().ipv4(proto=17, ident=5, offset=cut).raw(datagram[cut:]),
+    return u16(50000, 53, 8 + len(payload), 0) + payload, name
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_datagram_is_read_whole_in_whatever_order_its_fragments_come(order: tuple[int, ...], tmp_path: Path) -> None:
+    datagram, name = dns_datagram()
+    fragments = cut(datagram, [40, 80], proto=17)
+    columns = recognise(tmp_path / "a.pcap", [fragments[i] for i in order])
+    assert (columns.apps, columns.attribute("dns_name")) == (["dns"], [name])
+
+
+def test_fragments_of_ipv6_are_put_together_too(tmp_path: Path) -> None:
+    datagram, name = dns_datagram()
+    fragments = [
+        eth().ipv6().fragment(ident=9, more=True, next_header=17).raw(datagram[:40]),
+        eth().ipv6().fragment(ident=9, offset=40, next_header=17).raw(datagram[40:]),
     ]
-    columns = recognise(tmp_path / "a.pcap", frames)
-    assert columns.apps == ["dns"]
-    assert columns.attribute("dns_name") == [name]
+    for frames in (fragments, fragments[::-1]):
+        columns = recognise(tmp_path / "a.pcap", frames)
+        assert (columns.apps, columns.attribute("dns_name")) == (["dns"], [name])
+
+
+def _other(fragment: int, begin: int) -> Frame:
+    """Another fragment of dns_datagram(), with bytes of its own."""
+    return eth().ipv4(proto=17, ident=5, offset=begin, more=True).raw(b"x" * fragment)
+
+
+@pytest.mark.parametrize(
+    ("what", "frames", "whole"),
+    [
+        ("a copy of a fragment", lambda f: [f[0], f[1], f[1], f[2]], True),
+        ("one is missing", lambda f: [f[0], f[2]], False),
+        ("the last one is missing", lambda f: [f[0], f[1]], False),
+        ("the first one is missing", lambda f: [f[1], f[2]], False),
+        ("one overlaps another", lambda f: [f[0], _other(24, 64), f[1], f[2]], False),
+        ("a copy has other bytes", lambda f: [f[0], f[1], _other(40, 40), f[2]], False),
+        ("one lies behind the last one", lambda f: [f[0], f[2], _other(40, 400), f[1]], False),
+        ("another datagram uses the identification again", lambda f: [f[0], f[1], *f], True),
+    ],
+)
+def test_fragments_that_do_not_fit_make_no_datagram(what: str, frames: Any, whole: bool, tmp_path: Path) -> None:
+    datagram, name = dns_datagram()
+    columns = recognise(tmp_path / "a.pcap", frames(cut(datagram, [40, 80], proto=17)))
+    assert (name in columns.attribute("dns_name")) == whole, what
 
 
 def test_tcp_whose_segments_are_fragmented_is_put_together(tmp_path: Path) -> None:
     data = record(client_hello(name="fragmented.example.org"))
     segment = struct.pack(">HHIIBBHHH", 50000, 443, 1001, 0, 5 << 4, 24, 1024, 0, 0) + data
-    cuts = [0, 64, 160, len(segment)]
-    frames = [eth().ipv4().tcp(50000, 443, "S", seq=1000)]
-    for begin, end in itertools.pairwise(cuts):
-        frames.append(eth().ipv4(proto=6, ident=7, offset=begin, more=end < len(segment)).raw(segment[begin:end]))
-    frames[2:] = reversed(frames[2:])  # those behind the first one, in any order
-    columns = recognise(tmp_path / "a.pcap", frames)
-    assert (columns.apps, columns.attribute("sni")) == (["tls"], ["fragmented.example.org"])
+    fragments = cut(segment, [64, 160], proto=6)
+    for order in itertools.permutations(range(3)):
+        syn = eth().ipv4().tcp(50000, 443, "S", seq=1000)
+        columns = recognise(tmp_path / "a.pcap", [syn, *(fragments[i] for i in order)])
+        assert (columns.apps, columns.attribute("sni")) == (["tls"], ["fragmented.example.org"])
 
 
 def test_garbage_behind_a_hello_takes_nothing_from_it(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from meshsieve.http_requests import RequestOptions
-from tests.http.talk import CLIENT_ISN, read, segments, shown
+from tests.capture.builder import eth
+from tests.http.talk import CLIENT, CLIENT_ISN, SERVER, read, segments, shown
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -152,6 +154,24 @@ def test_any_port_and_any_order_of_segments(tmp_path: Path) -> None:
     frames = segments([("c", GET[:9]), ("c", GET[9:20]), ("c", GET[20:]), ("s", OK)], dport=12345)
     frames[2:5] = [frames[4], frames[2], frames[3]]
     assert shown(read(tmp_path, frames)[0]) == ["GET a /x 200"]
+
+
+def test_segments_in_ip_fragments_are_read_whole(tmp_path: Path) -> None:
+    first = b"GET /one HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 200 + b"\r\n\r\n"
+    second = b"GET /two HTTP/1.1\r\nHost: a\r\n\r\n"
+    frames = segments([("c", first), ("s", b"HTTP/1.1 204 No\r\n\r\n"), ("c", second)])
+    datagram = frames[2].bytes()[34:]  # behind Ethernet and IPv4
+    cuts = [0, 48, 104, len(datagram)]
+    fragments = [
+        eth().ipv4(CLIENT, SERVER, proto=6, ident=3, offset=begin, more=end < len(datagram)).raw(datagram[begin:end])
+        for begin, end in itertools.pairwise(cuts)
+    ]
+    for order in itertools.permutations(fragments):
+        rows, counts = read(tmp_path, [*frames[:2], *order, *frames[3:]])
+        assert shown(rows) == ["GET a /one 204", "GET a /two -: no_response"]
+        assert "gaps" not in counts
+    rows, counts = read(tmp_path, [*frames[:2], fragments[0], fragments[2], *frames[3:]])
+    assert (shown(rows)[-1], counts["gaps"]) == ("GET a /two -: after_gap no_response", 1)
 
 
 def test_retransmissions_count_once_and_conflicting_copies_are_noted(tmp_path: Path) -> None:

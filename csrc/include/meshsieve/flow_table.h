@@ -12,13 +12,14 @@
 // Ends    Each timeout class is a list. A flow moves to its tail only when its head is looked at (second chance), so
 //         packets do not touch the lists. Time that runs backwards ends nothing.
 // Limits  max_flows (860,000: 256 MiB); the least recently used flow of the oldest list heads is evicted and counted.
-//         Fragments: 32 MiB of datagrams that wait, the oldest out, counted.
+//         Fragments: 32 MiB of datagrams that wait and 16 MiB of their payload, the oldest out, counted.
 // Source  Initiator and timeouts: the NSX and netfilter conventions named in docs/flows.md.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -26,6 +27,7 @@
 
 #include "meshsieve/apps.h"
 #include "meshsieve/packet_batch.h"
+#include "meshsieve/packet_observer.h"
 
 namespace meshsieve {
 
@@ -78,6 +80,8 @@ class FlowBatch {
  public:
   size_t size() const { return present.size(); }
   void append(const FlowRow& row, const Attributes& attributes);
+  void reserve(size_t n);
+  void complete();  // when nothing more is appended, before anything is read
   void sort();  // by flow_id, then first_ns
 
   struct ColumnInfo {
@@ -144,6 +148,8 @@ class FlowTable {
   // Packets in capture order, at most kMaxFlowRun; fills the flow columns of rows row..row+n of `batch`.
   static constexpr size_t kMaxFlowRun = 32;
   void update(const Packet* packets, const Record* records, size_t n, PacketBatch& batch, uint32_t row);
+  // Fragmented datagrams that became whole in the last update(), by row.
+  std::span<const JoinedDatagram> joined() const;
   // All packets of a batch.
   void update(PacketBatch& batch);
   // Ends every flow. The table is empty afterwards.

@@ -77,7 +77,8 @@ class HttpRequests : public PacketObserver {
   explicit HttpRequests(const HttpLimits& limits);
   ~HttpRequests() override;
 
-  void update(const Packet* packets, const Record* records, size_t n, const PacketBatch& batch, uint32_t row) override;
+  void update(const Packet* packets, const Record* records, size_t n, std::span<const JoinedDatagram> joined,
+              const PacketBatch& batch, uint32_t row) override;
   // The capture is over: writes what is left.
   void finish();
   // Rows since the last call.

@@ -81,6 +81,7 @@ struct Packet : DenseColumns, SparseColumns {
   }
   bool has(Field field) const { return (present & bit_of(field)) != 0; }
   bool is_fragment() const { return has_sparse && (more_fragments != 0 || fragment_offset != 0); }
+  bool is_later_fragment() const { return has_sparse && fragment_offset != 0; }
 };
 
 // One record of a capture file; `data` is valid as long as its reader says.

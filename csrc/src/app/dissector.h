@@ -62,13 +62,14 @@ struct Expectation {
 struct Findings {
   App app = App::unknown;
   bool done = false;    // nothing more to learn
+  bool told = false;    // ... from this direction; set anew each time
   bool follow = false;  // show packets beyond the limits as well, each by itself (FTP control)
   Attributes attributes;
   std::vector<Expectation> expectations;
 
   void clear() {
     app = App::unknown;
-    done = follow = false;
+    done = told = follow = false;
     attributes.clear();
     expectations.clear();
   }

@@ -108,12 +108,15 @@ Message read_message(Bytes bytes) {
     const auto keep = [&](std::string_view wanted, std::string_view& into) {
       if (into.empty() && equals_nocase(name, wanted)) into = value;
     };
-    keep("host", out.host);
-    keep("upgrade", out.upgrade);
-    keep("content-type", out.content_type);
-    keep("user-agent", out.agent);
-    keep("server", out.server);
-    if (equals_nocase(name, "x-elastic-product")) out.elastic = true;
+    switch (name.size()) {
+      case 4: keep("host", out.host); break;
+      case 6: keep("server", out.server); break;
+      case 7: keep("upgrade", out.upgrade); break;
+      case 10: keep("user-agent", out.agent); break;
+      case 12: keep("content-type", out.content_type); break;
+      case 17: out.elastic = out.elastic || equals_nocase(name, "x-elastic-product"); break;
+      default: break;
+    }
   }
   out.size = bytes.size() - text.size();
   return out;
@@ -161,6 +164,7 @@ Answer http(const Payload& p, Findings& out) {
     out.done = client.client_hello && server.server_hello;
   } else {
     out.done = request.whole && response.whole && response.status != "100";
+    out.told = here.whole && here.status != "100" && !tunnel;
   }
   return here.answer;
 }

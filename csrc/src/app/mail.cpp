@@ -16,9 +16,12 @@ namespace {
 
 // From the first line that begins as a TLS record does.
 Bytes tls_behind_text(Bytes bytes) {
+  // Text hardly has the byte that a handshake record begins with, but many line ends.
   const std::string_view text = text_of(bytes);
-  const size_t at = text.find("\n\x16\x03");
-  return at == std::string_view::npos ? Bytes{} : bytes.subspan(at + 1);
+  for (size_t at = 0; (at = text.find('\x16', at)) != std::string_view::npos; ++at) {
+    if (at != 0 && text[at - 1] == '\n' && text.substr(at + 1).starts_with('\x03')) return bytes.subspan(at);
+  }
+  return {};
 }
 
 // Reads TLS behind the dialogue, if it has come to that. True once both hellos are known.

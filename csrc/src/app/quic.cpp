@@ -327,7 +327,9 @@ Answer quic(const Payload& p, Findings& out) {
   LongHeader header;
   if (!read_long_header(datagram, header)) return known ? Answer::yes : Answer::no;
   out.attributes.set(Attribute::quic_version, version_name(header.version));
-  read_initials(p, out);
+  bool initial = header.initial;
+  while (!initial && !datagram.empty() && read_long_header(datagram, header)) initial = header.initial;
+  if (initial) read_initials(p, out);  // else it says nothing new
   return Answer::yes;
 }
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint8_t kSyn = 2;
 constexpr int kNone = -1;
-constexpr size_t kSpareStates = 256, kSpareBytes = 4096;
+constexpr size_t kSpareStates = 256, kSpareBytes = kMaxBytes;
 constexpr Recognizer::Open kInitiator = 1, kBoth = 3;
 
 int transport_index(uint8_t proto) { return proto == 6 ? 0 : proto == 17 ? 1 : proto == 132 ? 2 : kNone; }
@@ -36,13 +36,12 @@ void name_by_protocol(FlowRow& row) {
   row.app_how = static_cast<uint8_t>(AppHow::protocol);
 }
 
-}  // namespace
-
-struct Recognizer::State {
+// What is known of a flow while it is not decided, without what needs memory of its own.
+struct Progress {
   uint64_t flow_id = 0;
   int transport = kNone;
   App hint = App::unknown;
-  Open open = kBoth;
+  Recognizer::Open open = kBoth;
   int dissector = kNone;
   int likely = kNone;  // a dissector that said so, and of which direction
   bool likely_reply = false;
@@ -53,31 +52,28 @@ struct Recognizer::State {
   bool from_start[2] = {};
   size_t n_known[2] = {};  // bytes that the dissectors have seen
   std::bitset<128> rejected[2];
+  size_t history_bytes = 0;
+  size_t accounted = 0;
+};
+
+}  // namespace
+
+struct Recognizer::State : Progress {
   TcpStream stream[2] = {TcpStream(kMaxBytes), TcpStream(kMaxBytes)};
   std::vector<Datagram> history;
-  size_t history_bytes = 0;
-  // A fragmented datagram: where its first fragment's payload begins; of UDP what has come in order.
-  uint32_t joined_id = 0;
-  uint32_t joined_header = 0;  // transport header; 0 = nothing can follow
-  uint32_t joined_seq = 0;
-  bool joined_reply = false;
-  std::vector<uint8_t> joined;
-  size_t accounted = 0;
   Findings findings;
 
   // With itself: a flood of flows that say little is bounded as well.
-  size_t held_bytes() const { return sizeof(State) + stream[0].held_bytes() + stream[1].held_bytes() + history_bytes + joined.size(); }
+  size_t held_bytes() const {
+    return sizeof(State) + stream[0].held_bytes() + stream[1].held_bytes() + history_bytes;
+  }
 
-  // As new; small buffers stay, for the next flow.
+  // As new; the buffers stay, for the next flow.
   void clear() {
-    State fresh;
-    for (const int reply : {0, 1}) {
-      fresh.stream[reply] = std::move(stream[reply]);
-      fresh.stream[reply].clear(kMaxBytes, kSpareBytes);
-    }
-    fresh.findings = std::move(findings);
-    fresh.findings.clear();
-    *this = std::move(fresh);
+    static_cast<Progress&>(*this) = Progress{};
+    for (TcpStream& s : stream) s.clear(kMaxBytes, kSpareBytes);
+    history.clear();
+    findings.clear();
   }
 };
 
@@ -137,13 +133,8 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
   if (!slot.state) slot.state = new_state(row);
   State& state = *slot.state;
   if ((state.open & direction) == 0) return state.open;
-  Bytes segment(record.data + packet.payload_offset, packet.payload_length);
-  const bool later_fragment = packet.has_sparse && packet.fragment_offset != 0;
-  uint32_t seq = packet.tcp_seq + ((packet.tcp_flags & kSyn) != 0);
-  if (packet.is_fragment()) {
-    if (!join(state, packet, record, segment, reply, seq)) return state.open;
-    if (later_fragment && state.transport == 1) segment = state.joined;
-  }
+  const Bytes segment(record.data + packet.payload_offset, packet.payload_length);
+  const uint32_t seq = packet.tcp_seq + ((packet.tcp_flags & kSyn) != 0);
   const bool ordered = state.transport == 0 && !state.follow;
   TcpStream& stream = state.stream[reply];
   // The first segment is read where it is; it is copied only if more is wanted of the flow behind it.
@@ -160,7 +151,7 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
       return state.open;
     }
   }
-  if (!later_fragment) ++state.n_payloads[reply];
+  ++state.n_payloads[reply];
   const Bytes here = ordered && !in_place ? stream.bytes() : segment;
   const size_t known = ordered ? std::exchange(state.n_known[reply], here.size()) : 0;
   const Payload payload{.here = here,
@@ -171,12 +162,12 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
                         .here_port = reply ? row.dport : row.sport,
                         .there_port = reply ? row.sport : row.dport,
                         .from_start = state.from_start[reply],
-                        .whole = record.captured >= record.length && (!packet.is_fragment() || packet.more_fragments == 0),
+                        .whole = record.captured >= record.length && !packet.is_fragment(),
                         .multicast = is_multicast(packet.dst_ip, packet.ip_ver),
                         .history = state.history};
   const bool wanted = dispatch(state, row, payload);
   expect(payload, row, state.findings.expectations);
-  Open closing = state.findings.done ? kBoth : Open{0};
+  Open closing = state.findings.done ? kBoth : state.findings.told ? direction : Open{0};
   bool skip = false;
   if (!wanted && payload.tcp()) {
     // Picked up in the middle of something: the next segment may begin a message.
@@ -193,7 +184,7 @@ Recognizer::Open Recognizer::inspect(uint32_t number, FlowRow& row, const Packet
       closing = 0;
     }
     const bool rereads = state.dissector == kNone || dissectors()[static_cast<size_t>(state.dissector)].rereads;
-    if (!payload.tcp() && closing == 0 && !later_fragment && rereads) {
+    if (!payload.tcp() && closing == 0 && rereads) {
       state.history.push_back({reply, {segment.begin(), segment.end()}});
       state.history_bytes += segment.size();
     }
@@ -235,35 +226,6 @@ void Recognizer::give_back(std::unique_ptr<State> state) {
   spare_.push_back(std::move(state));
 }
 
-// Finds the place of a fragment behind the first one. Of UDP it must follow those that came before; TCP puts it in order
-// by its sequence number, which `seq` becomes. False for one that belongs to nothing.
-bool Recognizer::join(State& state, const Packet& packet, const Record& record, Bytes data, bool reply, uint32_t& seq) {
-  const bool tcp = state.transport == 0;
-  if (state.transport > 1) return false;
-  if (packet.fragment_offset == 0) {
-    const bool whole = record.captured >= record.length && packet.fragment_length >= data.size();
-    state.joined_id = packet.fragment_id;
-    state.joined_reply = reply;
-    state.joined_header = whole ? packet.fragment_length - static_cast<uint32_t>(data.size()) : 0;
-    state.joined_seq = seq;
-    state.joined.clear();
-    if (!tcp) state.joined.assign(data.begin(), data.end());
-    return true;
-  }
-  const bool belongs = state.joined_header != 0 && state.joined_id == packet.fragment_id && state.joined_reply == reply &&
-                       packet.fragment_offset >= state.joined_header;
-  if (!belongs) return false;
-  const uint32_t at = packet.fragment_offset - state.joined_header;
-  if (tcp) {
-    seq = state.joined_seq + at;
-    return true;
-  }
-  const size_t room = kMaxBytes - std::min<size_t>(kMaxBytes, state.joined.size());
-  if (at != state.joined.size() || data.size() > room) return false;
-  state.joined.insert(state.joined.end(), data.begin(), data.end());
-  return true;
-}
-
 // Asks the dissectors. False if none of them wants more of this direction.
 bool Recognizer::dispatch(State& state, FlowRow& row, const Payload& payload) {
   const auto& all = dissectors();
@@ -275,6 +237,7 @@ bool Recognizer::dispatch(State& state, FlowRow& row, const Payload& payload) {
     return true;
   };
   if (state.dissector != kNone) {
+    state.findings.told = false;
     if (all[static_cast<size_t>(state.dissector)].dissect(payload, state.findings) == Answer::yes) {
       if (row.app_how != static_cast<uint8_t>(AppHow::signature)) {
         row.app = static_cast<uint16_t>(state.findings.app);

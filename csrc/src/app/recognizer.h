@@ -60,7 +60,6 @@ class Recognizer {
   static const Candidates& candidates();
   std::unique_ptr<State> new_state(const FlowRow& row);
   void give_back(std::unique_ptr<State> state);
-  static bool join(State& state, const Packet& packet, const Record& record, Bytes data, bool reply, uint32_t& seq);
   bool dispatch(State& state, FlowRow& row, const Payload& payload);
   bool apply_signatures(const State& state, FlowRow& row, const Payload& payload) const;
   void apply_host_signatures(const Attributes& attributes, FlowRow& row) const;

@@ -80,6 +80,7 @@ Answer tls(const Payload& p, Findings& out) {
   const TlsProgress here = read_tls_stream(p.here, out.attributes);
   // The other direction was read when it grew.
   out.done = out.attributes.has(Attribute::ja4) && out.attributes.has(Attribute::tls_cipher) && here.past_clear;
+  out.told = here.client_hello || here.past_clear;
   return here.answer;
 }
 
@@ -132,21 +133,24 @@ bool read_dtls_datagram(Bytes bytes, std::vector<Message>& messages, bool& hands
 }  // namespace
 
 Answer dtls(const Payload& p, Findings& out) {
+  const bool known = out.app == App::dtls;
+  if (known && p.here[0] != kHandshake) return Answer::yes;  // nothing to read
   std::vector<Message> messages;
   bool handshake = false, before = false;
   for (const Datagram& datagram : p.history) {
     if (datagram.reply == p.reply) before = read_dtls_datagram(datagram.bytes, messages, handshake);
   }
   if (!read_dtls_datagram(p.here, messages, handshake)) {
-    return out.app == App::dtls ? Answer::yes : Answer::no;  // DTLS 1.3 hides its records once keys are there
+    return known ? Answer::yes : Answer::no;  // DTLS 1.3 hides its records once keys are there
   }
-  const bool known = out.app == App::dtls;
   out.app = App::dtls;
   for (const Message& message : messages) {
     if (message.body.size() != message.size) continue;
     if (message.type == kClientHello) read_client_hello(message.body, HelloOf::dtls, out.attributes);
     if (message.type == kServerHello) read_server_hello(message.body, out.attributes);
-    if (message.type == kCertificate) read_certificates(message.body, out.attributes);
+    if (message.type == kCertificate && !out.attributes.has(Attribute::certificate_names)) {
+      read_certificates(message.body, out.attributes);
+    }
     if (message.type == kServerHelloDone) out.done = true;
   }
   return handshake || before || known ? Answer::yes : Answer::likely;

@@ -41,9 +41,21 @@ void FlowBatch::append(const FlowRow& row, const Attributes& found) {
 #undef FIELD_COLUMN
 #undef FLOW_COLUMN
   present.push_back(row.present);
+}
+
+void FlowBatch::complete() {
   for (auto& column : attributes) {
     if (!column.empty()) column.resize(size(), -1);
   }
+}
+
+void FlowBatch::reserve(size_t n) {
+#define FIELD_COLUMN(type, name) name.reserve(n);
+#define FLOW_COLUMN(type, name, doc) name.reserve(n);
+#include "meshsieve/flow_columns.def"
+#undef FIELD_COLUMN
+#undef FLOW_COLUMN
+  present.reserve(n);
 }
 
 void FlowBatch::sort() {

@@ -23,6 +23,7 @@ constexpr uint8_t kUnknownProto = 255;  // key of packets whose protocol cannot 
 constexpr uint8_t kCtNew = 1, kCtEstablished = 2, kCtRelated = 3;
 
 constexpr uint32_t kMostFlows = 1u << 30;
+constexpr size_t kReservedFlows = 16384;  // records that have room at once, as those taken before
 
 enum TimeoutClass : uint8_t {
   kTcpSyn, kTcpEstablished, kTcpClosing, kTcpClosed, kUdpSingle, kUdpReply, kIcmp, kOther, kTimeoutClasses
@@ -72,10 +73,14 @@ class FlowTable::Impl {
   void finish();
 
   FlowStats stats_;
+  std::vector<JoinedDatagram> joined_;  // of the last update()
   Slots slots_;
   FlowIndex index_;
   std::shared_ptr<FlowBatch> next_finished() {
-    return std::exchange(finished_, std::make_shared<FlowBatch>());
+    auto next = std::make_shared<FlowBatch>();
+    next->reserve(std::min(finished_->size(), kReservedFlows));
+    finished_->complete();
+    return std::exchange(finished_, std::move(next));
   }
   size_t finished() const { return finished_->size(); }
   const app::Recognizer* apps() const { return apps_.get(); }
@@ -101,6 +106,7 @@ class FlowTable::Impl {
   void wait_for_first(const Packet& packet, const Record& record, FragmentedDatagram* datagram, PacketBatch& batch,
                       uint32_t row);
   FragmentedDatagram* datagram_of(const Packet& packet, int64_t now_ns);
+  void join(FragmentedDatagram& datagram, const Record& last, const PacketBatch& batch, uint32_t row);
   void give_up(const FragmentedDatagram& datagram);
   bool is_related(const Packet& packet);
   void show_payload(uint32_t slot, const Packet& packet, const Record& record, bool reply);
@@ -156,6 +162,7 @@ bool FlowTable::Impl::make_packet_key(const Packet& packet, DirectedKey& out) co
 
 void FlowTable::Impl::update(const Packet* packets, const Record* records, size_t n, PacketBatch& batch,
                              uint32_t row) {
+  joined_.clear();
   Pending pending[kMaxFlowRun];
   for (size_t i = 0; i < n; ++i) {
     pending[i].has_flow = make_packet_key(packets[i], pending[i].key);
@@ -197,7 +204,9 @@ void FlowTable::Impl::packet(const Packet& packet, const Record& record, const P
   if (is_new) slot = start(packet, record, pending.key, pending.tag, related);
   HotFlow& flow = slots_.hot(slot);
   const bool reply = pending.key.from_high != (flow.initiator_is_high != 0);
-  if (flow.app_open >> reply & 1 && packet.payload_length != 0) show_payload(slot, packet, record, reply);
+  if (flow.app_open >> reply & 1 && packet.payload_length != 0 && !packet.is_later_fragment()) {
+    show_payload(slot, packet, record, reply);
+  }
   if (packet.sport == 53 && apps_ != nullptr) snoop(packet, record);
   count(slot, packet, record, reply);
   batch.flow_id[row] = flow.flow_id;
@@ -508,8 +517,12 @@ void FlowTable::Impl::fragment(const Packet& packet, const Record& record, const
                                uint32_t row) {
   FragmentedDatagram* datagram = datagram_of(packet, record.time_ns);
   const bool first = packet.fragment_offset == 0;
-  if (datagram != nullptr && first && datagram->has_flow) datagram->n_seen = 0;  // the identification is used again
+  if (datagram != nullptr && first && datagram->has_flow) {  // the identification is used again
+    datagram->n_seen = 0;
+    fragments_.forget_payload(*datagram);
+  }
   const bool overlap = datagram != nullptr && datagram->add(packet.fragment_offset, packet.fragment_length);
+  const bool whole = datagram != nullptr && fragments_.add_payload(*datagram, packet, record);
   if (first) {
     this->packet(packet, record, pending, batch, row);
   } else if (datagram != nullptr && datagram->has_flow) {
@@ -522,6 +535,7 @@ void FlowTable::Impl::fragment(const Packet& packet, const Record& record, const
   HotFlow& flow = slots_.hot(batch.flow_slot[row]);
   flow.notes |= kNoteFragments;
   if (overlap) flow.notes |= kNoteFragmentOverlap;
+  if (whole) join(*datagram, record, batch, row);
   if (!first || datagram == nullptr) return;
   datagram->has_flow = true;
   datagram->flow = pending.key;
@@ -531,6 +545,19 @@ void FlowTable::Impl::fragment(const Packet& packet, const Record& record, const
   int64_t& first_ns = slots_.cold(batch.flow_slot[row]).row.first_ns;
   first_ns = std::min(first_ns, datagram->waiting_first_ns);
   datagram->waiting_packets = 0;
+}
+
+// The last missing fragment of a datagram has come: its payload is read as if it had never been cut.
+void FlowTable::Impl::join(FragmentedDatagram& datagram, const Record& last, const PacketBatch& batch, uint32_t row) {
+  JoinedDatagram& joined = joined_.emplace_back();
+  std::shared_ptr<DatagramBuffer> payload = fragments_.forget_payload(datagram);
+  payload->read(last, joined.packet, joined.record);
+  joined.row = row;
+  const uint32_t slot = batch.flow_slot[row];
+  const bool reply = batch.reply[row];
+  if ((slots_.hot(slot).app_open >> reply & 1) != 0) show_payload(slot, joined.packet, joined.record, reply);
+  if (joined.packet.sport == 53 && apps_ != nullptr) snoop(joined.packet, joined.record);
+  joined.bytes = std::move(payload);
 }
 
 void FlowTable::Impl::wait_for_first(const Packet& packet, const Record& record, FragmentedDatagram* datagram,
@@ -605,6 +632,7 @@ void FlowTable::update(PacketBatch& batch) {
 void FlowTable::finish() { impl_->finish(); }
 std::shared_ptr<FlowBatch> FlowTable::take_finished() { return impl_->next_finished(); }
 std::vector<DnsAnswer> FlowTable::take_dns_answers() { return impl_->take_dns_answers(); }
+std::span<const JoinedDatagram> FlowTable::joined() const { return impl_->joined_; }
 size_t FlowTable::finished() const { return impl_->finished(); }
 FlowStats FlowTable::stats() const {
   FlowStats stats = impl_->stats_;

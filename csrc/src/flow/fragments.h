@@ -1,16 +1,19 @@
 // Fragmented datagrams under way: the first fragment gives its flow to the others.
 //
 // What    One entry a datagram (source, destination, identification, protocol; RFC 791, RFC 8200). Fragments that come
-//         before the first one wait as counts; what was seen of the datagram is kept as intervals, to notice overlap.
-// Limits  A fixed number of datagrams, the oldest out; a timeout in packet time; kMaxIntervals a datagram.
+//         before the first one wait as counts; what was seen of the datagram is kept as intervals, to notice overlap, and
+//         its bytes until it is whole.
+// Limits  A fixed number of datagrams and of bytes, the oldest out; a timeout in packet time; kMaxIntervals a datagram.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <list>
+#include <memory>
 #include <optional>
 #include <unordered_map>
 
+#include "flow/datagram_buffer.h"
 #include "flow/flow_key.h"
 #include "meshsieve/packet.h"
 
@@ -32,6 +35,7 @@ struct FragmentedDatagram {
   struct Interval { uint32_t begin, end; };
   std::array<Interval, kMaxIntervals> seen;
   size_t n_seen = 0;
+  std::unique_ptr<DatagramBuffer> payload;  // none once it was whole
 
   // Notes a fragment; true if it overlaps an earlier one without being its copy.
   bool add(uint32_t begin, uint32_t length) {
@@ -68,21 +72,40 @@ class FragmentTable {
   }
 
   bool empty() const { return in_order_.empty(); }
-  bool over_limit() const { return in_order_.size() > max_datagrams_; }
+  bool over_limit() const { return in_order_.size() > max_datagrams_ || payload_bytes_ > kMostPayloadBytes; }
   const FragmentedDatagram& oldest() const { return in_order_.front(); }
   FragmentedDatagram take_oldest() {
     FragmentedDatagram out = std::move(in_order_.front());
+    forget_payload(out);
     by_key_.erase(out.key);
     in_order_.pop_front();
     return out;
   }
 
+  // Adds a fragment to the payload of its datagram. Returns whether the datagram is whole.
+  bool add_payload(FragmentedDatagram& datagram, const Packet& packet, const Record& record) {
+    if (!datagram.payload) {
+      datagram.payload = std::make_unique<DatagramBuffer>();
+      payload_bytes_ += sizeof(DatagramBuffer);
+    }
+    const size_t before = datagram.payload->held_bytes();
+    datagram.payload->add(packet, record);
+    payload_bytes_ += datagram.payload->held_bytes() - before;
+    return datagram.payload->whole();
+  }
+  std::unique_ptr<DatagramBuffer> forget_payload(FragmentedDatagram& datagram) {
+    if (datagram.payload) payload_bytes_ -= sizeof(DatagramBuffer) + datagram.payload->held_bytes();
+    return std::move(datagram.payload);
+  }
+
  private:
+  static constexpr size_t kMostPayloadBytes = 16u << 20;
   struct Hash {
     const KeyedHash* hash;
     size_t operator()(const FlowKey& key) const { return (*hash)(key); }
   };
   size_t max_datagrams_;
+  size_t payload_bytes_ = 0;
   std::list<FragmentedDatagram> in_order_;  // by arrival of their first-seen fragment
   std::unordered_map<FlowKey, std::list<FragmentedDatagram>::iterator, Hash> by_key_;
 };

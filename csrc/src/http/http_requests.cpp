@@ -155,9 +155,15 @@ void HttpRequests::Impl::append(uint32_t i) {
 HttpRequests::HttpRequests(const HttpLimits& limits) : impl_(std::make_unique<Impl>(limits)) {}
 HttpRequests::~HttpRequests() = default;
 
-void HttpRequests::update(const Packet* packets, const Record* records, size_t n, const PacketBatch& batch,
-                          uint32_t row) {
-  for (size_t i = 0; i < n; ++i) impl_->packet(packets[i], records[i], batch, row + static_cast<uint32_t>(i));
+void HttpRequests::update(const Packet* packets, const Record* records, size_t n, std::span<const JoinedDatagram> joined,
+                          const PacketBatch& batch, uint32_t row) {
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t at = row + static_cast<uint32_t>(i);
+    impl_->packet(packets[i], records[i], batch, at);
+    for (; !joined.empty() && joined.front().row == at; joined = joined.subspan(1)) {
+      impl_->packet(joined.front().packet, joined.front().record, batch, at);
+    }
+  }
 }
 
 void HttpRequests::finish() { impl_->finish(); }

@@ -128,7 +128,9 @@ CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows
     batch.append(records, packets, n);
     if (flows != nullptr) {
       flows->update(packets, records, n, batch, row);
-      for (PacketObserver* observer : observers) observer->update(packets, records, n, batch, row);
+      for (PacketObserver* observer : observers) {
+        observer->update(packets, records, n, flows->joined(), batch, row);
+      }
     }
     if (delivered_ == options_.count) return Progress::end;
     if (batch.full()) return Progress::full;
