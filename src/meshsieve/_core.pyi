@@ -246,14 +246,16 @@ class PacketBatch:
 
     def __init__(self, n: int, columns: dict[str, npt.NDArray[Any]], present: npt.NDArray[np.uint32]) -> None: ...
     def __len__(self) -> int: ...
-    def fields(self) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.uint32]]:
-        """(fields, present): read-only views that keep the batch alive."""
-
-    def extra_names(self) -> list[str]:
-        """Names of the columns that are no fields; those of flows once a flow table has filled them."""
+    @property
+    def has_flows(self) -> bool: ...
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the columns that are fields, and of all others; those of flows once a flow table has filled them."""
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column, a read-only view that keeps the batch alive. KeyError for other names."""
+
+    def present(self) -> npt.NDArray[np.uint32]:
+        """The mask of fields, such a view."""
 
 class CaptureProblem:
     @property

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from meshsieve import _core
-from meshsieve.columns import ColumnsOnDemand, PacketColumns
+from meshsieve.columns import PacketColumns
 from meshsieve.errors import CaptureError
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -25,7 +25,7 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 STATUSES: tuple[str, ...] = tuple(name for name, _ in _core.DECODE_STATUSES)
 TUNNELS: tuple[str, ...] = tuple(name for name, _ in _core.TUNNEL_KINDS)
 
-DEFAULT_BATCH_SIZE = 16384
+DEFAULT_BATCH_SIZE = 8192
 
 
 class _Observer(Protocol):
@@ -63,8 +63,7 @@ class CaptureReader(Iterator[PacketColumns]):
         if batch is None:
             self._finish()
             raise StopIteration
-        fields, present = batch.fields()
-        return PacketColumns._of_checked(fields, present, ColumnsOnDemand(batch), len(batch), batch)
+        return PacketColumns._of_batch(batch)
 
     def _finish(self) -> None:
         problems = self._native.problems

@@ -21,12 +21,11 @@ NAME_FIELDS = tuple(info.name for info in _core.FIELDS if info.kind == "name")
 
 
 class ColumnsOnDemand(MutableMapping[str, Array]):
-    """The columns of a batch of the core that are no fields. An array is made when it is asked for, so that columns
-    nobody looks at cost nothing."""
+    """Columns of a batch of the core. An array is made when it is asked for: columns nobody looks at cost nothing."""
 
-    def __init__(self, native: Any) -> None:
+    def __init__(self, native: Any, names: Sequence[str]) -> None:
         self._native = native
-        self._arrays: dict[str, Array | None] = dict.fromkeys(native.extra_names())
+        self._arrays: dict[str, Array | None] = dict.fromkeys(names)
 
     def __getitem__(self, name: str) -> Array:
         array = self._arrays[name]
@@ -51,6 +50,10 @@ class ColumnsOnDemand(MutableMapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"<columns {', '.join(self)}>"
+
+
+# Names of fields and of other columns in batches of the core: without flows, and with them.
+_BATCH_NAMES: dict[bool, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
 
 class PacketColumns(Mapping[str, Array]):
@@ -83,6 +86,7 @@ class PacketColumns(Mapping[str, Array]):
     ) -> None:
         texts = {name: _texts(v) for name, v in fields.items() if name in NAME_FIELDS and _is_text(v)}
         fields = {name: v for name, v in fields.items() if name not in texts}
+        self._fields: MutableMapping[str, Array]
         self._fields = {ALIASES.get(name, name): _as_column(ALIASES.get(name, name), v) for name, v in fields.items()}
         if "ip_ver" not in self._fields and any(_is_text_v6(v, self[name]) for name, v in fields.items()):
             self._fields["ip_ver"] = np.array([6], np.uint8)
@@ -102,9 +106,23 @@ class PacketColumns(Mapping[str, Array]):
                 raise ColumnError(f"column {name} has {len(values)} rows, expected {self._length}")
             self.extra[name] = np.broadcast_to(values, (self._length,))
 
+    @staticmethod
+    def _of_batch(native: Any) -> PacketColumns:
+        """The packets of a batch of the core."""
+        has_flows = bool(native.has_flows)
+        if has_flows not in _BATCH_NAMES:
+            _BATCH_NAMES[has_flows] = native.names()
+        fields, extra = (ColumnsOnDemand(native, names) for names in _BATCH_NAMES[has_flows])
+        return PacketColumns._of_checked(fields, native.present(), extra, len(native), native)
+
     @classmethod
     def _of_checked(
-        cls, fields: dict[str, Array], present: Array, extra: MutableMapping[str, Array], length: int, native: Any
+        cls,
+        fields: MutableMapping[str, Array],
+        present: Array,
+        extra: MutableMapping[str, Array],
+        length: int,
+        native: Any,
     ) -> PacketColumns:
         """Columns whose shapes and dtypes the C++ core made: taken as they are. ``native`` is the core's own batch."""
         columns = cls.__new__(cls)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from meshsieve import _core, apps, capture, tables
 from meshsieve.app_signatures import Signatures
 from meshsieve.capture import STATUSES, TUNNELS, CaptureReader, Source
-from meshsieve.columns import Array, ColumnsOnDemand, PacketColumns
+from meshsieve.columns import Array, PacketColumns
 from meshsieve.errors import ColumnError
 from meshsieve.fqdn_table import FqdnTable
 from meshsieve.labels import TextTable
@@ -307,11 +307,10 @@ class FlowTable:
         """
         native = batch.native if isinstance(batch.native, _core.PacketBatch) else _native_batch(batch)
         self._native.update(native)
-        fields, present = native.fields()
-        extra = ColumnsOnDemand(native)
-        for name in batch.extra.keys() - extra.keys():
-            extra[name] = batch.extra[name]
-        return PacketColumns._of_checked(fields, present, extra, len(batch), native)
+        columns = PacketColumns._of_batch(native)
+        for name in batch.extra.keys() - columns.extra.keys():
+            columns.extra[name] = batch.extra[name]
+        return columns
 
     def take_finished(self) -> FlowColumns:
         """Records of flows that have ended since the last call, in the order of their ends (which depends on nothing

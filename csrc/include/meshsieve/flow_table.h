@@ -78,10 +78,11 @@ struct FlowRow {
 // Flows as a struct of arrays.
 class FlowBatch {
  public:
-  size_t size() const { return present.size(); }
+  size_t size() const { return present.size() + waiting_.size(); }
   void append(const FlowRow& row, const Attributes& attributes);
   void reserve(size_t n);
   void complete();  // when nothing more is appended, before anything is read
+  void clear();     // the memory stays
   void sort();  // by flow_id, then first_ns
 
   struct ColumnInfo {
@@ -104,7 +105,11 @@ class FlowBatch {
   std::vector<std::string> texts;
 
  private:
+  static constexpr size_t kMostWaiting = 64;
+  // Rows wait, so that each column gets many at once.
+  void settle();
   int32_t text_number(std::string_view text);
+  std::vector<FlowRow> waiting_;
   struct TextHash {
     using is_transparent = void;
     size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }

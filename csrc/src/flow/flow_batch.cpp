@@ -30,23 +30,49 @@ int32_t FlowBatch::text_number(std::string_view text) {
 }
 
 void FlowBatch::append(const FlowRow& row, const Attributes& found) {
+  if (waiting_.empty()) waiting_.reserve(kMostWaiting);
   found.for_each([&](Attribute attribute, std::string_view text) {
     auto& column = attributes[static_cast<size_t>(attribute)];
     column.resize(size(), -1);
     column.push_back(text_number(text));
   });
-#define FIELD_COLUMN(type, name) name.push_back(row.name);
-#define FLOW_COLUMN(type, name, doc) name.push_back(row.name);
-#include "meshsieve/flow_columns.def"
-#undef FIELD_COLUMN
-#undef FLOW_COLUMN
-  present.push_back(row.present);
+  waiting_.push_back(row);
+  if (waiting_.size() == kMostWaiting) settle();
 }
 
 void FlowBatch::complete() {
+  settle();
   for (auto& column : attributes) {
     if (!column.empty()) column.resize(size(), -1);
   }
+}
+
+void FlowBatch::settle() {
+  const auto fill = [this](auto& column, auto member) {
+    const size_t n = column.size();
+    if (column.capacity() < n + waiting_.size()) column.reserve(2 * n + kMostWaiting);
+    for (const FlowRow& row : waiting_) column.push_back(row.*member);
+  };
+#define FIELD_COLUMN(type, name) fill(name, &FlowRow::name);
+#define FLOW_COLUMN(type, name, doc) fill(name, &FlowRow::name);
+#include "meshsieve/flow_columns.def"
+#undef FIELD_COLUMN
+#undef FLOW_COLUMN
+  fill(present, &FlowRow::present);
+  waiting_.clear();
+}
+
+void FlowBatch::clear() {
+#define FIELD_COLUMN(type, name) name.clear();
+#define FLOW_COLUMN(type, name, doc) name.clear();
+#include "meshsieve/flow_columns.def"
+#undef FIELD_COLUMN
+#undef FLOW_COLUMN
+  present.clear();
+  waiting_.clear();
+  for (auto& column : attributes) column.clear();
+  texts.clear();
+  text_numbers_.clear();
 }
 
 void FlowBatch::reserve(size_t n) {

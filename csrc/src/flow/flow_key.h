@@ -2,28 +2,31 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "meshsieve/packet.h"
 #include "meshsieve/types.h"
 
 namespace meshsieve {
 
-// `low` is the endpoint with the smaller (address, port). 56 bytes without padding: compared as bytes.
+// `low` is the endpoint with the smaller (address, port). Six words, compared and hashed as such: made of whole words too,
+// because a word that is read right after its parts were written waits for them.
 struct FlowKey {
   U128 low, high;
-  uint16_t low_port = 0, high_port = 0;
-  uint8_t proto = 0, ip_ver = 0;
-  uint16_t vlan = 0;     // only if part of the key, plus 1
-  uint32_t vni = 0;      // the same
-  uint32_t tunnel = 0;   // the same
+  uint64_t rest = 0;   // port of low : 16 | port of high : 16 | protocol : 8 | IP version : 8 | VLAN plus 1 : 16, if part
+  uint64_t outer = 0;  // network identifier : 32 | kind of tunnel : 32, if part of the key
 
-  // Without a call: memcmp of 48 bytes makes one.
+  static uint64_t rest_of(uint16_t low_port, uint16_t high_port, uint8_t proto, uint8_t ip_ver) {
+    return low_port | uint64_t{high_port} << 16 | uint64_t{proto} << 32 | uint64_t{ip_ver} << 40;
+  }
+  void add_vlan(uint16_t vlan) { rest |= uint64_t{vlan + 1u} << 48; }
+  void add_tunnel(uint32_t kind, uint32_t vni) { outer = vni | uint64_t{kind} << 32; }
+  uint8_t proto() const { return static_cast<uint8_t>(rest >> 32); }
+  // No packet has such a key: version 255.
+  void make_void() { rest |= uint64_t{0xff} << 40; }
+
   bool operator==(const FlowKey& other) const {
-    uint64_t a[6], b[6];
-    std::memcpy(a, this, sizeof a);
-    std::memcpy(b, &other, sizeof b);
-    return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5])) == 0;
+    return ((low.hi ^ other.low.hi) | (low.lo ^ other.low.lo) | (high.hi ^ other.high.hi) | (high.lo ^ other.high.lo) |
+            (rest ^ other.rest) | (outer ^ other.outer)) == 0;
   }
 };
 static_assert(sizeof(FlowKey) == 48);
@@ -46,10 +49,7 @@ inline DirectedKey make_key(const U128& src, const U128& dst, uint16_t sport, ui
   DirectedKey out;
   out.key.low = {src.hi ^ hi, src.lo ^ lo};
   out.key.high = {dst.hi ^ hi, dst.lo ^ lo};
-  out.key.low_port = sport ^ ports;
-  out.key.high_port = dport ^ ports;
-  out.key.proto = proto;
-  out.key.ip_ver = ip_ver;
+  out.key.rest = FlowKey::rest_of(sport ^ ports, dport ^ ports, proto, ip_ver);
   out.from_high = swap;
   return out;
 }
@@ -61,11 +61,9 @@ class KeyedHash {
   KeyedHash();  // random secret
 
   uint64_t operator()(const FlowKey& key) const {
-    uint64_t tail[2];
-    std::memcpy(tail, &key.low_port, 16);
     const uint64_t low = fold(key.low.lo ^ secret_[0], key.high.lo ^ secret_[1]);
     const uint64_t high = fold(key.low.hi ^ secret_[2], key.high.hi ^ secret_[3]);
-    return fold(low ^ tail[0] ^ secret_[4], high ^ tail[1] ^ secret_[5]);
+    return fold(low ^ key.rest ^ secret_[4], high ^ key.outer ^ secret_[5]);
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <string>
 #include <utility>
@@ -77,10 +78,8 @@ class FlowTable::Impl {
   Slots slots_;
   FlowIndex index_;
   std::shared_ptr<FlowBatch> next_finished() {
-    auto next = std::make_shared<FlowBatch>();
-    next->reserve(std::min(finished_->size(), kReservedFlows));
     finished_->complete();
-    return std::exchange(finished_, std::move(next));
+    return std::exchange(finished_, spare_batch());
   }
   size_t finished() const { return finished_->size(); }
   const app::Recognizer* apps() const { return apps_.get(); }
@@ -89,10 +88,24 @@ class FlowTable::Impl {
  private:
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
+  // An empty batch, with the memory of an earlier one that nobody holds any more.
+  std::shared_ptr<FlowBatch> spare_batch() {
+    if (handed_out_ != nullptr && handed_out_.use_count() == 1) {
+      std::atomic_thread_fence(std::memory_order_acquire);
+      handed_out_->clear();
+      return std::exchange(handed_out_, finished_->size() <= kMostSpareRows ? finished_ : nullptr);
+    }
+    handed_out_ = finished_->size() <= kMostSpareRows ? finished_ : nullptr;
+    auto batch = std::make_shared<FlowBatch>();
+    batch->reserve(std::min(finished_->size(), kReservedFlows));
+    return batch;
+  }
+
   // One packet on its way through update().
   struct Pending {
     DirectedKey key;
     uint32_t tag;
+    uint32_t slot;  // where it probably is, or kNone
     bool has_flow;
   };
 
@@ -101,7 +114,10 @@ class FlowTable::Impl {
   uint32_t find(const FlowKey& key, uint32_t tag) {
     return index_.find(tag, [&](uint32_t slot) { return slots_.hot(slot).key == key; });
   }
+  bool steady_packet(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch, uint32_t row);
   void packet(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch, uint32_t row);
+  void show_flow(const HotFlow& flow, uint32_t slot, bool is_new, bool reply, bool related, PacketBatch& batch,
+                 uint32_t row);
   void fragment(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch, uint32_t row);
   void wait_for_first(const Packet& packet, const Record& record, FragmentedDatagram* datagram, PacketBatch& batch,
                       uint32_t row);
@@ -115,7 +131,8 @@ class FlowTable::Impl {
   uint32_t start(const Packet& packet, const Record& record, const DirectedKey& key, uint32_t tag, bool related);
   bool is_over(const HotFlow& flow, const Packet& packet, int64_t now_ns, FlowEnd& why) const;
   void count(uint32_t slot, const Packet& packet, const Record& record, bool reply);
-  void follow_tcp(HotFlow& flow, const Packet& packet, int direction);
+  void follow_sequence(HotFlow& flow, const Packet& packet, int direction);
+  void follow_state(HotFlow& flow, uint8_t flags, int direction);
   uint8_t class_of(const HotFlow& flow) const;
   void write(uint32_t slot, FlowEnd why);
   void end(uint32_t slot, FlowEnd why);
@@ -128,6 +145,7 @@ class FlowTable::Impl {
   void make_room();
 
   FlowOptions options_;
+  std::array<Pending, kMaxFlowRun> pending_;
   std::array<int64_t, kTimeoutClasses> timeout_ns_;
   KeyedHash hash_;
   FragmentTable fragments_;
@@ -135,6 +153,8 @@ class FlowTable::Impl {
   std::array<int64_t, kTimeoutClasses> due_ns_;  // when the head of the list is to be looked at
   int64_t next_due_ns_ = kNever;
   std::shared_ptr<FlowBatch> finished_;
+  static constexpr size_t kMostSpareRows = 1u << 15;
+  std::shared_ptr<FlowBatch> handed_out_;  // the last one, if its memory is worth keeping
   std::unique_ptr<app::Recognizer> apps_;
   std::vector<DnsAnswer> dns_answers_;
 };
@@ -142,14 +162,11 @@ class FlowTable::Impl {
 // ---- keys
 
 void FlowTable::Impl::options_key(const Packet& packet, FlowKey& key) const {
-  if (options_.key_vlan && packet.has(Field::vlan)) key.vlan = static_cast<uint16_t>(packet.vlan + 1);
-  if (options_.key_vni && packet.has_sparse && packet.tunnel != 0) {
-    key.vni = packet.vni;
-    key.tunnel = packet.tunnel;
-  }
+  if (options_.key_vlan && packet.has(Field::vlan)) key.add_vlan(packet.vlan);
+  if (options_.key_vni && packet.has_sparse && packet.tunnel != 0) key.add_tunnel(packet.tunnel, packet.vni);
 }
 
-bool FlowTable::Impl::make_packet_key(const Packet& packet, DirectedKey& out) const {
+inline bool FlowTable::Impl::make_packet_key(const Packet& packet, DirectedKey& out) const {
   if (!packet.has(Field::src_ip)) return false;
   const bool ports = packet.has(Field::sport);
   out = make_key(packet.src_ip, packet.dst_ip, ports ? packet.sport : 0, ports ? packet.dport : 0,
@@ -163,7 +180,7 @@ bool FlowTable::Impl::make_packet_key(const Packet& packet, DirectedKey& out) co
 void FlowTable::Impl::update(const Packet* packets, const Record* records, size_t n, PacketBatch& batch,
                              uint32_t row) {
   joined_.clear();
-  Pending pending[kMaxFlowRun];
+  Pending* const pending = pending_.data();
   for (size_t i = 0; i < n; ++i) {
     pending[i].has_flow = make_packet_key(packets[i], pending[i].key);
     if (!pending[i].has_flow) continue;
@@ -172,8 +189,8 @@ void FlowTable::Impl::update(const Packet* packets, const Record* records, size_
   }
   for (size_t i = 0; i < n; ++i) {
     if (!pending[i].has_flow) continue;
-    const uint32_t slot = index_.guess(pending[i].tag);
-    if (slot != FlowIndex::kNone) slots_.prefetch(slot);
+    pending[i].slot = index_.guess(pending[i].tag);
+    if (pending[i].slot != FlowIndex::kNone) slots_.prefetch(pending[i].slot);
   }
   for (size_t i = 0; i < n; ++i) {
     const int64_t now_ns = records[i].time_ns;
@@ -185,15 +202,53 @@ void FlowTable::Impl::update(const Packet* packets, const Record* records, size_
       leave_without_flow(batch, at);
     } else if (packets[i].is_fragment()) {
       fragment(packets[i], records[i], pending[i], batch, at);
-    } else {
+    } else if (!steady_packet(packets[i], records[i], pending[i], batch, at)) {
       packet(packets[i], records[i], pending[i], batch, at);
     }
   }
 }
 
+// What packet() does with the packets that nearly all are, in one piece: they belong to a flow that goes on, change only
+// its counters, and nobody wants to see their payload. False, with nothing done, for all others.
+inline bool FlowTable::Impl::steady_packet(const Packet& packet, const Record& record, const Pending& pending,
+                                           PacketBatch& batch, uint32_t row) {
+  if (pending.slot == Slots::kNone || packet.has_sparse || (packet.sport == 53 && apps_ != nullptr)) return false;
+  HotFlow& flow = slots_.hot(pending.slot);
+  const bool reply = pending.key.from_high != (flow.initiator_is_high != 0);
+  const bool tcp = packet.has(Field::tcp_flags);
+  // Not steady if the slot's flow has ended: then its key is none that a packet has.
+  if (!(flow.key == pending.key.key) || (flow.steady >> reply & 1) == 0 ||
+      (tcp && (packet.tcp_flags & (kSyn | kFin | kRst)) != 0) ||
+      ((flow.app_open >> reply & 1) != 0 && packet.payload_length != 0) ||
+      has_passed(timeout_ns_[flow.timeout_class], flow.last_ns, record.time_ns)) {
+    return false;
+  }
+  ++flow.packets[reply];
+  flow.bytes[reply] += record.length;
+  flow.last_ns = std::max(flow.last_ns, record.time_ns);
+  if (tcp) follow_sequence(flow, packet, reply);
+  show_flow(flow, pending.slot, false, reply, false, batch, row);
+  return true;
+}
+
+// The columns of a packet that has a flow.
+inline void FlowTable::Impl::show_flow(const HotFlow& flow, uint32_t slot, bool is_new, bool reply, bool related,
+                                       PacketBatch& batch, uint32_t row) {
+  batch.flow_id[row] = flow.flow_id;
+  batch.flow_slot[row] = slot;
+  batch.new_flow[row] = is_new;
+  batch.reply[row] = reply;
+  batch.app[row] = flow.app;
+  batch.app_how[row] = flow.app_how;
+  batch.present[row] |= bit_of(Field::ct_state);
+  batch.ct_state[row] = related ? kCtRelated : flow.packets[0] != 0 && flow.packets[1] != 0 ? kCtEstablished : kCtNew;
+}
+
 void FlowTable::Impl::packet(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch,
                              uint32_t row) {
-  uint32_t slot = find(pending.key.key, pending.tag);
+  uint32_t slot = pending.slot;
+  // A slot whose flow has ended meanwhile has a key that no packet has.
+  if (slot == Slots::kNone || !(slots_.hot(slot).key == pending.key.key)) slot = find(pending.key.key, pending.tag);
   FlowEnd why;
   if (slot != Slots::kNone && is_over(slots_.hot(slot), packet, record.time_ns, why)) {
     end(slot, why);
@@ -209,14 +264,7 @@ void FlowTable::Impl::packet(const Packet& packet, const Record& record, const P
   }
   if (packet.sport == 53 && apps_ != nullptr) snoop(packet, record);
   count(slot, packet, record, reply);
-  batch.flow_id[row] = flow.flow_id;
-  batch.flow_slot[row] = slot;
-  batch.new_flow[row] = is_new;
-  batch.reply[row] = reply;
-  batch.app[row] = flow.app;
-  batch.app_how[row] = flow.app_how;
-  batch.present[row] |= bit_of(Field::ct_state);
-  batch.ct_state[row] = related ? kCtRelated : flow.packets[0] != 0 && flow.packets[1] != 0 ? kCtEstablished : kCtNew;
+  show_flow(flow, slot, is_new, reply, related, batch, row);
 }
 
 // To the recognizer. Before count(), so that the sequence number that was expected is known.
@@ -261,8 +309,10 @@ uint32_t FlowTable::Impl::start(const Packet& packet, const Record& record, cons
                                 bool related) {
   if (slots_.live() >= options_.max_flows) make_room();
   const uint32_t slot = slots_.take(stats_.packets);
-  HotFlow& flow = slots_.hot(slot) = HotFlow{};
-  ColdFlow& cold = slots_.cold(slot) = ColdFlow{};
+  HotFlow& flow = slots_.hot(slot);
+  ColdFlow& cold = slots_.cold(slot);
+  clear(flow);
+  clear(cold);
   flow.key = key.key;
   flow.tag = tag;
   flow.last_ns = record.time_ns;
@@ -340,15 +390,20 @@ void FlowTable::Impl::count(uint32_t slot, const Packet& packet, const Record& r
   ++flow.packets[reply];
   flow.bytes[reply] += record.length;
   flow.last_ns = std::max(flow.last_ns, record.time_ns);
-  if (packet.has(Field::tcp_flags)) follow_tcp(flow, packet, reply);
+  const bool tcp = packet.has(Field::tcp_flags);
+  if (tcp) follow_sequence(flow, packet, reply);
+  if ((flow.steady >> reply & 1) != 0 && !(tcp && (packet.tcp_flags & (kSyn | kFin | kRst)) != 0)) return;
+  if (tcp) follow_state(flow, packet.tcp_flags, reply);
   const uint8_t timeout_class = class_of(flow);
   if (timeout_class != flow.timeout_class) {
     unlist(slot);
     list(slot, timeout_class);
   }
+  // State and class come from which directions have packets, FIN and RST; only records of long flows reset the first.
+  if (options_.active_ns == 0) flow.steady |= static_cast<uint8_t>(1 << reply);
 }
 
-void FlowTable::Impl::follow_tcp(HotFlow& flow, const Packet& packet, int direction) {
+inline void FlowTable::Impl::follow_sequence(HotFlow& flow, const Packet& packet, int direction) {
   const uint8_t flags = packet.tcp_flags;
   flow.tcp_flags_or[direction] |= flags;
   const uint32_t occupied = packet.payload_length + ((flags & kSyn) != 0) + ((flags & kFin) != 0);
@@ -358,7 +413,10 @@ void FlowTable::Impl::follow_tcp(HotFlow& flow, const Packet& packet, int direct
   if (known && occupied != 0 && before(packet.tcp_seq, flow.next_seq[direction])) ++flow.retransmissions[direction];
   if (!known || before(flow.next_seq[direction], next)) flow.next_seq[direction] = next;
   flow.seq_known |= bit;
-  if ((flags & kFin) != 0) flow.ended |= bit;
+}
+
+void FlowTable::Impl::follow_state(HotFlow& flow, uint8_t flags, int direction) {
+  if ((flags & kFin) != 0) flow.ended |= static_cast<uint8_t>(1 << direction);
   if ((flags & kRst) != 0) flow.tcp_state = TcpState::reset;
   if (flow.tcp_state == TcpState::reset) return;
   constexpr uint8_t kBoth = 3;
@@ -368,7 +426,7 @@ void FlowTable::Impl::follow_tcp(HotFlow& flow, const Packet& packet, int direct
 }
 
 uint8_t FlowTable::Impl::class_of(const HotFlow& flow) const {
-  const uint8_t proto = flow.key.proto;
+  const uint8_t proto = flow.key.proto();
   if (proto == 6) {
     switch (flow.tcp_state) {
       case TcpState::closing: return kTcpClosing;
@@ -408,6 +466,7 @@ void FlowTable::Impl::end(uint32_t slot, FlowEnd why) {
   if (apps_) apps_->end(slot);
   unlist(slot);
   index_.erase(slots_.hot(slot).tag, slot);
+  slots_.hot(slot).key.make_void();
   slots_.give_back(slot, stats_.packets);
 }
 
@@ -445,12 +504,13 @@ void FlowTable::Impl::unlist(uint32_t slot) {
 void FlowTable::Impl::look_at_head(uint8_t timeout_class) {
   const uint32_t slot = head_[timeout_class];
   const int64_t timeout = timeout_ns_[timeout_class];
-  due_ns_[timeout_class] = kNever;
+  const int64_t before = std::exchange(due_ns_[timeout_class], kNever);
   if (slot != Slots::kNone && timeout != 0) {
     const int64_t last_ns = slots_.hot(slot).last_ns;
     if (last_ns <= kNever - 1 - timeout) due_ns_[timeout_class] = last_ns + timeout + 1;
   }
-  next_due_ns_ = *std::min_element(due_ns_.begin(), due_ns_.end());
+  if (before != next_due_ns_) next_due_ns_ = std::min(next_due_ns_, due_ns_[timeout_class]);
+  else next_due_ns_ = *std::min_element(due_ns_.begin(), due_ns_.end());
 }
 
 // Ends flows at the heads of the lists whose time is over. A flow that is over but stands behind one that is not is
@@ -527,7 +587,7 @@ void FlowTable::Impl::fragment(const Packet& packet, const Record& record, const
     this->packet(packet, record, pending, batch, row);
   } else if (datagram != nullptr && datagram->has_flow) {
     const uint32_t tag = FlowIndex::tag(hash_(datagram->flow.key));
-    this->packet(packet, record, Pending{datagram->flow, tag, true}, batch, row);
+    this->packet(packet, record, Pending{datagram->flow, tag, Slots::kNone, true}, batch, row);
   } else {
     wait_for_first(packet, record, datagram, batch, row);
     return;
@@ -592,6 +652,7 @@ void FlowTable::Impl::give_up(const FragmentedDatagram& datagram) {
   flow.bytes[reply] += datagram.waiting_bytes;
   flow.last_ns = std::max(flow.last_ns, datagram.waiting_last_ns);
   flow.notes |= kNoteFragments | kNoteNoFirstFragment;
+  flow.steady = 0;
 }
 
 void FlowTable::Impl::finish() {

@@ -61,7 +61,7 @@ class FragmentTable {
     FlowKey key = make_key(src, dst, 0, 0, proto, ip_ver).key;
     key.low = src;  // directed: both ends may use the same identification
     key.high = dst;
-    key.vni = id;
+    key.outer = id;
     const auto found = by_key_.find(key);
     if (found != by_key_.end()) return *found->second;
     FragmentedDatagram& datagram = in_order_.emplace_back();

@@ -121,10 +121,8 @@ CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows
       records = wanted;
     }
     delivered_ += n;
-    for (size_t i = 0; i < n; ++i) {
-      decode(records[i], packets[i]);
-      ++status_counts_[packets[i].status];
-    }
+    for (size_t i = 0; i < n; ++i) decode(records[i], packets[i]);
+    for (size_t i = 0; i < n; ++i) ++status_counts_[packets[i].status];
     batch.append(records, packets, n);
     if (flows != nullptr) {
       flows->update(packets, records, n, batch, row);

@@ -155,39 +155,29 @@ class ReaderHandle {
   std::vector<std::shared_ptr<PacketBatch>> batches_;
 };
 
-py::array column_of(const std::shared_ptr<PacketBatch>& batch, const PacketBatch::ColumnInfo& column,
-                    const py::object& base) {
-  if (column.group == ColumnGroup::sparse) batch->spread_sparse();
-  return column_array(column.type, column.data, batch->size(), base);
-}
-
-// (fields, present) as meshsieve.columns.PacketColumns wants them.
-py::tuple batch_fields(const std::shared_ptr<PacketBatch>& batch) {
-  const py::capsule base = keep_alive(batch);
-  py::dict fields;
-  for (const PacketBatch::ColumnInfo& column : batch->columns()) {
-    if (column.group == ColumnGroup::field) fields[column.name] = column_of(batch, column, base);
-    // a matcher field that only a flow table knows
-    if (batch->has_flows && column.data == batch->ct_state) fields[column.name] = column_of(batch, column, base);
-  }
-  return py::make_tuple(fields, column_array(ColumnType::u32, batch->present, batch->size(), base));
-}
-
-// Names of the columns that are no fields.
-std::vector<std::string> extra_names(const PacketBatch& batch) {
-  std::vector<std::string> names;
+// (names of the fields, names of the other columns). `ct_state` is a field too, which only a flow table knows.
+py::tuple column_names(const PacketBatch& batch) {
+  std::vector<std::string> fields, extra;
   for (const PacketBatch::ColumnInfo& column : batch.columns()) {
-    if (column.group == ColumnGroup::field || (column.group == ColumnGroup::flow && !batch.has_flows)) continue;
-    names.emplace_back(column.name);
+    if (column.group == ColumnGroup::flow && !batch.has_flows) continue;
+    const bool is_field = column.group == ColumnGroup::field;
+    if (is_field || column.data == batch.ct_state) fields.emplace_back(column.name);
+    if (!is_field) extra.emplace_back(column.name);
   }
-  return names;
+  return py::make_tuple(py::tuple(py::cast(fields)), py::tuple(py::cast(extra)));
 }
 
 py::array batch_column(const std::shared_ptr<PacketBatch>& batch, const std::string& name) {
   for (const PacketBatch::ColumnInfo& column : batch->columns()) {
-    if (name == column.name) return column_of(batch, column, keep_alive(batch));
+    if (name != column.name) continue;
+    if (column.group == ColumnGroup::sparse) batch->spread_sparse();
+    return column_array(column.type, column.data, batch->size(), keep_alive(batch));
   }
   throw py::key_error(name);
+}
+
+py::array batch_present(const std::shared_ptr<PacketBatch>& batch) {
+  return column_array(ColumnType::u32, batch->present, batch->size(), keep_alive(batch));
 }
 
 }  // namespace
@@ -201,9 +191,10 @@ void bind_capture(py::module_& module) {
   py::class_<PacketBatch, std::shared_ptr<PacketBatch>>(module, "PacketBatch")
       .def(py::init(&batch_of), py::arg("n"), py::arg("columns"), py::arg("present"))
       .def("__len__", &PacketBatch::size)
-      .def("fields", &batch_fields)
-      .def("extra_names", &extra_names)
-      .def("column", &batch_column, py::arg("name"));
+      .def_readonly("has_flows", &PacketBatch::has_flows)
+      .def("names", &column_names)
+      .def("column", &batch_column, py::arg("name"))
+      .def("present", &batch_present);
 
   py::class_<CaptureShard>(module, "CaptureShard")
       .def(py::init([](uint64_t begin, uint64_t end, uint64_t file_size, uint64_t packets_before, int64_t time_ns,
