@@ -303,8 +303,10 @@ bool RankMap::ends_at(uint32_t rank, U128 value) const {
   return rank + 1 == starts.size() ? value == U128::max() : value != U128::max() && starts[rank + 1] == value.next();
 }
 
+size_t Boxes::tail_offset() const { return (4 * size_t{n32} + 2 * size_t{n16} + n8) * 2 * kLanes; }
+
 size_t Boxes::block_bytes() const {
-  const size_t bytes = size_t{n32} * 64 + size_t{n16} * 32 + size_t{n8} * 16 + sizeof(BlockTail);
+  const size_t bytes = tail_offset() + sizeof(BlockTail);
   return (bytes + 63) / 64 * 64;
 }
 

@@ -16,11 +16,14 @@ namespace {
 
 constexpr size_t kShortLeaf = kLanes;     // lists that need no split
 constexpr double kReplicationWeight = 0.9;  // halvings of the expected leaf that a doubling of memory must bring
-constexpr double kFloorLength = 4;        // shorter lists save nothing: they are one block
+constexpr double kFloorLength = 2;        // shorter lists save nothing: they are one block with lanes to spare
 constexpr int kMaxWindowBits = 16;
 constexpr size_t kMinSample = 128;
 constexpr double kWideShare = 1.0 / 256;  // a range is wide if it holds more of its dimension: a prefix below /8
 constexpr double kMinTreeShare = 0.02;    // smaller groups join the trees of wider ones
+// Entries narrow on both sides are copied nowhere in a tree of others that are narrow on one; what a tree of their own
+// costs every look-up is more, up to this share.
+constexpr double kNarrowTreeShare = 0.2;
 
 // What is known of a packet's value in one dimension where it reaches a node. Values lie within [lo, hi]; entries that
 // do not hold all of that lie within the aligned block of 2^bits values at `focus`. The two differ once a window has
@@ -100,9 +103,12 @@ class Builder {
     }
     std::iota(tree_of_.begin(), tree_of_.end(), int8_t{0});
     // Group 3 is wide in both, group 0 in neither. A small group goes where it is copied least.
-    const auto few = static_cast<size_t>(kMinTreeShare * static_cast<double>(boxes_.entries.size())) + kLanes;
-    for (const auto& [from, to] : {std::pair{0, 1}, std::pair{0, 2}, std::pair{1, 3}, std::pair{2, 3}}) {
-      if (groups[from].empty() || groups[from].size() > few || groups[to].empty()) continue;
+    const auto share = [&](double of) { return static_cast<size_t>(of * static_cast<double>(boxes_.entries.size())); };
+    const size_t few = share(kMinTreeShare) + 2 * kLanes;
+    const int larger = groups[1].size() > groups[2].size() ? 1 : 2;
+    for (const auto& [from, to] : {std::pair{0, larger}, std::pair{0, 3 - larger}, std::pair{1, 3}, std::pair{2, 3}}) {
+      const size_t most = from == 0 ? std::max(few, share(kNarrowTreeShare)) : few;
+      if (groups[from].empty() || groups[from].size() > most || groups[to].empty()) continue;
       std::vector<uint32_t> merged;
       std::merge(groups[from].begin(), groups[from].end(), groups[to].begin(), groups[to].end(),
                  std::back_inserter(merged));
@@ -355,9 +361,19 @@ class Builder {
 
   // --- run-time form ---
 
+  // Labels of a list that changes may come to be anything.
+  uint8_t bound_shift() const {
+    if (hidden_ == Hidden::keep) return kMostBoundShift;
+    const uint32_t last = boxes_.entries.empty() ? 0 : static_cast<uint32_t>(boxes_.entries.back().rule);
+    uint8_t shift = 0;
+    while (last >> shift >= kNoBound) ++shift;  // so that a bound is exact to 1/128 of the list
+    return shift;
+  }
+
   Trees emit() {
     Trees out;
     out.nodes.resize(roots_.size());
+    out.bound_shift = bound_shift();
     emit_leaf(out, {}, {});  // block 0 is empty
     std::vector<std::pair<uint32_t, uint32_t>> pending;  // build node, place
     for (size_t t = 0; t < roots_.size(); ++t) {
@@ -373,7 +389,8 @@ class Builder {
       const BuildNode& node = nodes_[id];
       if (placed_[id].dim == 255) {
         if (node.children.empty()) {
-          placed_[id] = {emit_leaf(out, node.entries, node.region), 0, 0, 0};
+          const int32_t first_rule = node.entries.empty() ? kNoRule : boxes_.entries[node.entries.front()].rule;
+          placed_[id] = {emit_leaf(out, node.entries, node.region), 0, bound_of(first_rule, out.bound_shift), node.entries.size() > kLanes};
         } else {
           const auto first = static_cast<uint32_t>(out.nodes.size());
           out.nodes.resize(first + node.children.size());
@@ -408,7 +425,7 @@ class Builder {
       for (size_t lane = 0; lane < kLanes && b * kLanes + lane < entries.size(); ++lane)
         write_lane(&bytes[b * block_bytes_], tail, lane, entries[b * kLanes + lane], region);
       tail.last = (b + 1) * block_bytes_ == bytes.size();
-      std::memcpy(&bytes[b * block_bytes_ + tail_offset()], &tail, sizeof tail);
+      std::memcpy(&bytes[b * block_bytes_ + boxes_.tail_offset()], &tail, sizeof tail);
     }
     const std::string text(bytes.begin(), bytes.end());
     const auto [found, is_new] =
@@ -416,8 +433,6 @@ class Builder {
     if (is_new) out.blocks.insert(out.blocks.end(), bytes.begin(), bytes.end());
     return found->second;
   }
-
-  size_t tail_offset() const { return boxes_.n32 * size_t{64} + boxes_.n16 * size_t{32} + boxes_.n8 * size_t{16}; }
 
   void write_lane(uint8_t* block, BlockTail& tail, size_t lane, uint32_t entry, const std::vector<Region>& region) {
     const Entry& e = boxes_.entries[entry];
@@ -427,16 +442,16 @@ class Builder {
       const uint32_t width = box.hi - box.lo;
       if (d < boxes_.n32) {
         std::memcpy(block + 4 * lane, &box.lo, 4);
-        std::memcpy(block + 32 + 4 * lane, &width, 4);
-        block += 64;
+        std::memcpy(block + 4 * (kLanes + lane), &width, 4);
+        block += 8 * kLanes;
       } else if (d < size_t{boxes_.n32} + boxes_.n16) {
         std::memcpy(block + 2 * lane, &box.lo, 2);
-        std::memcpy(block + 16 + 2 * lane, &width, 2);
-        block += 32;
+        std::memcpy(block + 2 * (kLanes + lane), &width, 2);
+        block += 4 * kLanes;
       } else {
         block[lane] = static_cast<uint8_t>(box.lo);
-        block[8 + lane] = static_cast<uint8_t>(width);
-        block += 16;
+        block[kLanes + lane] = static_cast<uint8_t>(width);
+        block += 2 * kLanes;
       }
     }
     tail.rule[lane] = e.rule;

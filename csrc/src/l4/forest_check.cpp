@@ -9,18 +9,24 @@ namespace {
 
 using saved::require;
 
+const BlockTail& tail_of(const View& view, size_t block) {
+  return *reinterpret_cast<const BlockTail*>(view.blocks + block * view.block_bytes + view.tail_offset);
+}
+
 constexpr uint32_t kMostDepth = kMaxDims * 32;  // every inner node consumes a bit of some dimension
 
-void check_nodes(std::span<const Node> nodes, size_t dims, size_t n_blocks) {
+void check_nodes(const View& view, std::span<const Node> nodes, size_t n_blocks) {
+  const size_t dims = size_t{view.n32} + view.n16 + view.n8;
   std::vector<uint16_t> depth(nodes.size(), 0);
   for (size_t i = 0; i < nodes.size(); ++i) {
     const Node node = nodes[i];
-    require(node.shift < 32 && node.dim < kMaxDims, "a window that is not there");
     if (node.mask == 0) {
-      require(node.first < n_blocks, "a leaf that is not there");
+      require(node.first < n_blocks && node.dim <= 1, "a leaf that is not there");
+      const int32_t first_rule = tail_of(view, node.first).rule[0];
+      require(first_rule >= 0 && node.shift <= bound_of(first_rule, view.bound_shift), "a leaf that begins earlier");
       continue;
     }
-    require(node.dim < dims, "a window of a field that is not there");
+    require(node.shift < 32 && node.dim < dims, "a window of a field that is not there");
     require(node.first > i && node.first + uint64_t{node.mask} < nodes.size(), "a child that does not come later");
     require(depth[i] < kMostDepth, "a tree that is too deep");
     for (uint32_t c = 0; c <= node.mask; ++c) {
@@ -32,7 +38,7 @@ void check_nodes(std::span<const Node> nodes, size_t dims, size_t n_blocks) {
 
 void check_blocks(const View& view, size_t n_blocks, int32_t begin, int32_t end) {
   for (size_t b = 0; b < n_blocks; ++b) {
-    const auto& tail = *reinterpret_cast<const BlockTail*>(view.blocks + b * view.block_bytes + view.tail_offset);
+    const BlockTail& tail = tail_of(view, b);
     for (int lane = 0; lane < kLanes; ++lane)
       require((tail.valid >> lane & 1) == 0 || (tail.rule[lane] >= begin && tail.rule[lane] < end),
               "a rule that is not there");
@@ -55,7 +61,8 @@ void check_trees(const View& view, std::span<const Node> nodes, size_t block_arr
   require(n_blocks != 0 && block_array_bytes % view.block_bytes == 0, "blocks of another size");
   require(view.n_trees <= kMaxTrees, "too many trees");
   for (int t = 0; t < view.n_trees; ++t) require(view.root[t] < nodes.size(), "a root that is not there");
-  check_nodes(nodes, size_t{view.n32} + view.n16 + view.n8, n_blocks);
+  require(view.bound_shift <= kMostBoundShift, "bounds of leaves that no rule has");
+  check_nodes(view, nodes, n_blocks);
   check_blocks(view, n_blocks, begin, end);
 }
 

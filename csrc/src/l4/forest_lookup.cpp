@@ -132,17 +132,17 @@ struct UnknownWalk {
       uint32_t lo, width;
       if (d < view.n32) {
         std::memcpy(&lo, block + 4 * lane, 4);
-        std::memcpy(&width, block + 32 + 4 * lane, 4);
-        block += 64;
+        std::memcpy(&width, block + 4 * (kLanes + lane), 4);
+        block += 8 * kLanes;
       } else if (d < view.n32 + view.n16) {
         uint16_t lo16, width16;
         std::memcpy(&lo16, block + 2 * lane, 2);
-        std::memcpy(&width16, block + 16 + 2 * lane, 2);
+        std::memcpy(&width16, block + 2 * (kLanes + lane), 2);
         lo = lo16, width = width16;
-        block += 32;
+        block += 4 * kLanes;
       } else {
-        lo = block[lane], width = block[8 + lane];
-        block += 16;
+        lo = block[lane], width = block[kLanes + lane];
+        block += 2 * kLanes;
       }
       if ((unknown_dims >> d & 1) == 0 && value[d] - lo > width) return false;
     }
@@ -158,6 +158,7 @@ Table::Table(Trees trees)
       blocks(TableArray<uint8_t>::copy_of(trees.blocks)),
       worst_case_steps(trees.worst_case_steps) {
   view.n_trees = trees.n_trees;
+  view.bound_shift = trees.bound_shift;
   std::copy(trees.root.begin(), trees.root.end(), view.root);
   std::copy(trees.first_rule.begin(), trees.first_rule.end(), view.first_rule);
   point_view();
@@ -167,7 +168,7 @@ void Table::point_view() {
   view.nodes = nodes.data();
   view.blocks = blocks.data();
   view.block_bytes = static_cast<uint32_t>(boxes.block_bytes());
-  view.tail_offset = boxes.n32 * 64u + boxes.n16 * 32u + boxes.n8 * 16u;
+  view.tail_offset = static_cast<uint32_t>(boxes.tail_offset());
   view.n32 = boxes.n32;
   view.n16 = boxes.n16;
   view.n8 = boxes.n8;

@@ -43,6 +43,7 @@ struct Table {
   template <class Archive>
   void visit(Archive& a) {
     a("boxes", boxes)("nodes", nodes)("blocks", blocks)("worst_case_steps", worst_case_steps)("n_trees", view.n_trees);
+    a("bound_shift", view.bound_shift);
     for (int t = 0; t < kMaxTrees; ++t) a("root", view.root[t])("first_rule", view.first_rule[t]);
   }
 };

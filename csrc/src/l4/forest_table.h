@@ -84,6 +84,7 @@ struct Boxes {
     const size_t at = entry * dims() + dim;
     return list[at] < 0 ? std::span<const Range>(&hull[at], 1) : std::span<const Range>(lists[list[at]]);
   }
+  size_t tail_offset() const;  // of a block
   size_t block_bytes() const;
 
   template <class Archive>
@@ -106,6 +107,7 @@ struct Trees {
   std::vector<Node> nodes;
   std::vector<uint8_t> blocks;
   uint8_t n_trees = 0;
+  uint8_t bound_shift = 0;
   std::array<uint32_t, kMaxTrees> root{};
   std::array<int32_t, kMaxTrees> first_rule{};
   std::array<int8_t, kMaxTrees> tree_of{};  // smallness -> the tree of such entries, kNoTree where there are none

@@ -32,7 +32,7 @@ int lanes_used(const BlockTail& tail) { return std::countr_one(tail.valid); }  /
 // Opens lane i: it and the later ones move up; the last is lost.
 uint8_t opened(uint8_t bits, int i) {
   const unsigned below = bits & ((1u << i) - 1), above = bits >> i;
-  return static_cast<uint8_t>(below | above << (i + 1));
+  return static_cast<uint8_t>((below | above << (i + 1)) & ((1u << kLanes) - 1));
 }
 // Closes lane i: the later ones move down.
 uint8_t closed(uint8_t bits, int i) {
@@ -40,7 +40,7 @@ uint8_t closed(uint8_t bits, int i) {
   return static_cast<uint8_t>(below | above << i);
 }
 
-// Calls use(array, size of an element) for each array of eight lanes in a block, the rules' numbers included.
+// Calls use(array, size of an element) for each array of lanes in a block, the rules' numbers included.
 template <class Use>
 void each_array(const View& view, uint8_t* block, Use use) {
   uint8_t* at = block;
@@ -202,8 +202,10 @@ uint8_t TreeEditor::insert(Table& table, const Boxes& boxes, size_t e, int32_t l
   const size_t tree = tree_for(table, boxes, e, label, touched);
   const Lane lane(boxes, e, label);
   unsure_lanes_ += !lane.exact;
-  each_leaf(table, table.view.root[tree], boxes, e,
-            [&](uint32_t place) { insert_at(table, place, lane, touched); });
+  each_leaf(table, table.view.root[tree], boxes, e, [&](uint32_t place) {
+    lower_bound(table, place, label, touched);
+    insert_at(table, place, lane, touched);
+  });
   end_change();
   ++table.worst_case_steps;
   return static_cast<uint8_t>(1 << tree);
@@ -222,8 +224,10 @@ void TreeEditor::relabel(Table& table, const Boxes& boxes, int32_t from, int32_t
   for (size_t t = 0; t < table.view.n_trees; ++t) {
     if ((trees >> t & 1) == 0) continue;
     table.view.first_rule[t] = std::min(table.view.first_rule[t], to);
-    each_leaf(table, table.view.root[t], boxes, 0,
-              [&](uint32_t place) { relabel_at(table, place, from, to, touched); });
+    each_leaf(table, table.view.root[t], boxes, 0, [&](uint32_t place) {
+      if (table.nodes[place].first != kEmptyLeaf) lower_bound(table, place, to, touched);
+      relabel_at(table, place, from, to, touched);
+    });
   }
   end_change();
 }
@@ -235,7 +239,7 @@ size_t TreeEditor::tree_for(Table& table, const Boxes& boxes, size_t e, int32_t 
     tree = static_cast<int8_t>(table.view.n_trees++);
     table.view.root[tree] = used_nodes_;
     table.view.first_rule[tree] = label;
-    table.nodes[used_nodes_] = Node{kEmptyLeaf, 0, 0, 0};
+    table.nodes[used_nodes_] = Node{kEmptyLeaf, 0, forest::kNoBound, 0};
     ++runs_[kEmptyLeaf].refs;
     touched.push_back(used_nodes_++);
   }
@@ -284,10 +288,20 @@ uint32_t TreeEditor::writable(Table& table, uint32_t place, uint32_t n, uint32_t
   if (longer > n) {
     std::memcpy(block(to + n), block(kEmptyLeaf), block_bytes_);
     tail(to + n - 1).last = 0;
+    table.nodes[place].dim = 1;
   }
   if (runs_[from].refs > 1) moved(from, to);
   point(table, place, to, touched);
   return to;
+}
+
+// Of a place whose leaf is to hold the label. Bounds rise again only when a leaf becomes empty.
+void TreeEditor::lower_bound(Table& table, uint32_t place, int32_t label, Touched& touched) {
+  Node& node = table.nodes[place];
+  const uint8_t bound = forest::bound_of(label, table.view.bound_shift);
+  if (node.shift <= bound) return;
+  node.shift = bound;
+  touched.push_back(place);
 }
 
 void TreeEditor::insert_at(Table& table, uint32_t place, const Lane& lane, Touched& touched) {
@@ -376,6 +390,7 @@ void TreeEditor::point(Table& table, uint32_t place, uint32_t first, Touched& to
   const uint32_t before = table.nodes[place].first;
   if (before == first) return;
   table.nodes[place].first = first;
+  if (first == kEmptyLeaf) table.nodes[place].shift = forest::kNoBound;
   touched.push_back(place);
   ++runs_[first].refs;
   if (--runs_[before].refs != 0 || before == kEmptyLeaf) return;

@@ -80,6 +80,7 @@ class TreeEditor {
   }
   uint32_t blocks_of(uint32_t first) const;
   size_t tree_for(forest::Table& table, const forest::Boxes& boxes, size_t e, int32_t label, Touched& touched);
+  void lower_bound(forest::Table& table, uint32_t place, int32_t label, Touched& touched);
   void insert_at(forest::Table& table, uint32_t place, const Lane& lane, Touched& touched);
   void remove_at(forest::Table& table, uint32_t place, int32_t label, Touched& touched);
   void relabel_at(forest::Table& table, uint32_t place, int32_t from, int32_t to, Touched& touched);
