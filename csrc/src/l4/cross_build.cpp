@@ -1,5 +1,6 @@
 // Building cross-product tables: the rules of every cell, whose nodes all cells share (cross_nodes.h).
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include "l4/budget.h"
@@ -21,64 +22,104 @@ constexpr uint64_t kCellBytesARule = 1'100;   // what cells may take in all, if 
 constexpr uint64_t kWorkARule = 5'000;
 constexpr uint64_t kLeastWork = 2'000'000;
 constexpr uint64_t kWorkAStep = 8;
-// The cells of one table, row by row.
+// The cells of one table, row by row. A rule that reaches all columns of a block of them is noted once for the block, so
+// that rules of wide destinations cost a sixteenth of their steps; a cell's rules are those of its column and its block.
 class CellBuilder {
  public:
   CellBuilder(const Problem& problem, const Plan::Table& table, NodePool& pool)
       : problem_(problem), pool_(pool), source_(*table.source), destination_(*table.destination) {
-    columns_of_row_.resize(n_rows(problem.destination));
-    for (uint32_t d = 0; d < destination_.rows.size(); ++d)
+    const uint32_t width = destination_.rows.size();
+    std::vector<std::vector<uint32_t>> columns(n_rows(problem.destination));
+    for (uint32_t d = 0; d < width; ++d)
       for (const uint32_t* row = destination_.rows.from(d); row != destination_.rows.to(d); ++row)
-        columns_of_row_[*row].push_back(d);
+        columns[*row].push_back(d);
+    blocks_of_row_.resize(columns.size());
+    columns_of_row_.resize(columns.size());
+    for (size_t row = 0; row < columns.size(); ++row)
+      for (size_t i = 0, next; i < columns[row].size(); i = next) {
+        const uint32_t block = columns[row][i] / kCellBlock;
+        for (next = i + 1; next < columns[row].size() && columns[row][next] / kCellBlock == block;) ++next;
+        if (next - i == std::min(kCellBlock, width - block * kCellBlock)) blocks_of_row_[row].push_back(block);
+        else columns_of_row_[row].insert(columns_of_row_[row].end(), &columns[row][i], &columns[row][0] + next);
+      }
     rules_of_row_.resize(n_rows(problem.source));
     for (const uint32_t r : table.rules) rules_of_row_[row_of(problem.source, r)].push_back(r);
-    columns_.resize(destination_.rows.size());
+    blocks_.resize((width + kCellBlock - 1) / kCellBlock);
+    columns_.resize(blocks_.size() * kCellBlock);
   }
 
   const Reduced& source() const { return source_; }
   const Reduced& destination() const { return destination_; }
 
-  // The nodes of row `s`, into `nodes`, which is all 0; returns the columns that any rule reaches. Valid until the next call.
-  const std::vector<uint32_t>& row(uint32_t s, uint32_t* nodes) {
-    std::vector<uint32_t>& rules = row_rules_;
-    rules.clear();
+  // Goes to row `s`; returns the blocks that any rule reaches. Valid until the next call, as what follows is.
+  const std::vector<uint32_t>& go_to(uint32_t s) {
+    leave();
+    row_rules_.clear();
     for (const uint32_t* row = source_.rows.from(s); row != source_.rows.to(s); ++row)
-      rules.insert(rules.end(), rules_of_row_[*row].begin(), rules_of_row_[*row].end());
-    std::sort(rules.begin(), rules.end());
-    touched_.clear();
-    links_.clear();
-    for (const uint32_t r : rules) {
+      row_rules_.insert(row_rules_.end(), rules_of_row_[*row].begin(), rules_of_row_[*row].end());
+    std::sort(row_rules_.begin(), row_rules_.end());
+    for (const uint32_t r : row_rules_) {
       const Signature one = signature_of(r);
       const bool last = pool_.leaves_nothing(r);
-      for (const uint32_t d : columns_of_row_[row_of(problem_.destination, r)]) {
-        Column& column = columns_[d];
-        if (column.closed) continue;
-        if (column.last == kNoLink) touched_.push_back(d);
-        column.rules.toggle(one);
-        column.closed = last;
-        links_.push_back({r, column.last});
-        column.last = static_cast<uint32_t>(links_.size() - 1);
+      const uint32_t row = row_of(problem_.destination, r);
+      for (const uint32_t b : blocks_of_row_[row]) {
+        touch(b);
+        if (!blocks_[b].closed) note(r, one, last, blocks_[b]);
       }
-    }
-    for (const uint32_t d : touched_) {
-      const auto [node, is_new] = known_.try_emplace(columns_[d].rules, 0);
-      if (is_new) node = pool_.node_of(rules_before(columns_[d].last));
-      nodes[d] = node;
-      columns_[d] = {};
+      for (const uint32_t d : columns_of_row_[row]) {
+        Block& block = blocks_[d / kCellBlock];
+        touch(d / kCellBlock);
+        block.differs = true;
+        if (!columns_[d].closed && !block.closed) note(r, one, last, columns_[d]);
+      }
     }
     return touched_;
   }
 
+  // Of the rules of the cells of a block, in order: equal blocks have equal ones.
+  Signature rules_of_block(uint32_t b) const {
+    const Signature& all = blocks_[b].rules;
+    if (!blocks_[b].differs) return all;
+    Signature sum{mixed(all.a), mixed(all.b)};
+    for (uint32_t i = 0; i < kCellBlock; ++i) {
+      const Signature& own = columns_[b * kCellBlock + i].rules;
+      sum.a = (sum.a + own.a) * 0x9e3779b97f4a7c15;
+      sum.b = (sum.b + own.b) * 0xd6e8feb86659fd93;
+    }
+    return sum;
+  }
+
+  // The nodes of the cells of a block.
+  const std::array<uint32_t, kCellBlock>& nodes_of_block(uint32_t b) {
+    for (uint32_t i = 0; i < kCellBlock; ++i) {
+      const List& own = columns_[b * kCellBlock + i];
+      if (i > 0 && !blocks_[b].differs) {
+        nodes_[i] = nodes_[0];
+        continue;
+      }
+      Signature rules = own.rules;
+      rules.toggle(blocks_[b].rules);
+      const auto [node, is_new] = known_.try_emplace(rules, 0);
+      if (is_new) node = pool_.node_of(rules_of(own.last, blocks_[b].last));
+      nodes_[i] = node;
+    }
+    return nodes_;
+  }
+
  private:
-  // The rules of a row that reach a column, as a list from the last back to the first.
+  // The rules of a row that reach a column, or all columns of a block, as a list from the last back to the first.
   static constexpr uint32_t kNoLink = ~uint32_t{0};
   struct Link {
     uint32_t rule, before;
   };
-  struct Column {
+  struct List {
     Signature rules;
     uint32_t last = kNoLink;
     bool closed = false;  // by a rule that leaves nothing to later ones
+  };
+  struct Block : List {
+    bool touched = false;
+    bool differs = false;  // some column has rules of its own
   };
 
   static uint32_t row_of(const Axis& axis, uint32_t r) { return axis.row_of_rule.empty() ? 0 : axis.row_of_rule[r]; }
@@ -88,9 +129,37 @@ class CellBuilder {
     return n;
   }
 
-  const std::vector<uint32_t>& rules_before(uint32_t link) {
+  void leave() {
+    for (const uint32_t b : touched_) {
+      if (blocks_[b].differs) std::fill_n(&columns_[b * kCellBlock], kCellBlock, List{});
+      blocks_[b] = {};
+    }
+    touched_.clear();
+    links_.clear();
+  }
+
+  void touch(uint32_t b) {
+    if (blocks_[b].touched) return;
+    blocks_[b].touched = true;
+    touched_.push_back(b);
+  }
+
+  void note(uint32_t rule, const Signature& one, bool last, List& list) {
+    list.rules.toggle(one);
+    list.closed = last;
+    links_.push_back({rule, list.last});
+    list.last = static_cast<uint32_t>(links_.size() - 1);
+  }
+
+  // Both lists together, in order.
+  const std::vector<uint32_t>& rules_of(uint32_t x, uint32_t y) {
     cell_rules_.clear();
-    for (; link != kNoLink; link = links_[link].before) cell_rules_.push_back(links_[link].rule);
+    while (x != kNoLink || y != kNoLink) {
+      const bool from_x = y == kNoLink || (x != kNoLink && links_[x].rule > links_[y].rule);
+      uint32_t& link = from_x ? x : y;
+      cell_rules_.push_back(links_[link].rule);
+      link = links_[link].before;
+    }
     std::reverse(cell_rules_.begin(), cell_rules_.end());
     return cell_rules_;
   }
@@ -98,10 +167,12 @@ class CellBuilder {
   const Problem& problem_;
   NodePool& pool_;
   const Reduced &source_, &destination_;
-  std::vector<std::vector<uint32_t>> columns_of_row_, rules_of_row_;
-  std::vector<Column> columns_;
+  std::vector<std::vector<uint32_t>> blocks_of_row_, columns_of_row_, rules_of_row_;  // columns: of no whole block
+  std::vector<Block> blocks_;
+  std::vector<List> columns_;
   std::vector<Link> links_;
   std::vector<uint32_t> row_rules_, touched_, cell_rules_;
+  std::array<uint32_t, kCellBlock> nodes_;
   FlatMap known_;  // rules of a cell -> node
 };
 
@@ -126,7 +197,12 @@ Cells build_whole(CellBuilder& builder) {
   Cells cells;
   set_axes(builder, width, cells);
   std::vector<uint32_t> nodes(size_t{width} * height, 0);
-  for (uint32_t s = 0; s < height; ++s) builder.row(s, &nodes[size_t{s} * width]);
+  for (uint32_t s = 0; s < height; ++s)
+    for (const uint32_t b : builder.go_to(s)) {
+      const uint32_t first = b * kCellBlock;
+      std::copy_n(builder.nodes_of_block(b).begin(), std::min(kCellBlock, width - first),
+                  &nodes[size_t{s} * width + first]);
+    }
   if (*std::max_element(nodes.begin(), nodes.end()) <= 0xffff) cells.narrow = narrowed<uint16_t>(nodes);
   else cells.wide = TableArray<uint32_t>::copy_of(nodes);
   return cells;
@@ -137,26 +213,26 @@ Cells build_in_blocks(CellBuilder& builder) {
   const uint32_t width = (builder.destination().rows.size() + kCellBlock - 1) / kCellBlock;  // in blocks
   Cells cells;
   set_axes(builder, width, cells);
-  std::vector<uint32_t> blocks(size_t{width} * height, 0), nodes(kCellBlock, 0), row(size_t{width} * kCellBlock, 0);
-  FlatMap known;
+  std::vector<uint32_t> blocks(size_t{width} * height, 0), nodes(kCellBlock, 0);
+  FlatMap by_rules, by_nodes;
   uint32_t most = 0;
-  for (uint32_t s = 0; s < height; ++s) {
-    const std::vector<uint32_t>& columns = builder.row(s, row.data());
-    for (const uint32_t column : columns) {
-      uint32_t& block = blocks[size_t{s} * width + column / kCellBlock];
-      if (block != 0) continue;
-      const uint32_t* first = &row[column / kCellBlock * kCellBlock];
-      SequenceSignature content;
-      for (uint32_t i = 0; i < kCellBlock; i += 2) content.add(uint64_t{first[i]} << 32 | first[i + 1]);
-      const auto [id, is_new] = known.try_emplace(content.finish(), static_cast<uint32_t>(nodes.size() / kCellBlock));
-      if (is_new) {
-        nodes.insert(nodes.end(), first, first + kCellBlock);
-        most = std::max(most, *std::max_element(first, first + kCellBlock));
+  for (uint32_t s = 0; s < height; ++s)
+    for (const uint32_t b : builder.go_to(s)) {
+      const auto [block, is_new] = by_rules.try_emplace(builder.rules_of_block(b), 0);
+      if (is_new) {  // other rules, yet perhaps the same nodes
+        const std::array<uint32_t, kCellBlock>& found = builder.nodes_of_block(b);
+        SequenceSignature content;
+        for (uint32_t i = 0; i < kCellBlock; i += 2) content.add(uint64_t{found[i]} << 32 | found[i + 1]);
+        const auto next = static_cast<uint32_t>(nodes.size() / kCellBlock);
+        const auto [same, is_new_content] = by_nodes.try_emplace(content.finish(), next);
+        if (is_new_content) {
+          nodes.insert(nodes.end(), found.begin(), found.end());
+          most = std::max(most, *std::max_element(found.begin(), found.end()));
+        }
+        block = same;
       }
-      block = id;
+      blocks[size_t{s} * width + b] = block;
     }
-    for (const uint32_t column : columns) row[column] = 0;
-  }
   if (std::max<size_t>(most, nodes.size() / kCellBlock - 1) <= 0xffff) {
     cells.narrow_blocks = narrowed<uint16_t>(blocks);
     cells.narrow = narrowed<uint16_t>(nodes);

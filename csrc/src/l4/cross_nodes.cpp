@@ -140,26 +140,25 @@ uint32_t LocalMaps::make() {
 // The entry of the block of classes [begin, end), whose local classes are numbered on from n_local.
 uint32_t LocalMaps::entry_of(uint32_t begin, uint32_t end, uint32_t& n_local) {
   uint32_t first = n_local, pattern = 0;
-  const uint32_t part = part_[begin];
-  if (std::all_of(&part_[begin], &part_[begin] + (end - begin), [part](uint32_t p) { return p == part; })) {
-    if (whole_block_[part] == 0) whole_block_[part] = ++n_local;
-    first = whole_block_[part] - 1;
+  halved_.clear();  // half_ is all zero again: here it says which local class of this block a part is, counted from 1
+  for (uint32_t c = begin; c < end; ++c) {
+    uint32_t& number = half_[part_[c]];
+    if (number == 0) {
+      halved_.push_back(part_[c]);
+      number = static_cast<uint32_t>(halved_.size());
+    }
+    pattern_[c - begin] = static_cast<uint16_t>(number - 1);
+    local_[c] = first + number - 1;
+  }
+  for (const uint32_t p : halved_) half_[p] = 0;
+  if (halved_.size() == 1) {
+    uint32_t& whole = whole_block_[halved_.front()];
+    if (whole == 0) whole = ++n_local;
+    first = whole - 1;
     std::fill(&local_[begin], &local_[begin] + (end - begin), first);
   } else {
-    // half_ is all zero again: here it says which local class of this block a part is, counted from 1.
-    std::fill(pattern_.begin(), pattern_.end(), uint16_t{0});
-    halved_.clear();
-    for (uint32_t c = begin; c < end; ++c) {
-      uint32_t& number = half_[part_[c]];
-      if (number == 0) {
-        halved_.push_back(part_[c]);
-        number = static_cast<uint32_t>(halved_.size());
-      }
-      pattern_[c - begin] = static_cast<uint16_t>(number - 1);
-      local_[c] = first + number - 1;
-    }
     n_local += static_cast<uint32_t>(halved_.size());
-    for (const uint32_t p : halved_) half_[p] = 0;
+    std::fill(pattern_.begin() + (end - begin), pattern_.end(), uint16_t{0});
     const auto n_patterns = static_cast<uint32_t>(patterns_.size() / block_);
     const auto [known, is_new] = by_pattern_.try_emplace(content_of(pattern_), n_patterns);
     if (is_new) patterns_.insert(patterns_.end(), pattern_.begin(), pattern_.end());
@@ -229,6 +228,7 @@ uint32_t NodePool::node_of(const std::vector<uint32_t>& rules) {
     for (size_t w = 0; w < words_; ++w) covered_[w] |= inside[w];
     services_.push_back(service);
     kept_.push_back(r);
+    if (whole_[service]) break;
   }
   const uint32_t number = shape_of(services_);
   const Shape& shape = shapes_[number];
