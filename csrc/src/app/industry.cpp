@@ -113,7 +113,8 @@ Answer ethernet_ip(const Payload& p, Findings& out) {
   if (p.udp() && size != reader.left()) return Answer::no;
   const bool port = p.on_port(44818) || p.on_port(2222);
   out.app = App::ethernet_ip;
-  if (port) return found(App::ethernet_ip, out);
+  if (port && command != 0) return found(App::ethernet_ip, out);
+  if (port) return Answer::likely;
   return command != 0 && size == reader.left() && size != 0 ? Answer::likely : Answer::no;
 }
 

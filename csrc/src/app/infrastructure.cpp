@@ -15,13 +15,37 @@ Answer found(App app, Findings& out) {
   return Answer::yes;
 }
 
+// Control messages (mode 6: RFC 9327) say how much data follows; private ones (mode 7, of ntpd) which implementation
+// speaks and how many items follow.
+bool is_ntp_query(const Payload& p) {
+  Reader reader(p.here);
+  const uint8_t mode = reader.u8() & 7, operation = reader.u8() & 31;
+  if (mode == 6) {
+    if (operation > 12 && operation != 31) return false;
+    reader.skip(8);
+    const uint16_t size = reader.u16();
+    return reader.ok() && size <= 468 && (!p.whole || size <= reader.left());
+  }
+  const uint8_t implementation = reader.u8();
+  reader.skip(1);
+  const uint16_t items = reader.u16() & 0x0fff, size = reader.u16() & 0x0fff;
+  const bool fits = size_t{items} * size <= reader.left() || !p.whole;
+  return reader.ok() && (implementation == 0 || implementation == 2 || implementation == 3) && fits;
+}
+
+// Stratum, poll interval and precision (logarithms; clients that tell little about themselves send 0 or 32) in their
+// bounds, and nothing or whole words behind the 48 bytes: extension fields, a message digest.
+bool is_ntp_time(const Payload& p) {
+  if (p.here.size() < 48 || p.here.size() % 4 != 0) return false;
+  const auto poll = static_cast<int8_t>(p.here[2]), precision = static_cast<int8_t>(p.here[3]);
+  return p.here[1] <= 16 && poll >= -7 && poll <= 17 && precision >= -40 && precision <= 32;
+}
+
 Answer ntp(const Payload& p, Findings& out) {
   const uint8_t first = p.here[0], version = first >> 3 & 7, mode = first & 7;
-  if (!p.on_port(123) || version < 1 || version > 4) return Answer::no;
+  if (!p.on_port(123) || version < 1 || version > 4 || (mode == 0 && version != 1)) return Answer::no;
   out.attributes.set(Attribute::protocol_version, std::to_string(version));
-  if (mode >= 6) return p.here.size() >= 8 ? found(App::ntp, out) : Answer::no;  // control and private messages
-  if (p.here.size() < 48 || p.here[1] > 16 + 1) return Answer::no;
-  return found(App::ntp, out);
+  return (mode >= 6 ? is_ntp_query(p) : is_ntp_time(p)) ? found(App::ntp, out) : Answer::no;
 }
 
 Answer dhcp(const Payload& p, Findings& out) {

@@ -251,6 +251,8 @@ bool Recognizer::dispatch(State& state, FlowRow& row, const Payload& payload) {
     return true;
   }
   bool wanted = false;
+  size_t fitting = 0;  // looks like it, and something else agrees; taken unless another is sure
+  bool fits = false;
   const auto& tried = candidates_[state.transport][payload.here[0]];
   for (const bool hinted : {true, false}) {
     for (const size_t i : tried) {
@@ -262,7 +264,11 @@ bool Recognizer::dispatch(State& state, FlowRow& row, const Payload& payload) {
         const bool agrees = findings_.app == state.hint || all[i].app == state.hint;
         // Again: in another datagram, or in what the other side says.
         const bool again = state.likely == static_cast<int>(i) && (!payload.tcp() || state.likely_reply != payload.reply);
-        if (agrees || again) return take(i, AppHow::pattern);
+        if ((agrees || again) && !fits) {
+          fits = true;
+          fitting = i;
+          std::swap(fitting_, findings_);
+        }
         if (state.likely == kNone) {
           state.likely = static_cast<int>(i);
           state.likely_reply = payload.reply;
@@ -272,7 +278,9 @@ bool Recognizer::dispatch(State& state, FlowRow& row, const Payload& payload) {
       wanted = wanted || answer != Answer::no;
     }
   }
-  return wanted;
+  if (!fits) return wanted;
+  std::swap(fitting_, findings_);
+  return take(fitting, AppHow::pattern);
 }
 
 bool Recognizer::apply_signatures(const State& state, FlowRow& row, const Payload& payload) const {

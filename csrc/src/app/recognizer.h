@@ -74,6 +74,7 @@ class Recognizer {
   std::vector<Slot> slots_;
   std::vector<std::unique_ptr<State>> spare_;  // of decided flows, to be used again
   Findings findings_;                          // of the dissector that is being asked
+  Findings fitting_;                           // of one that was asked before
   struct Waiting {
     uint32_t slot;
     uint64_t flow_id;

@@ -207,8 +207,11 @@ Answer tpkt(const Payload& p, Findings& out) {
     if (data->parameters[0] == 0x32 || data->parameters[0] == 0x72) return found(App::s7comm, out);
     if (begins(data->parameters, "\x7f\x65")) return found(App::rdp, out);
   }
-  out.app = p.on_port(3389) ? App::rdp : App::tpkt;
-  return p.on_port(3389) ? Answer::likely : Answer::more;
+  // RDP names no transport selectors.
+  const bool selectors = !here->parameters.empty() && here->parameters[0] >= 0xc0 && here->parameters[0] <= 0xc2;
+  const bool on_port = p.on_port(3389) && !selectors;
+  out.app = on_port ? App::rdp : App::tpkt;
+  return on_port ? Answer::likely : Answer::more;
 }
 
 // MS-RDPEUDP: the first packet of either side.

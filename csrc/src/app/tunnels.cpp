@@ -4,6 +4,7 @@
 // Source  wireguard.com/protocol; draft-openvpn-wire-protocol; RFC 7296, 2408, 3948; 2661; 2637; 7348; 8926; 4380;
 //         3GPP TS 29.281
 #include "app/dissectors.h"
+#include "app/text.h"
 
 namespace meshsieve::app {
 
@@ -36,7 +37,7 @@ Answer wireguard(const Payload& p, Findings& out) {
 // ---- OpenVPN
 
 constexpr uint8_t kClientReset1 = 1, kServerReset1 = 2, kControl = 4, kAck = 5, kClientReset2 = 7, kServerReset2 = 8,
-                  kClientReset3 = 10;
+                  kData1 = 6, kData2 = 9, kClientReset3 = 10;
 
 bool contains(Bytes bytes, Bytes part) {
   return std::search(bytes.begin(), bytes.end(), part.begin(), part.end()) != bytes.end();
@@ -52,6 +53,23 @@ bool has_replay_id(Bytes packet) {
   return false;
 }
 
+// Data packets of a tunnel that was picked up later: they begin alike, with the peer's number (version 2), and those of one
+// direction count up; of version 1 only the first byte shows, so there must be more of them.
+bool continues_data(Bytes packet, const Payload& p) {
+  const bool second = packet[0] >> 3 == kData2;
+  if (!second && packet[0] >> 3 != kData1) return false;
+  int alike = 0;
+  for (const Datagram& earlier : p.history) {
+    if (earlier.reply != p.reply || earlier.bytes.size() < 14) continue;
+    Reader before(earlier.bytes), now(packet);
+    const bool same = second ? before.u32() == now.u32() : before.u8() == now.u8();
+    if (!same) return false;
+    if (second && now.u32() - before.u32() > 1 << 16) return false;
+    ++alike;
+  }
+  return alike >= (second ? 1 : 3);
+}
+
 Answer openvpn_packet(Bytes packet, const Payload& p, Findings& out) {
   if (packet.size() < 14) return Answer::no;
   const uint8_t code = packet[0] >> 3, key = packet[0] & 7;
@@ -62,7 +80,11 @@ Answer openvpn_packet(Bytes packet, const Payload& p, Findings& out) {
   out.app = App::openvpn;
   // Every control packet of one side names, after it was answered, the other side's session.
   for (const Datagram& earlier : p.history) {
-    if (earlier.reply == p.reply || earlier.bytes.size() < 9) continue;
+    if (earlier.bytes.size() < 9) continue;
+    if (earlier.reply == p.reply) {  // sent again
+      if (client && text_of(packet.first(9)) == text_of(Bytes(earlier.bytes).first(9))) return found(App::openvpn, out);
+      continue;
+    }
     const uint8_t other = earlier.bytes[0] >> 3;
     if (other == 0 || other > 11 || other == 6 || other == 9) continue;
     if ((server || control || client) && contains(packet.subspan(9), Bytes(earlier.bytes).subspan(1, 8))) return found(App::openvpn, out);
@@ -74,9 +96,10 @@ Answer openvpn_packet(Bytes packet, const Payload& p, Findings& out) {
   const auto zeros = [&](size_t at) { return (packet[at] | packet[at + 1] | packet[at + 2] | packet[at + 3]) == 0; };
   if (server && packet.size() == 26 && packet[9] == 1 && zeros(10) && zeros(22)) return found(App::openvpn, out);
   if ((client || server) && has_replay_id(packet)) return found(App::openvpn, out);
-  if (client && packet.size() <= 110 && packet.size() >= 34) return p.on_port(1194) ? found(App::openvpn, out) : Answer::likely;
-  if (control || server || client) return p.on_port(1194) ? Answer::likely : Answer::more;
-  return p.on_port(1194) ? Answer::likely : Answer::no;  // data
+  if (is_plain_text(text_of(packet))) return Answer::no;
+  if (client && packet.size() <= 110 && packet.size() >= 34) return p.on_port(1194) ? found(App::openvpn, out) : Answer::more;
+  if (control || server || client) return Answer::more;
+  return p.on_port(1194) && continues_data(packet, p) ? Answer::likely : Answer::more;
 }
 
 Answer openvpn(const Payload& p, Findings& out) {
@@ -115,6 +138,18 @@ Answer ike(Bytes bytes, Findings& out) {
   return found(App::ipsec, out);
 }
 
+// ESP behind UDP: packets of one direction have one index and count up.
+bool is_esp(const Payload& p) {
+  constexpr uint32_t kMostLost = 1 << 16;
+  Reader now(p.here);
+  const uint32_t index = now.u32(), number = now.u32();
+  if (index < 256) return false;
+  return std::any_of(p.history.begin(), p.history.end(), [&](const Datagram& earlier) {
+    Reader before(earlier.bytes);
+    return earlier.reply == p.reply && before.u32() == index && number - before.u32() < kMostLost && before.ok();
+  });
+}
+
 Answer ipsec(const Payload& p, Findings& out) {
   Reader reader(p.here);
   if (p.on_port(4500)) {
@@ -125,7 +160,7 @@ Answer ipsec(const Payload& p, Findings& out) {
     if (reader.u32() == 0 && reader.ok()) return ike(reader.rest(), out);
     if (p.here.size() < 20) return Answer::no;
     out.app = App::ipsec;
-    return Answer::likely;  // ESP
+    return is_esp(p) ? Answer::likely : Answer::more;
   }
   return ike(p.here, out);
 }
@@ -156,8 +191,11 @@ Answer outer(const Payload& p, Findings& out) {
   Reader reader(p.here);
   const uint8_t first = reader.u8(), second = reader.u8();
   if (p.on_port(4789) || p.on_port(8472)) {
-    reader.skip(5);
-    return p.here.size() >= 8 && (first & 0x08) != 0 && p.here[7] == 0 ? found(App::vxlan, out) : Answer::no;
+    // Flags: I, of VXLAN-GPE also P and O, of the group policy extension G; without one of these, zeros follow.
+    const uint16_t reserved = reader.u16();
+    const bool extended = (first & 0x85) != 0;
+    const bool flags = (first & 0x08) != 0 && (first & 0x72) == 0 && (extended || (second == 0 && reserved == 0));
+    return p.here.size() >= 8 && flags && p.here[7] == 0 ? found(App::vxlan, out) : Answer::no;
   }
   if (p.on_port(6081)) return p.here.size() >= 8 && first >> 6 == 0 && (second & 0x3f) == 0 ? found(App::geneve, out) : Answer::no;
   if (p.on_port(2152)) {
