@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("MESHSIEVE_SHARED") or ROOT.parent / "shared" / "data") / "pcaps"
 CAPTURES = [ROOT / "examples/demo/demo.pcap", ROOT / "examples/bookinfo/bookinfo.pcap"]
 # Formats, overlays, links, fragments, extension headers: every way to nest headers that the set has.
+HELLOS = sorted(path for path in SHARED.glob("*") if any(word in path.name for word in ("tls", "ssl", "https")))
 CAPTURES += sorted(path for path in SHARED.glob("*") if path.name.startswith(("overlay-", "link-", "ip6ext-", "frag-")))
 
 pytestmark = pytest.mark.skipif(not tshark.is_here(), reason="tshark is not installed: make oracles")
@@ -66,7 +67,7 @@ def test_every_packet_is_read_as_tshark_reads_it(path: Path) -> None:
     assert compared or not any(theirs)
 
 
-@pytest.mark.parametrize("path", CAPTURES, ids=ids)
+@pytest.mark.parametrize("path", CAPTURES + HELLOS, ids=ids)
 def test_names_and_fingerprints_of_flows_are_those_of_tshark(path: Path) -> None:
     found = flows.read(path)
     known = {}
@@ -86,3 +87,10 @@ def test_names_and_fingerprints_of_flows_are_those_of_tshark(path: Path) -> None
             if got != value:
                 differences.append(f"{flow}: {name} is {got}, tshark says {value}")
     assert not differences
+
+
+@pytest.mark.parametrize("path", HELLOS, ids=ids)
+def test_ja4_is_what_its_definition_makes_of_the_fields_that_tshark_reads(path: Path) -> None:
+    theirs = {tshark.ja4(hello) for hello in tshark.client_hellos(path)}
+    ours = {text for text in flows.read(path).attribute("ja4") if text is not None and text.startswith("t")}
+    assert theirs <= ours

@@ -7,6 +7,7 @@ Switched    Reassembly of fragments is off: a packet is what stands in its own f
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -21,12 +22,19 @@ PER_PACKET = (
 )  # fmt: skip
 PER_FLOW = {
     "sni": "tls.handshake.extensions_server_name",
+    "alpn": "tls.handshake.extensions_alpn_str",
     "ja3": "tls.handshake.ja3",
     "ja3s": "tls.handshake.ja3s",
     "http_host": "http.host",
     "http_method": "http.request.method",
     "http_path": "http.request.uri",
 }
+
+# What JA4 is made of, in a ClientHello.
+HELLO = (
+    "tls.handshake.type", "tls.handshake.version", "tls.handshake.ciphersuite", "tls.handshake.extension.type",
+    "tls.handshake.extensions.supported_version", "tls.handshake.sig_hash_alg", "tls.handshake.extensions_alpn_str",
+)  # fmt: skip
 
 Fields = dict[str, list[str]]
 
@@ -53,6 +61,7 @@ def packets(path: Path) -> list[Packet | None]:
 def attributes(path: Path) -> dict[tuple[str, frozenset[tuple[str, int]]], dict[str, str]]:
     """By flow (transport, its two ends): the first of each attribute. Flows in tunnels are left out."""
     names = ("frame.protocols", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", *PER_PACKET[10:12], *PER_PACKET[15:17])
+    names += ("tls.handshake.type",)
     out: dict[tuple[str, frozenset[tuple[str, int]]], dict[str, str]] = {}
     for fields in _rows(path, (*names, *PER_FLOW.values()), []):
         stack = fields["frame.protocols"][0].split(":") if fields["frame.protocols"] else []
@@ -66,9 +75,41 @@ def attributes(path: Path) -> dict[tuple[str, frozenset[tuple[str, int]]], dict[
         key = (transport, frozenset(zip(addresses, map(int, ports), strict=True)))
         known = out.setdefault(key, {})
         for ours, theirs in PER_FLOW.items():
-            if fields[theirs]:
-                known.setdefault(ours, fields[theirs][0])
+            if fields[theirs] and (ours != "alpn" or fields["tls.handshake.type"][:1] == ["1"]):  # a server chooses one
+                known.setdefault(ours, ",".join(fields[theirs]) if ours == "alpn" else fields[theirs][0])
     return out
+
+
+def client_hellos(path: Path) -> list[Fields]:
+    """The HELLO fields of frames that hold one ClientHello on TCP and no other handshake message; not those in the
+    format of SSL 2.0, which has no JA4."""
+    rows = _rows(path, (*HELLO, "tcp.srcport"), [])
+    return [row for row in rows if row[HELLO[0]] == ["1"] and row[HELLO[2]] and row["tcp.srcport"]]
+
+
+def ja4(hello: Fields) -> str:
+    """JA4 of a ClientHello as tshark took it apart (github.com/FoxIO-LLC/ja4): written for this comparison alone."""
+
+    def values(name: str) -> list[int]:
+        numbers = [int(text, 0) for text in hello[name]]
+        return [n for n in numbers if not (n & 0x0F0F == 0x0A0A and n >> 8 == n & 0xFF)]
+
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()[:12] if text else "0" * 12
+
+    def joined(numbers: list[int]) -> str:
+        return ",".join(f"{n:04x}" for n in numbers)
+
+    kinds, ciphers = values("tls.handshake.extension.type"), values("tls.handshake.ciphersuite")
+    version = max(values("tls.handshake.extensions.supported_version") or values("tls.handshake.version"))
+    shown = {0x0300: "s3", 0x0301: "10", 0x0302: "11", 0x0303: "12", 0x0304: "13"}.get(version, "00")
+    protocols = hello["tls.handshake.extensions_alpn_str"]
+    ends = protocols[0][0] + protocols[0][-1] if protocols else "00"
+    signatures = values("tls.handshake.sig_hash_alg")
+    tail = joined(sorted(k for k in kinds if k not in (0, 16))) + ("_" + joined(signatures) if signatures else "")
+    counts = f"{min(len(ciphers), 99):02}{min(len(kinds), 99):02}"
+    first = f"t{shown}{'d' if 0 in kinds else 'i'}{counts}{ends}"
+    return f"{first}_{digest(joined(sorted(ciphers)))}_{digest(tail if kinds else '')}"
 
 
 def _rows(path: Path, names: tuple[str, ...], options: list[str]) -> list[Fields]:
