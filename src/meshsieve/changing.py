@@ -39,18 +39,15 @@ class Options:
 
 
 class History:
-    """The rules of a LiveTable by slot: rows of a list and of what was added to it, then what was put in since."""
+    """The rules of a LiveTable by slot: rows of a list, and numbers of what was put in since, kept as it came."""
 
-    def __init__(self, base: RuleSet, rows: Indices | None = None, added: list[Rule] | None = None) -> None:
+    def __init__(self, base: RuleSet) -> None:
         self.base = base
-        self._rows = np.arange(len(base)) if rows is None else rows  # by slot, for the first of them
-        self._later = -len(self._rows)  # from a later slot to its row, less the rows of the list
+        self._rows: Indices = np.arange(len(base))  # by slot, for the first of them; from len(base): what was put in
+        self._later = 0  # from a later slot to its row
         self._batches: list[Added] = []
-        self._starts: list[int] = []  # what was put in before each batch
+        self._starts: list[int] = []  # how much was put in before each batch
         self._size = 0
-        if added:
-            self.put(added)
-        self._later += len(base) + self._size
 
     def put(self, rules: Added) -> None:
         if len(rules):
@@ -59,26 +56,44 @@ class History:
             self._size += len(rules)
 
     def listed(self, slots: npt.NDArray[np.int32]) -> RuleSet:
-        """The list of these slots."""
-        rows, added = self._rows_of(slots)
+        """The list of these slots. Makes an object of every rule that was put in."""
+        rows, is_added, batch, within = self._places(slots)
+        added = [self._batches[b][i] for b, i in zip(batch.tolist(), within.tolist(), strict=True)]
+        rows[is_added] = len(self.base) + np.arange(len(added))
         return self.base.arranged(added, rows)
 
     def of(self, slots: npt.NDArray[np.int32]) -> History:
-        """With slots numbered as they stand here, without the rules that are gone. Costs little of the GIL."""
-        rows, added = self._rows_of(slots)
-        return History(self.base, rows, added)
+        """With slots numbered as they stand here, without objects and batches of which all are gone. Makes no object of
+        a rule, and so costs little of the GIL."""
+        rows, is_added, batch, within = self._places(slots)
+        as_columns = np.array([isinstance(b, RuleSet) for b in self._batches], bool)[batch]
+        new = History(self.base)
+        objects = [
+            self._batches[b][i] for b, i in zip(batch[~as_columns].tolist(), within[~as_columns].tolist(), strict=True)
+        ]
+        new.put(objects)
+        starts = np.zeros(len(self._batches), np.int64)
+        for b in np.unique(batch[as_columns]).tolist():
+            starts[b] = new._size
+            new.put(self._batches[b])
+        number = np.empty(len(batch), np.int64)
+        number[~as_columns] = np.arange(len(objects))
+        number[as_columns] = starts[batch[as_columns]] + within[as_columns]
+        rows[is_added] = len(self.base) + number
+        new._rows = rows
+        new._later = len(self.base) + new._size - len(rows)
+        return new
 
-    def _rows_of(self, slots: npt.NDArray[np.int32]) -> tuple[Indices, list[Rule]]:
+    def _places(self, slots: npt.NDArray[np.int32]) -> tuple[Indices, npt.NDArray[np.bool_], Indices, Indices]:
+        """Rows; which of them were put in; and of those the batch and the place in it."""
         early = slots < len(self._rows)
         rows = slots.astype(np.int64) + self._later
         rows[early] = self._rows[slots[early]]
         is_added = rows >= len(self.base)
-        put = rows[is_added] - len(self.base)
-        batch = np.searchsorted(self._starts, put, "right") - 1
-        within = put - np.array(self._starts, np.int64)[batch] if len(put) else put
-        added = [self._batches[b][i] for b, i in zip(batch.tolist(), within.tolist(), strict=True)]
-        rows[is_added] = len(self.base) + np.arange(len(added))
-        return rows, added
+        number = rows[is_added] - len(self.base)
+        batch = np.searchsorted(np.array(self._starts, np.int64), number, "right") - 1
+        within = number - np.array(self._starts, np.int64)[batch]
+        return rows, is_added, batch, within
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsieve import packets
+from meshsieve.changing import History
 from meshsieve.errors import ModelError
 from meshsieve.model import Action, Rule, RuleSet, ValueSet
 from tests.property import strategies
@@ -60,7 +61,7 @@ def test_one_change_at_a_time():
     assert [clf.rules.label(i)[0] for i in range(3)] == ["x", "b", "y"]
 
 
-def columns(names: str) -> RuleSet:
+def columns(names: str | list[str]) -> RuleSet:
     ports = [ord(name) for name in names]
     return RuleSet.from_ranges({"dport": (ports, ports)})
 
@@ -213,3 +214,34 @@ def test_a_version_that_is_held_answers_as_it_did_however_much_changes():
     held.append((clf, np.argsort(order)))
     for version, expected in held:
         assert np.array_equal(version.classify_batch(headers), expected)
+
+
+def test_what_was_put_in_is_found_again_however_often_slots_are_renumbered():
+    random = np.random.default_rng(8)
+    history, put = History(named(*"abcd")), list("abcd")  # by slot
+    for turn in range(40):
+        more = [chr(c) for c in random.integers(ord("A"), ord("Z"), random.integers(0, 4)).tolist()]
+        history.put(columns(more) if turn % 3 else [rule(name) for name in more])
+        put += more
+        slots = random.permutation(len(put))[: random.integers(1, len(put) + 1)].astype(np.int32)
+        wanted = [put[slot] for slot in slots.tolist()]
+        assert [chr(r.match["dport"].v4[0][0]) for r in history.listed(slots)] == wanted
+        if turn % 4 == 3:
+            history, put = history.of(slots), wanted
+
+
+def test_a_table_built_anew_after_many_changes_holds_the_same_list():
+    """More rules are put in as columns than a changeable table remembers, so that a thread builds another."""
+    clf = packets.compile(named(*"abcd"))
+    ports = np.arange(1000, 2000)
+    for _ in range(80):
+        clf.update(insert=RuleSet.from_ranges({"dport": (ports, ports)}), at=np.full(1000, 2))
+        clf.update(remove=np.arange(2, 1002))
+    clf.update(insert=RuleSet.from_ranges({"dport": (ports[:2], ports[:2])}), at=[0, 4])
+    for settled in (False, True):
+        assert [clf.classify("10.0.0.1", "10.0.0.2", 1, port, 6) for port in (1000, 97, 98, 99, 100, 1001, 1002)] == [
+            *range(6),
+            -1,
+        ]
+        assert [r.match["dport"].v4[0][0] for r in clf.rules] == [1000, 97, 98, 99, 100, 1001]
+        assert settled or clf.settle()
