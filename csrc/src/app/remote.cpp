@@ -85,14 +85,14 @@ Answer rlogin(const Payload& p, Findings& out) {
   if (text[0] != '\0') return Answer::no;
   if (text.size() == 1) return p.on_port(513) ? Answer::likely : Answer::more;
   text.remove_prefix(1);
-  size_t n = 0;
-  for (; n < 3; ++n) {
+  for (size_t n = 0; n < 3; ++n) {
     const size_t end = text.find('\0');
-    if (end == std::string_view::npos || end == 0 || end > 64 || !is_plain_text(text.substr(0, end))) break;
-    if (n == 2 && text.substr(0, end).find('/') == std::string_view::npos) break;
+    const std::string_view word = text.substr(0, end);
+    if (end == 0 || word.size() > 64 || !is_plain_text(word)) return Answer::no;
+    if (end == std::string_view::npos) return Answer::more;
+    if (n == 2 && word.find('/') == std::string_view::npos) return Answer::no;
     text.remove_prefix(end + 1);
   }
-  if (n < 3) return Answer::no;
   return found(App::rlogin, out);
 }
 
