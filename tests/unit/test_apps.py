@@ -87,3 +87,8 @@ def test_the_message_says_where() -> None:
 def test_the_example_loads() -> None:
     signatures = apps.load_signatures(ROOT / "examples/signatures.yaml")
     assert signatures.names == ("acme-telemetry", "acme-portal")
+
+
+def test_protocols_that_are_not_published_are_guessed_by_port_alone() -> None:
+    assert [apps.by_port(port) for port in (4172, 22443, 7210)] == ["pcoip", "blast", "maxdb"]
+    assert all(not apps.NSX_APP_IDS[name].apps for name in ("PCOIP", "BLAST", "MAXDB", "EPIC"))
