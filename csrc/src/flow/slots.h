@@ -87,8 +87,12 @@ class Slots {
       return slot;
     }
     if ((used_ & kMask) == 0) {
-      hot_.emplace_back(block<HotFlow>(used_ != 0));
-      cold_.emplace_back(block<ColdFlow>(used_ != 0));
+      hot_.push_back(block<HotFlow>());
+      cold_.push_back(block<ColdFlow>());
+    }
+    if (used_ == kManyFlows || ((used_ & kMask) == 0 && used_ != 0)) {
+      use_huge_pages(hot_.back());
+      use_huge_pages(cold_.back());
     }
     return used_++;
   }
@@ -104,6 +108,7 @@ class Slots {
  private:
   static constexpr int kShift = 14;
   static constexpr uint32_t kMask = (1u << kShift) - 1;
+  static constexpr uint32_t kManyFlows = 2048;
 
   struct Unmap {
     size_t bytes;
@@ -111,14 +116,21 @@ class Slots {
   };
   template <class T>
   using Block = std::unique_ptr<T, Unmap>;
-  // Mapped, so that a small capture touches only the pages it uses; huge pages once there are many flows.
+  // Mapped, so that a small capture touches only the pages it uses.
   template <class T>
-  static Block<T> block(bool huge) {
+  static Block<T> block() {
     const size_t bytes = sizeof(T) << kShift;
     void* start = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED) throw std::bad_alloc();
-    if (huge) ::madvise(start, bytes, MADV_HUGEPAGE);  // refused: ordinary pages do as well
     return Block<T>(static_cast<T*>(start), Unmap{bytes});
+  }
+  // Once there are many flows, packets find them all over the block, and each small page costs a walk through the page
+  // tables (through two of them in a virtual machine). Where the system refuses, ordinary pages do as well.
+  template <class T>
+  static void use_huge_pages(const Block<T>& block) {
+    constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1: also the pages that are in use already
+    ::madvise(block.get(), block.get_deleter().bytes, MADV_HUGEPAGE);
+    ::madvise(block.get(), block.get_deleter().bytes, kCollapse);
   }
 
   struct Free {

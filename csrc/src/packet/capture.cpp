@@ -121,8 +121,13 @@ CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows
       records = wanted;
     }
     delivered_ += n;
-    for (size_t i = 0; i < n; ++i) decode(records[i], packets[i]);
-    for (size_t i = 0; i < n; ++i) ++status_counts_[packets[i].status];
+    uint8_t any_status = 0;
+    for (size_t i = 0; i < n; ++i) {
+      decode(records[i], packets[i]);
+      any_status |= packets[i].status;
+    }
+    if (any_status == 0) status_counts_[0] += n;
+    else for (size_t i = 0; i < n; ++i) ++status_counts_[packets[i].status];
     batch.append(records, packets, n);
     if (flows != nullptr) {
       flows->update(packets, records, n, batch, row);
