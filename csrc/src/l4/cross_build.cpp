@@ -13,11 +13,11 @@
 namespace meshsieve::cross {
 namespace {
 
-// Limits of what is planned. A step costs about 10 ns, nodes and patterns as much again.
+// Limits of what is planned. A step costs a few ns, as most are taken a block of columns at a time.
 constexpr uint64_t kStepsARule = 150;
 constexpr uint64_t kFewestSteps = 1 << 16;    // small sets may be denser
 constexpr uint64_t kCellBytesARule = 1'100;   // what cells may take in all, if that is below 11/16 of the budget
-// Work for nodes and patterns, unknown until they are built, in units of about a nanosecond. A plan whose work runs out
+// Work for nodes and maps, unknown until they are built, in units of about a nanosecond. A plan whose work runs out
 // has cost it, so the second and last attempt is the plan with the fewest steps, and may take half as much.
 constexpr uint64_t kWorkARule = 5'000;
 constexpr uint64_t kLeastWork = 2'000'000;
