@@ -61,11 +61,12 @@ def test_any_budget_is_kept_and_never_fails(engine: str, budget: int) -> None:
 
 @pytest.mark.parametrize("backend", _core.backends())
 @pytest.mark.parametrize("side", [46, 182], ids=["2,116 rules", "33,124 rules: more than 64 lines of bits"])
-def test_a_rule_is_found_wherever_its_bit_lies(side: int, backend: str) -> None:
+@pytest.mark.parametrize("engine", ["bitmap", "sparse"])
+def test_a_rule_is_found_wherever_its_bit_lies(engine: str, side: int, backend: str) -> None:
     """One rule for each pair of hosts: every line of every row holds a bit that decides for some packet."""
     hosts = [ValueSet.numbers(2 * i) for i in range(side)]
     rules = RuleSet([Rule({"src_ip": source, "dst_ip": destination}) for source in hosts for destination in hosts])
-    clf = packets.compile(rules, engine="bitmap", backend=backend)
+    clf = packets.compile(rules, engine=engine, backend=backend)
     pairs = np.random.default_rng(1).permutation(side * side)[:5000]
     source, destination = (2 * part.astype(np.uint32) for part in np.divmod(pairs, side))
     found = clf.classify_batch({"src_ip": source, "dst_ip": destination})
@@ -156,3 +157,31 @@ def test_unions_of_groups_share_their_parts(rules: int, most_bytes: int, backend
     expected = policy.expected(policy.headers(4000))
     assert np.array_equal(clf.classify_batch(headers), expected)
     assert len(np.unique(expected)) > 300
+
+
+@pytest.mark.parametrize("backend", _core.backends())
+def test_rows_without_their_empty_parts_answer_like_whole_ones(backend: str) -> None:
+    """Blocks of rules for any source, any destination and both, whose bits stand before those of earlier rules."""
+    policy = groups.Policy(1500)
+    headers = policy.headers(4000)
+    clf = packets.compile(policy.rule_set, engine="sparse", backend=backend)
+    expected = policy.expected(headers)
+    assert np.array_equal(clf.classify_batch(boxes.to_columns(headers)), expected)
+    assert len(np.unique(expected)) > 300
+
+
+def test_auto_takes_rows_without_empty_parts_where_whole_ones_do_not_fit() -> None:
+    """4,000 rules between groups of 40 hosts: a class has a bit in a thousand."""
+    draw = np.random.default_rng(3)
+    hosts = [ValueSet.numbers(*(int(2 * v) for v in draw.choice(20_000, 40, replace=False))) for _ in range(3000)]
+    pairs = draw.integers(0, len(hosts), (4000, 2))
+    rules = RuleSet([Rule({"src_ip": hosts[s], "dst_ip": hosts[d]}) for s, d in pairs])
+    clf = packets.compile(rules, budget_bytes=12 << 20)
+    assert clf.stats.engine == "sparse"
+    headers = {name: draw.integers(0, 40_000, 3000).astype(np.uint32) for name in ("src_ip", "dst_ip")}
+    for name, side in (("src_ip", 0), ("dst_ip", 1)):
+        chosen = [hosts[g] for g in pairs[:2000, side]]
+        headers[name][:2000] = [int(next(iter(group.v4))[0]) for group in chosen]
+    expected = packets.compile(rules, engine="linear").classify_batch(headers)
+    assert np.array_equal(clf.classify_batch(headers), expected)
+    assert (expected >= 0).sum() >= 2000

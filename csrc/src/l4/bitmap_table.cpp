@@ -48,9 +48,12 @@ BitmapTable::BitmapTable(std::shared_ptr<const RuleSet> rules, int32_t begin, in
     const classes::Dimension& dimension = front_.dimensions()[d];
     Rows rows{TableArray<uint64_t>(size_t{dimension.n_classes} * view_.words),
               TableArray<uint64_t>(size_t{dimension.n_narrow} * view_.words), {}, {}};
-    classes::fill_rule_bits(dimension, dimension.rows, view_.words, rows.wide.data());
+    classes::RuleBits bits(dimension, view_.words);
+    for (uint32_t c = 0; c < dimension.n_classes; ++c)
+      bits.fill(dimension.rows, c, rows.wide.data() + size_t{c} * view_.words);
     if (dimension.n_narrow > 1)
-      classes::fill_rule_bits(dimension, dimension.narrow_rows, view_.words, rows.narrow.data());
+      for (uint32_t c = 0; c < dimension.n_narrow; ++c)
+        bits.fill(dimension.narrow_rows, c, rows.narrow.data() + size_t{c} * view_.words);
     if (view_.chunk_words != 0) summarize(rows);
     rows_.push_back(std::move(rows));
   }

@@ -38,7 +38,7 @@ struct Limit {
   std::string_view engine;
   int32_t fewest_rules, most_rules;
 };
-constexpr Limit kEngineLimits[] = {{"linear", 0, 0}, {"bitmap", 0, 4096}, {"cross", 1500, 20'000}};
+constexpr Limit kEngineLimits[] = {{"linear", 0, 0}, {"bitmap", 0, 4096}, {"sparse", 0, 0}, {"cross", 1500, 20'000}};
 // No forest of any rule set measured looked sampled headers up faster than this, so what does is taken without one. In
 // lists of more than 4,096 rules of all families they took 37 to 92 ns.
 double forest_floor_ns(int32_t n_rules) { return n_rules <= 4096 ? 28 : 36; }
@@ -231,12 +231,16 @@ class Chooser {
     }
   }
 
+  // Sparse ones where whole ones do not fit: slower, yet far from what trees take.
   void try_bitmaps_of_groups() {
     of_groups_ = true;
     CompileOptions options = options_;
     if (options.budget_bytes == 0) options.budget_bytes = kGroupBytes;
-    for (const EngineInfo& engine : engines())
-      if (std::string_view(engine.name) == "bitmap") try_engine(engine, options);
+    for (const std::string_view name : {"bitmap", "sparse"}) {
+      if (!built_.empty()) continue;
+      for (const EngineInfo& engine : engines())
+        if (engine.name == name) try_engine(engine, options);
+    }
   }
 
   struct Built {

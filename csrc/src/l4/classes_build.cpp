@@ -403,42 +403,47 @@ uint64_t ClassFront::worst_case_steps() const {
   return steps;
 }
 
-void fill_rule_bits(const Dimension& dimension, const Lists& rows, uint32_t words, uint64_t* out) {
-  const auto set_bits = [](const Lists& rules, uint32_t row, uint64_t* bits) {
-    for (const uint32_t* r = rules.from(row); r != rules.to(row); ++r) bits[*r / 64] |= uint64_t{1} << *r % 64;
-  };
-  // Rows that name many rules are set as whole bitmaps, the others bit by bit.
-  const auto bitmap_of_rows = [&](const Lists& rules) {
-    std::vector<std::vector<uint64_t>> dense(rules.size());
-    for (uint32_t row = 0; row < rules.size(); ++row) {
-      if (static_cast<size_t>(rules.to(row) - rules.from(row)) <= 2 * words) continue;
-      dense[row].resize(words);
-      set_bits(rules, row, dense[row].data());
-    }
-    return dense;
-  };
-  const auto dense_common = bitmap_of_rows(dimension.rules_by_common);
-  const auto dense_alternative = bitmap_of_rows(dimension.rules_by_alternative);
-  const auto add = [&](const Lists& rules, const auto& dense, uint32_t row, uint64_t* bits) {
-    if (dense[row].empty()) return set_bits(rules, row, bits);
-    for (uint32_t w = 0; w < words; ++w) bits[w] |= dense[row][w];
-  };
-
-  std::vector<uint64_t> unrestricted(words, ~uint64_t{0});
-  for (const uint32_t r : dimension.rules_with_alternatives) unrestricted[r / 64] &= ~(uint64_t{1} << r % 64);
-  const bool has_alternatives = !dimension.rules_with_alternatives.empty();
-  std::vector<uint64_t> alternative(words);
-  for (uint32_t c = 0; c < rows.size(); ++c) {
-    uint64_t* bits = out + size_t{c} * words;
-    for (const uint32_t* row = rows.from(c); row != rows.to(c); ++row)
-      add(dimension.rules_by_common, dense_common, *row, bits);
-    if (!has_alternatives) continue;
-    alternative = unrestricted;
-    for (const uint32_t* row = rows.from(c); row != rows.to(c); ++row)
-      add(dimension.rules_by_alternative, dense_alternative, *row, alternative.data());
-    for (uint32_t w = 0; w < words; ++w) bits[w] &= alternative[w];
+RuleBits::RuleBits(const Dimension& dimension, uint32_t words, const std::vector<uint32_t>* place)
+    : words_(words),
+      common_(rules_of(dimension.rules_by_common, place)),
+      alternative_(rules_of(dimension.rules_by_alternative, place)),
+      has_alternatives_(!dimension.rules_with_alternatives.empty()) {
+  if (!has_alternatives_) return;
+  unrestricted_.assign(words, ~uint64_t{0});
+  allowed_.resize(words);
+  for (const uint32_t r : dimension.rules_with_alternatives) {
+    const uint32_t bit = place == nullptr ? r : (*place)[r];
+    unrestricted_[bit / 64] &= ~(uint64_t{1} << bit % 64);
   }
+}
 
+RuleBits::Rules RuleBits::rules_of(const Lists& rules, const std::vector<uint32_t>* place) const {
+  Rules out{rules, std::vector<std::vector<uint64_t>>(rules.size())};
+  if (place != nullptr)
+    for (uint32_t& rule : out.lists.items) rule = (*place)[rule];
+  for (uint32_t row = 0; row < rules.size(); ++row) {
+    if (static_cast<size_t>(rules.to(row) - rules.from(row)) <= 2 * words_) continue;
+    std::vector<uint64_t> bits(words_);
+    out.add(row, bits.data());
+    out.dense[row] = std::move(bits);
+  }
+  return out;
+}
+
+void RuleBits::Rules::add(uint32_t row, uint64_t* bits) const {
+  if (dense[row].empty()) {
+    for (const uint32_t* r = lists.from(row); r != lists.to(row); ++r) bits[*r / 64] |= uint64_t{1} << *r % 64;
+  } else {
+    for (size_t w = 0; w < dense[row].size(); ++w) bits[w] |= dense[row][w];
+  }
+}
+
+void RuleBits::fill(const Lists& rows, uint32_t list, uint64_t* bits) {
+  for (const uint32_t* row = rows.from(list); row != rows.to(list); ++row) common_.add(*row, bits);
+  if (!has_alternatives_) return;
+  allowed_ = unrestricted_;
+  for (const uint32_t* row = rows.from(list); row != rows.to(list); ++row) alternative_.add(*row, allowed_.data());
+  for (uint32_t w = 0; w < words_; ++w) bits[w] &= allowed_[w];
 }
 
 }  // namespace meshsieve::classes

@@ -256,9 +256,27 @@ class ClassFront {
   std::vector<Dimension> dimensions_;
 };
 
-// Rule bits of every list of `rows` (of dimension.rows or .narrow_rows): one row of `words` words a list, bit r set where
-// rule r does not fail.
-void fill_rule_bits(const Dimension& dimension, const Lists& rows, uint32_t words, uint64_t* out);
+// The rules that do not fail in a class, as bits.
+class RuleBits {
+ public:
+  // place: rule -> its bit; the rules' own numbers where it is null. `dimension` must outlive this.
+  RuleBits(const Dimension& dimension, uint32_t words, const std::vector<uint32_t>* place = nullptr);
+  // Sets the bits of list `list` of `rows` (of dimension.rows or .narrow_rows), in words that are 0.
+  void fill(const Lists& rows, uint32_t list, uint64_t* bits);
+
+ private:
+  struct Rules {  // row -> rules; as bits where there are many
+    Lists lists;
+    std::vector<std::vector<uint64_t>> dense;
+    void add(uint32_t row, uint64_t* bits) const;
+  };
+  Rules rules_of(const Lists& rules, const std::vector<uint32_t>* place) const;
+
+  uint32_t words_;
+  Rules common_, alternative_;
+  bool has_alternatives_;
+  std::vector<uint64_t> unrestricted_, allowed_;  // rules without alternatives; scratch
+};
 
 // The key as columns of one packet, so that scalar and batch look-ups are one piece of code.
 KeyColumns columns_of(const PacketKey& key);

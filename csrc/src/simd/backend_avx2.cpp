@@ -13,6 +13,7 @@ namespace avx2 {
 #include "l4/bitmap_kernel-inl.h"
 #include "l4/classes_kernel-inl.h"
 #include "l4/forest_kernel-inl.h"
+#include "l4/sparse_kernel-inl.h"
 #undef MESHSIEVE_LANES
 }  // namespace avx2
 #pragma GCC pop_options
@@ -25,8 +26,10 @@ bool supported() {
 }  // namespace
 
 extern const Backend kAvx2;
-const Backend kAvx2 = {"avx2", supported, avx2::search32, avx2::search128, avx2::first_common_bit,
-                       avx2::forest_first_match};
+const Backend kAvx2 = {
+    "avx2", supported, avx2::search32, avx2::search128, avx2::first_common_bit, avx2::first_sparse_bit,
+    avx2::forest_first_match,
+};
 
 }  // namespace meshsieve::simd
 #endif

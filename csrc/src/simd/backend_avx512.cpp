@@ -17,6 +17,7 @@ namespace avx512 {
 #include "l4/bitmap_kernel-inl.h"
 #include "l4/classes_kernel-inl.h"
 #include "l4/forest_kernel-inl.h"
+#include "l4/sparse_kernel-inl.h"
 #undef MESHSIEVE_LANES
 }  // namespace avx512
 #pragma GCC pop_options
@@ -29,8 +30,10 @@ bool supported() {
 }  // namespace
 
 extern const Backend kAvx512;
-const Backend kAvx512 = {"avx512", supported, avx512::search32, avx512::search128, avx512::first_common_bit,
-                         avx512::forest_first_match};
+const Backend kAvx512 = {
+    "avx512", supported, avx512::search32, avx512::search128, avx512::first_common_bit, avx512::first_sparse_bit,
+    avx512::forest_first_match,
+};
 
 }  // namespace meshsieve::simd
 #endif

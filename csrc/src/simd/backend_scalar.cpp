@@ -7,12 +7,13 @@ namespace scalar {
 #include "l4/bitmap_kernel-inl.h"
 #include "l4/classes_kernel-inl.h"
 #include "l4/forest_kernel-inl.h"
+#include "l4/sparse_kernel-inl.h"
 #undef MESHSIEVE_LANES
 }  // namespace scalar
 
 extern const Backend kScalar;
 const Backend kScalar = {
-    "scalar", [] { return true; }, scalar::search32, scalar::search128, scalar::first_common_bit,
+    "scalar", [] { return true; }, scalar::search32, scalar::search128, scalar::first_common_bit, scalar::first_sparse_bit,
     scalar::forest_first_match,
 };
 

@@ -16,6 +16,7 @@
 #include "l4/bitmap_views.h"
 #include "l4/classes_views.h"
 #include "l4/forest_views.h"
+#include "l4/sparse_views.h"
 
 namespace meshsieve::simd {
 
@@ -28,6 +29,8 @@ struct Backend {
   void (*search128)(const classes::Search128View&, const U128* values, size_t n, uint32_t* out);
   // Classes -> first rule whose bit is set in every dimension, else kNoMatch.
   void (*first_common_bit)(const BitmapView&, const uint32_t* const* ids, size_t n, int32_t* out);
+  // The same of sparse rows.
+  void (*first_sparse_bit)(const SparseView&, const uint32_t* const* ids, size_t n, int32_t* out);
   // Packets -> first rule of a forest, or what best[] holds already (forest_kernel-inl.h).
   void (*forest_first_match)(const forest::View&, const forest::Packets&, int32_t* best);
 };
