@@ -272,6 +272,25 @@ def test_a_changed_byte_behind_a_right_checksum_ends_in_a_result_or_a_refusal(en
     assert isinstance(_outcome(_core.seal(image), headers), np.ndarray)
 
 
+def test_children_of_two_nodes_are_refused_before_they_cost_anything(tmp_path: Path) -> None:
+    """65,536 children a node, shared by all nodes, would make the check a thousand times as long as the file."""
+    clf = packets.compile(boxes.to_rule_set(classbench.rules("acl1", 2000, 3)), engine="forest")
+    clf.save(tmp_path / "table")
+    image = (tmp_path / "table").read_bytes()
+    node = np.dtype([("first", "<u4"), ("mask", "<u2"), ("shift", "u1"), ("dim", "u1")])
+    tried = 0
+    for at in range(64, len(image) - 64, 64):  # roots first; their children follow in turn
+        one, two = ((int(n["first"]), int(n["mask"])) for n in np.frombuffer(image, node, 2, at))
+        if not 2 <= one[0] < 16 or one[1] == 0 or two[0] != one[0] + one[1] + 1:
+            continue
+        shared = image[: at + 8] + (two[0] - 1).to_bytes(4, "little") + image[at + 12 :]
+        assert "a child of two parents" in str(
+            _outcome(_core.seal(shared), boxes.to_columns(np.zeros((1, 5), np.uint32)))
+        )
+        tried += 1
+    assert tried == 1
+
+
 def test_offsets_that_go_beyond_the_alternatives_and_back_are_refused() -> None:
     one = np.zeros((1, len(_core.FIELDS)), np.int32)
     with pytest.raises(ModelError, match="rule 0: alternative offsets"):

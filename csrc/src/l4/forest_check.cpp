@@ -14,10 +14,14 @@ const BlockTail& tail_of(const View& view, size_t block) {
 }
 
 constexpr uint32_t kMostDepth = kMaxDims * 32;  // every inner node consumes a bit of some dimension
+constexpr uint32_t kNoParent = ~uint32_t{0};
 
+// Nodes that are alike have the same children; else children are nobody else's. That is how forests are built, and it
+// keeps this check linear: 65,536 children a node, shared by all, would be a thousand times as much work as file.
 void check_nodes(const View& view, std::span<const Node> nodes, size_t n_blocks) {
   const size_t dims = size_t{view.n32} + view.n16 + view.n8;
-  std::vector<uint16_t> depth(nodes.size(), 0);
+  std::vector<uint32_t> siblings(nodes.size(), kNoParent);  // the first of the children that a node is one of
+  std::vector<uint16_t> depth(nodes.size(), 0);             // of the children that begin here; parents come earlier
   for (size_t i = 0; i < nodes.size(); ++i) {
     const Node node = nodes[i];
     if (node.mask == 0) {
@@ -27,12 +31,19 @@ void check_nodes(const View& view, std::span<const Node> nodes, size_t n_blocks)
       continue;
     }
     require(node.shift < 32 && node.dim < dims, "a window of a field that is not there");
-    require(node.first > i && node.first + uint64_t{node.mask} < nodes.size(), "a child that does not come later");
-    require(depth[i] < kMostDepth, "a tree that is too deep");
-    for (uint32_t c = 0; c <= node.mask; ++c) {
-      uint16_t& below = depth[node.first + c];
-      below = std::max<uint16_t>(below, static_cast<uint16_t>(depth[i] + 1));
-    }
+    const uint64_t last = node.first + uint64_t{node.mask};
+    require(node.first > i && last < nodes.size(), "a child that does not come later");
+    if (siblings[node.first] == kNoParent)
+      for (uint64_t c = node.first; c <= last; ++c) {
+        require(siblings[c] == kNoParent, "a child of two parents");
+        siblings[c] = node.first;
+      }
+    require(siblings[node.first] == node.first && siblings[last] == node.first &&
+                (last + 1 == nodes.size() || siblings[last + 1] != node.first),
+            "a child of two parents");
+    const uint32_t own = siblings[i] == kNoParent ? 0 : depth[siblings[i]];
+    require(own < kMostDepth, "a tree that is too deep");
+    depth[node.first] = std::max<uint16_t>(depth[node.first], static_cast<uint16_t>(own + 1));
   }
 }
 
