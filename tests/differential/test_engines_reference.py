@@ -8,7 +8,7 @@ import pytest
 from meshsieve import _core, packets
 from meshsieve.columns import PacketColumns
 from meshsieve.errors import CompileError
-from meshsieve.model import RuleSet
+from meshsieve.model import Rule, RuleSet, ValueSet
 from tests.differential.worlds import ALL_FIELDS, FIVE_TUPLE, World
 
 ENGINES = [name for name, _ in _core.engines() if name != "linear"]
@@ -71,6 +71,17 @@ def test_the_batch_size_changes_nothing(engine: str, backend: str, size: int) ->
 def test_the_number_of_rules_changes_nothing(engine: str, backend: str, n_rules: int) -> None:
     world = World(n_rules, ("src_ip", "dport", "proto"), v6=False)
     same(world.rules(n_rules, share=0.9), world.packets(300, 0.0), engine, backend)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("n", [30, 40, 45, 48, 60])
+def test_small_fields_may_have_more_than_65536_classes_together(engine: str, n: int) -> None:
+    """(n + 1)^2 x (n - 4) combinations of ports and protocols, each with rules of its own."""
+    sizes = {"sport": n, "dport": n, "proto": n - 5}
+    rules = RuleSet([Rule({f: ValueSet.numbers(v)}) for f, size in sizes.items() for v in range(size)])
+    random = np.random.default_rng(n)
+    headers = PacketColumns({f: random.integers(0, size + 1, 2000) for f, size in sizes.items()})
+    same(rules, headers, engine, BACKENDS[0])
 
 
 @pytest.mark.parametrize(("field", "value"), [("proto", 6), ("dport", 443), ("sport", 0xFFFF)])

@@ -235,8 +235,20 @@ class FrontBuilder {
       dimension.joins.push_back(std::move(made));
       return true;
     };
+    const auto leave_alone = [&](size_t j) {
+      const size_t n = axes[j].size();
+      if (alternative_fields_ >> fields_[joined[j]].field & 1)
+        throw CompileError(std::string("field ") + kFields[fields_[joined[j]].field].name +
+                           " in alternatives: joining its " + std::to_string(n) + " classes takes " +
+                           std::to_string(current.size() * n) + " entries, the limits are " +
+                           std::to_string(kMaxJoinEntries) + " entries and 65,536 classes");
+      left_alone.push_back(joined[j]);
+    };
     const auto close_join = [&] {
-      if (!open.empty()) try_join(open);  // at most kOneJoinEntries classes, so it cannot fail
+      // kOneJoinEntries can be more classes than a table holds: then one field after the other.
+      if (!open.empty() && !try_join(open))
+        for (const size_t j : open)
+          if (open.size() == 1 || !try_join({j})) leave_alone(j);
       open.clear();
     };
     size_t entries = 1;  // of the table that joins `current` and `open`
@@ -250,12 +262,7 @@ class FrontBuilder {
         continue;
       }
       if (entries <= kMaxJoinEntries && entries * words <= kMaxJoinWork && try_join({j})) continue;
-      const FieldInfo& info = kFields[fields_[joined[j]].field];
-      if (alternative_fields_ >> fields_[joined[j]].field & 1)
-        throw CompileError(std::string("field ") + info.name + " in alternatives: joining its " + std::to_string(n) +
-                           " classes takes " + std::to_string(entries) + " entries, the limits are " +
-                           std::to_string(kMaxJoinEntries) + " entries and 65,536 classes");
-      left_alone.push_back(joined[j]);
+      leave_alone(j);
     }
     close_join();
     dimension.n_classes = static_cast<uint32_t>(current.size());
