@@ -127,6 +127,10 @@ static void first_bit_all(const BitmapView& given, const uint32_t* const* ids, s
   }
 }
 
+// Packets of long rows that are walked together: the lines fetched for them must stay in the first-level cache until they
+// are read.
+constexpr size_t kFetchedTogether = 64;
+
 // One step over packets left[0..n_left): words [at, at + n_words) of their rows, all of them, without a branch on the data.
 // Those that find nothing are kept in left[]; returns how many. kWords: n_words where it is known, else 0.
 template <uint32_t kDims, uint32_t kParts, uint32_t kWords>
@@ -155,7 +159,7 @@ static size_t step(const BitmapView& view, const uint32_t* const* ids, uint32_t 
 template <uint32_t kDims, uint32_t kParts>
 static void first_bit_in_steps(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
   constexpr uint32_t kFirst = 16, kMost = 32;  // words of a step
-  uint32_t left[classes::kChunk];
+  uint32_t left[kFetchedTogether];
   for (uint32_t i = 0; i < n; ++i) left[i] = i;
   size_t n_left = step<kDims, kParts, kFirst>(view, ids, 0, kFirst, left, n, out);
   for (uint32_t at = kFirst; at < view.words && n_left != 0; at += kMost) {
@@ -181,13 +185,13 @@ static inline uint32_t first_chunk(uint64_t chunks) {  // the last of 64 where t
   return static_cast<uint32_t>(__builtin_ctzll(chunks | uint64_t{1} << 63));
 }
 
-// Rows with gaps, a chunk at a time as summaries say: the packets that have not found a rule go on to their next chunk together, so
-// that no branch depends on one packet and the lines of all of them are fetched meanwhile.
+// Rows with gaps, a chunk at a time as summaries say: the packets that have not found a rule go on to their next chunk
+// together, so that no branch depends on one packet and the lines of all of them are fetched meanwhile.
 template <uint32_t kDims, uint32_t kParts>
 static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
   const uint32_t n_dims = kDims ? kDims : view.n_dims;
-  uint64_t chunks[classes::kChunk];
-  uint32_t left[classes::kChunk];  // packets that go on
+  uint64_t chunks[kFetchedTogether];
+  uint32_t left[kFetchedTogether];  // packets that go on
   size_t n_left = 0;
   for (uint32_t i = 0; i < n; ++i) {
     chunks[i] = view.all_chunks;
@@ -216,8 +220,16 @@ static void first_bit_by_chunk(const BitmapView& view, const uint32_t* const* id
 
 template <uint32_t kDims, uint32_t kParts>
 static void first_bit(const BitmapView& view, const uint32_t* const* ids, size_t n, int32_t* out) {
-  if (view.has_summary) return first_bit_by_chunk<kDims, kParts>(view, ids, n, out);
-  if (view.chunk_words != 0) return first_bit_in_steps<kDims, kParts>(view, ids, n, out);
+  if (view.chunk_words != 0) {
+    const uint32_t* from[kMaxBitmapDims];
+    for (size_t first = 0; first < n; first += kFetchedTogether) {
+      const size_t together = n - first < kFetchedTogether ? n - first : kFetchedTogether;
+      for (uint32_t d = 0; d < view.n_dims; ++d) from[d] = ids[d] + first;
+      if (view.has_summary) first_bit_by_chunk<kDims, kParts>(view, from, together, out + first);
+      else first_bit_in_steps<kDims, kParts>(view, from, together, out + first);
+    }
+    return;
+  }
   switch (view.words) {
     case 8: return first_bit_all<kDims, kParts, 8>(view, ids, n, out);
     case 16: return first_bit_all<kDims, kParts, 16>(view, ids, n, out);

@@ -125,16 +125,17 @@ void classify_address(const FieldMap& map, const simd::Backend& backend, const K
 }  // namespace
 
 void ClassFront::classify(const KeyColumns& keys, size_t first, size_t n, ClassChunk& chunk) const {
-  chunk.unknown = 0;
-  const uint64_t lacking = packets_lacking(keys, first, n);
-  if (lacking != 0) {
+  chunk.unknown = {};
+  const PacketMask incomplete = packets_lacking(keys, first, n);
+  const bool lacking = incomplete.any();
+  if (lacking) {
     for (size_t m = 0; m < maps_.size(); ++m) classify_field(maps_[m], keys, first, n, chunk.field[m]);
-    mark_missing(keys, first, lacking, chunk);
+    mark_missing(keys, first, incomplete, chunk);
   }
   const auto add = [&](int m, uint32_t* __restrict index) {
     const FieldMap& map = maps_[static_cast<size_t>(m)];
     uint32_t* ids = chunk.field[m];
-    if (lacking == 0) {
+    if (!lacking) {
       if (map.is_small() && keys.column[map.field].data != nullptr)
         return classify_small<true>(map.small, keys.column[map.field], first, n, index);
       classify_field(map, keys, first, n, ids);
@@ -145,10 +146,10 @@ void ClassFront::classify(const KeyColumns& keys, size_t first, size_t n, ClassC
     const Dimension& dimension = dimensions_[d];
     uint32_t* out = chunk.joined[d];
     chunk.dimension[d] = dimension.joins.empty() ? chunk.field[dimension.map] : out;
-    if (dimension.joins.empty() && lacking == 0)
+    if (dimension.joins.empty() && !lacking)
       classify_field(maps_[static_cast<size_t>(dimension.map)], keys, first, n, chunk.field[dimension.map]);
     for (const Join& join : dimension.joins) {
-      if (lacking == 0 && join_small(join, keys, first, n, out)) continue;
+      if (!lacking && join_small(join, keys, first, n, out)) continue;
       uint32_t index[kChunk];
       for (size_t i = 0; i < n; ++i) index[i] = join.previous_stride == 0 ? 0 : out[i] * join.previous_stride;
       for (const int m : join.maps) add(m, index);
@@ -195,27 +196,32 @@ void ClassFront::classify_field(const FieldMap& map, const KeyColumns& keys, siz
 }
 
 // The packets that lack any field which rules name, or the version of their addresses.
-uint64_t ClassFront::packets_lacking(const KeyColumns& keys, size_t first, size_t n) const {
-  const uint64_t all = n == 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
+PacketMask ClassFront::packets_lacking(const KeyColumns& keys, size_t first, size_t n) const {
   uint32_t needed = fields_used_;
   if (needed & (bit_of(Field::src_ip) | bit_of(Field::dst_ip))) needed |= bit_of(Field::ip_ver);
-  if ((needed & ~columns_given(keys)) != 0) return all;
-  if (keys.present == nullptr) return 0;
-  if (derives_ipv4(keys)) needed &= ~bit_of(Field::ip_ver);
-  uint64_t lacking = 0;
-  for (size_t i = 0; i < n; ++i) lacking |= uint64_t{(needed & ~keys.present[first + i]) != 0} << i;
+  const uint32_t given = columns_given(keys);
+  PacketMask lacking;
+  if ((needed & ~given) == 0) {
+    if (keys.present == nullptr) return lacking;
+    if (derives_ipv4(keys)) needed &= ~bit_of(Field::ip_ver);
+    uint32_t common = ~uint32_t{0};
+    for (size_t i = 0; i < n; ++i) common &= keys.present[first + i];
+    if ((needed & ~common) == 0) return lacking;
+  }
+  for (size_t i = 0; i < n; ++i)
+    if ((needed & ~given) != 0 || (needed & ~keys.present[first + i]) != 0) lacking.set(i);
   return lacking;
 }
 
 // Puts packets that lack a field into class 0 or `unknown` of that field.
-void ClassFront::mark_missing(const KeyColumns& keys, size_t first, uint64_t lacking, ClassChunk& chunk) const {
+void ClassFront::mark_missing(const KeyColumns& keys, size_t first, const PacketMask& lacking,
+                              ClassChunk& chunk) const {
   const uint32_t given = columns_given(keys);
   const bool derived = derives_ipv4(keys);
   const Column& version = keys[Field::ip_ver];
   const Column& proto = keys[Field::proto];
   PacketKey known;  // the fields that `requirement_fails` looks at
-  for (; lacking != 0; lacking &= lacking - 1) {
-    const auto i = static_cast<size_t>(__builtin_ctzll(lacking));
+  lacking.for_each([&](size_t i) {
     uint32_t present = given;
     if (keys.present != nullptr) present &= keys.present[first + i] | (derived ? bit_of(Field::ip_ver) : 0);
     known.present = present;
@@ -227,9 +233,9 @@ void ClassFront::mark_missing(const KeyColumns& keys, size_t first, uint64_t lac
       if (has && (!map.is_address() || known.has(Field::ip_ver))) continue;
       const bool not_applicable = !has && requirement_fails(kFields[map.field].requires_, known);
       chunk.field[m][i] = not_applicable ? kNoSet : map.unknown;
-      if (!not_applicable) chunk.unknown |= uint64_t{1} << i;
+      if (!not_applicable) chunk.unknown.set(i);
     }
-  }
+  });
 }
 
 KeyColumns columns_of(const PacketKey& key) {
@@ -251,13 +257,13 @@ Verdicts::Verdicts(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t 
   for (int32_t r = begin; r < end; ++r) as_they_are_ = as_they_are_ && rules_->certain[r];
 }
 
-void Verdicts::finish(const KeyColumns& keys, size_t first, size_t n, uint64_t unknown, RuleResult* results) const {
+void Verdicts::finish(const KeyColumns& keys, size_t first, size_t n, const PacketMask& unknown,
+                      RuleResult* results) const {
   if (!as_they_are_)
     for (size_t i = 0; i < n; ++i) results[i] = result_[static_cast<size_t>(results[i] + 1)];
-  for (; unknown != 0; unknown &= unknown - 1) {
-    const auto i = static_cast<size_t>(__builtin_ctzll(unknown));
+  unknown.for_each([&](size_t i) {
     if (results[i] >= 0) results[i] = reference_first_match(*rules_, keys.key(first + i), results[i], results[i] + 1);
-  }
+  });
 }
 
 }  // namespace meshsieve::classes

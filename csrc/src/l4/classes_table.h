@@ -209,12 +209,28 @@ struct Dimension {
   }
 };
 
+// One bit a packet of a chunk.
+struct PacketMask {
+  std::array<uint64_t, kChunk / 64> word{};
+  bool any() const {
+    uint64_t bits = 0;
+    for (const uint64_t w : word) bits |= w;
+    return bits != 0;
+  }
+  void set(size_t i) { word[i / 64] |= uint64_t{1} << i % 64; }
+  template <class Do>
+  void for_each(Do&& todo) const {
+    for (size_t w = 0; w < word.size(); ++w)
+      for (uint64_t bits = word[w]; bits != 0; bits &= bits - 1) todo(w * 64 + static_cast<size_t>(__builtin_ctzll(bits)));
+  }
+};
+
 // The classes of up to kChunk packets.
 struct ClassChunk {
   alignas(64) uint32_t field[kFieldCount][kChunk];
   alignas(64) uint32_t joined[kFieldCount][kChunk];
   const uint32_t* dimension[kFieldCount];
-  uint64_t unknown;  // bit i: packet i lacks a field that it may have
+  PacketMask unknown;  // packets that lack a field that they may have
 };
 
 // How fields that are joined become dimensions: one, or two where an engine can do with that: what services name first
@@ -247,8 +263,8 @@ class ClassFront {
  private:
   void classify_field(const FieldMap& map, const KeyColumns& keys, size_t first, size_t n, uint32_t* out) const;
   bool join_small(const Join& join, const KeyColumns& keys, size_t first, size_t n, uint32_t* out) const;
-  uint64_t packets_lacking(const KeyColumns& keys, size_t first, size_t n) const;
-  void mark_missing(const KeyColumns& keys, size_t first, uint64_t lacking, ClassChunk& chunk) const;
+  PacketMask packets_lacking(const KeyColumns& keys, size_t first, size_t n) const;
+  void mark_missing(const KeyColumns& keys, size_t first, const PacketMask& lacking, ClassChunk& chunk) const;
 
   const simd::Backend* backend_;
   uint32_t fields_used_ = 0;
@@ -286,7 +302,7 @@ class Verdicts {
  public:
   Verdicts(std::shared_ptr<const RuleSet> rules, int32_t begin, int32_t end);
   // results: n relative rule numbers or kNoMatch, of packets [first, first + n); rewritten in place.
-  void finish(const KeyColumns& keys, size_t first, size_t n, uint64_t unknown, RuleResult* results) const;
+  void finish(const KeyColumns& keys, size_t first, size_t n, const PacketMask& unknown, RuleResult* results) const;
   size_t n_rules() const { return result_.size() - 1; }
   size_t bytes() const { return result_.bytes(); }
 

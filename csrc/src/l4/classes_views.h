@@ -19,8 +19,10 @@
 
 namespace meshsieve::classes {
 
-// Packets that walk the tables together. 64: one bit each in a uint64 mask.
-inline constexpr size_t kChunk = 64;
+// Packets that walk the tables together, each step for all of them before the next: a multiple of 64, so that 64-bit
+// words hold a bit each. A step starts and ends with few loads in flight, which 64 packets feel and 256 do not: look-ups
+// among 1,000 rules take a fifth less; 512 would gain nothing more and not leave a small stack enough.
+inline constexpr size_t kChunk = 256;
 
 inline constexpr uint32_t kTerminal = uint32_t{1} << 31;
 inline constexpr uint32_t kLowWord = uint32_t{1} << 30;
