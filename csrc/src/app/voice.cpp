@@ -88,7 +88,9 @@ Answer rtsp(const Payload& p, Findings& out) {
   const bool request = capitals && (line.ends_with(" RTSP/1.0") || line.ends_with(" RTSP/2.0"));
   if (!text.starts_with("RTSP/1.0 ") && !text.starts_with("RTSP/2.0 ") && !request) {
     const bool open = line.size() == text.size() && text.size() < 1024;
-    return open && (capitals || std::string_view("RTSP/2.0 ").starts_with(text)) ? Answer::more : Answer::no;
+    const bool response =
+        std::string_view("RTSP/1.0 ").starts_with(text) || std::string_view("RTSP/2.0 ").starts_with(text);
+    return open && (capitals || response) ? Answer::more : Answer::no;
   }
   out.app = App::rtsp;
   out.done = !p.there.empty();
