@@ -11,10 +11,7 @@ from meshsieve import packets
 from meshsieve.columns import PacketColumns
 from meshsieve.model import FIELD_INDEX, Action, Rule, RuleSet, ValueSet
 from tests.differential.worlds import ALL_FIELDS, FIVE_TUPLE, World
-from tests.reference import linear_scan
 from tests.reference.linear_scan import LinearScan
-
-pytestmark = pytest.mark.skipif(not linear_scan.available(), reason="needs a C++ compiler")
 
 WEB = ValueSet.numbers(80, 443)
 ODD = ValueSet.numbers(*range(1, 100, 2))

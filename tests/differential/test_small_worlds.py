@@ -20,7 +20,6 @@ from meshsieve import _core, packets
 from meshsieve.columns import PacketColumns
 from meshsieve.errors import CompileError
 from meshsieve.model import FIELD_INDEX, Rule, RuleSet, ValueSet
-from tests.reference import linear_scan
 from tests.reference.linear_scan import LinearScan
 
 ENGINES = [name for name, _ in _core.engines()]
@@ -102,7 +101,6 @@ def wrong_answers(world: SmallWorld, engines: Sequence[str], sets: int, seed: in
     return wrong
 
 
-@pytest.mark.skipif(not linear_scan.available(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("world", WORLDS, ids=[w.name for w in WORLDS])
 def test_every_header_of_a_small_world(world: SmallWorld) -> None:
     assert set(world.bits) <= set(FIELD_INDEX)

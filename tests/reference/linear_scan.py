@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -108,10 +107,6 @@ class LinearScan:
         size = ctypes.c_size_t(len(rows))
         _program()(ctypes.byref(rules), fields, ctypes.c_int32(len(words)), size, ctypes.c_void_p(out.ctypes.data))
         return out
-
-
-def available() -> bool:
-    return shutil.which("c++") is not None
 
 
 def _offsets(lengths: Iterable[int]) -> npt.NDArray[np.uint32]:

@@ -312,4 +312,21 @@ class Verdicts {
   bool as_they_are_;  // results need no translation: every rule is certain, and numbers count from rule 0
 };
 
+// A batch, chunk by chunk: classes of the packets; find(chunk, n, results), which gives relative rule numbers or kNoMatch;
+// then the answers. Where no rule constrains anything there are no dimensions, and nothing to find.
+template <class Find>
+void look_up(const ClassFront& front, const Verdicts& verdicts, const KeyColumns& keys, RuleResult* out, Find&& find) {
+  ClassChunk chunk;
+  for (size_t first = 0; first < keys.n; first += kChunk) {
+    const size_t n = std::min(kChunk, keys.n - first);
+    front.classify(keys, first, n, chunk);
+    if (!front.dimensions().empty()) {
+      find(chunk, n, out + first);
+    } else {
+      std::fill(out + first, out + first + n, verdicts.n_rules() != 0 ? 0 : kNoMatch);
+    }
+    verdicts.finish(keys, first, n, chunk.unknown, out + first);
+  }
+}
+
 }  // namespace meshsieve::classes

@@ -122,13 +122,9 @@ RuleResult CrossTable::first_match(const PacketKey& key) const {
 }
 
 void CrossTable::first_match_batch(const KeyColumns& keys, RuleResult* out) const {
-  classes::ClassChunk chunk;
-  for (size_t first = 0; first < keys.n; first += kChunk) {
-    const size_t n = std::min(kChunk, keys.n - first);
-    front_.classify(keys, first, n, chunk);
-    look_up(chunk, n, out + first);
-    verdicts_.finish(keys, first, n, chunk.unknown, out + first);
-  }
+  classes::look_up(front_, verdicts_, keys, out, [&](const classes::ClassChunk& chunk, size_t n, RuleResult* results) {
+    look_up(chunk, n, results);
+  });
 }
 
 EngineStats CrossTable::stats() const {

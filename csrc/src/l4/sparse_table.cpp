@@ -287,17 +287,9 @@ RuleResult SparseTable::first_match(const PacketKey& key) const {
 }
 
 void SparseTable::first_match_batch(const KeyColumns& keys, RuleResult* out) const {
-  classes::ClassChunk chunk;
-  for (size_t first = 0; first < keys.n; first += classes::kChunk) {
-    const size_t n = std::min(classes::kChunk, keys.n - first);
-    front_.classify(keys, first, n, chunk);
-    if (view_.n_dims != 0) {
-      backend_.first_sparse_bit(view_, chunk.dimension, n, out + first);
-    } else {  // no rule constrains anything
-      std::fill(out + first, out + first + n, verdicts_.n_rules() != 0 ? 0 : kNoMatch);
-    }
-    verdicts_.finish(keys, first, n, chunk.unknown, out + first);
-  }
+  classes::look_up(front_, verdicts_, keys, out, [&](const classes::ClassChunk& chunk, size_t n, RuleResult* results) {
+    backend_.first_sparse_bit(view_, chunk.dimension, n, results);
+  });
 }
 
 EngineStats SparseTable::stats() const {
