@@ -6,63 +6,44 @@
 #include <numeric>
 #include <queue>
 #include <string_view>
-#include <unordered_map>
 #include <unordered_set>
 
+#include "l4/flat_map.h"
 #include "l4/forest_table.h"
+#include "l4/forest_window.h"
+#include "l4/signature.h"
 
 namespace meshsieve::forest {
 namespace {
 
 constexpr size_t kShortLeaf = kLanes;     // lists that need no split
-constexpr double kReplicationWeight = 0.9;  // halvings of the expected leaf that a doubling of memory must bring
-constexpr double kFloorLength = 2;        // shorter lists save nothing: they are one block with lanes to spare
-constexpr int kMaxWindowBits = 16;
-constexpr size_t kMinSample = 128;
 constexpr double kWideShare = 1.0 / 256;  // a range is wide if it holds more of its dimension: a prefix below /8
 constexpr double kMinTreeShare = 0.02;    // smaller groups join the trees of wider ones
 // Entries narrow on both sides are copied nowhere in a tree of others that are narrow on one; what a tree of their own
 // costs every look-up is more, up to this share.
 constexpr double kNarrowTreeShare = 0.2;
 
-// What is known of a packet's value in one dimension where it reaches a node. Values lie within [lo, hi]; entries that
-// do not hold all of that lie within the aligned block of 2^bits values at `focus`. The two differ once a window has
-// skipped leading bits that all such entries share.
-struct Region {
-  uint32_t lo, hi;
-  uint32_t focus;
-  int bits;
-};
-
-uint32_t last_of(uint32_t first, int bits) { return bits == 32 ? ~uint32_t{0} : first + ((uint32_t{1} << bits) - 1); }
-
+// A node's entries and regions lie in arrays of the builder: a rule set of half a million rules has millions of nodes.
 struct BuildNode {
-  std::vector<uint32_t> entries;
-  std::vector<Region> region;
-  std::vector<uint32_t> children;  // empty: a leaf
+  size_t entries_at;
+  uint32_t n_entries;  // 0 once it is split
+  int32_t first_rule;  // also when it is split; kNoRule without entries
+  size_t children_at = 0;
+  uint32_t n_children = 0;  // 0: a leaf
   uint8_t dim = 0, shift = 0;
-  uint32_t first_entry = 0;  // kept when a split gives the entries away
-};
-
-struct Window {
-  size_t dim = 0;
-  uint32_t focus = 0;
-  int top = 0;    // the window starts below this bit
-  int bits = 0;   // 0: no window is worth its memory
-  double score = 0;
 };
 
 class Builder {
  public:
   Builder(const Boxes& boxes, size_t budget, Hidden hidden)
-      : boxes_(boxes), block_bytes_(boxes.block_bytes()), budget_(budget), hidden_(hidden) {}
+      : boxes_(boxes), block_bytes_(boxes.block_bytes()), budget_(budget), hidden_(hidden), chooser_(boxes), spans_others_(boxes.entries.size()) {}
 
   Trees build() {
-    add_node({}, whole_space());  // node 0: the leaf without entries
+    const std::vector<Region> whole = whole_space();
+    add_node({}, whole);  // node 0: the leaf without entries
     for (std::vector<uint32_t>& group : split_by_smallness()) {
-      std::vector<Region> region = whole_space();
-      drop_covered(group, region);
-      roots_.push_back(add_node(std::move(group), std::move(region)));
+      const size_t kept = drop_covered(group, [&](uint32_t entry) { return spans(entry, whole); });
+      roots_.push_back(add_node({group.data(), kept}, whole));
     }
     while (!longest_.empty()) {
       const uint32_t node = longest_.top().second;
@@ -133,19 +114,39 @@ class Builder {
 
   size_t leaf_bytes(size_t entries) const { return (entries + kLanes - 1) / kLanes * block_bytes_; }
 
-  uint32_t add_node(std::vector<uint32_t> entries, std::vector<Region> region) {
+  std::span<const uint32_t> entries_of(uint32_t node) const {
+    return {entries_.data() + nodes_[node].entries_at, nodes_[node].n_entries};
+  }
+  std::span<const Region> region_of(uint32_t node) const {
+    return {regions_.data() + size_t{node} * boxes_.dims(), boxes_.dims()};
+  }
+
+  uint32_t add_node(std::span<const uint32_t> entries, std::span<const Region> region) {
     const auto id = static_cast<uint32_t>(nodes_.size());
     bytes_ += leaf_bytes(entries.size());
     if (entries.size() > kShortLeaf) longest_.push({entries.size(), id});
-    const uint32_t first = entries.empty() ? 0 : entries.front();
-    nodes_.push_back({std::move(entries), std::move(region), {}, 0, 0, first});
+    nodes_.push_back({.entries_at = entries_.size(),
+                      .n_entries = static_cast<uint32_t>(entries.size()),
+                      .first_rule = entries.empty() ? kNoRule : boxes_.entries[entries.front()].rule});
+    entries_.insert(entries_.end(), entries.begin(), entries.end());
+    regions_.insert(regions_.end(), region.begin(), region.end());
     return id;
   }
 
-  // Drops entries that no packet of the region can reach: an earlier entry holds the whole region. A packet that lacks
-  // ports fails an entry that names ports, so such an entry hides only entries that name ports too.
-  void drop_covered(std::vector<uint32_t>& entries, const std::vector<Region>& region) const {
-    if (hidden_ == Hidden::keep) return;
+  // The entry holds the region, in all dimensions or in all but one.
+  bool spans(uint32_t entry, std::span<const Region> region, size_t but = ~size_t{0}) const {
+    if (!boxes_.entries[entry].exact) return false;
+    for (size_t d = 0; d < boxes_.dims(); ++d)
+      if (d != but && !covers(boxes_, entry, d, region[d].lo, region[d].hi)) return false;
+    return true;
+  }
+
+  // Drops entries that no packet of a region can reach: an earlier entry holds the whole region, as spans_region(entry)
+  // tells. Returns how many are left. A packet that lacks ports fails an entry that names ports, so such an entry hides
+  // only entries that name ports too.
+  template <class SpansRegion>
+  size_t drop_covered(std::span<uint32_t> entries, SpansRegion spans_region) const {
+    if (hidden_ == Hidden::keep) return entries.size();
     uint32_t covered = 0;  // bit m: an entry naming exactly the groups m covers
     size_t kept = 0;
     for (const uint32_t e : entries) {
@@ -155,208 +156,123 @@ class Builder {
         hidden = (std::countr_zero(masks) & ~groups) == 0;
       if (hidden) continue;
       entries[kept++] = e;
-      if (boxes_.entries[e].exact && covers(e, region)) covered |= uint32_t{1} << groups;
+      if (spans_region(e)) covered |= uint32_t{1} << groups;
       if (covered & 1) break;
     }
-    entries.resize(kept);
-  }
-
-  bool covers(uint32_t entry, const std::vector<Region>& region) const {
-    for (size_t d = 0; d < boxes_.dims(); ++d)
-      if (!covers_dim(entry, d, region[d].lo, region[d].hi)) return false;
-    return true;
-  }
-
-  bool covers_dim(uint32_t entry, size_t dim, uint32_t lo, uint32_t hi) const {
-    const Range hull = boxes_.hull[entry * boxes_.dims() + dim];
-    if (lo < hull.lo || hull.hi < hi) return false;
-    if (boxes_.list[entry * boxes_.dims() + dim] < 0) return true;
-    const std::span<const Range> ranges = boxes_.ranges(entry, dim);
-    const auto after = std::upper_bound(ranges.begin(), ranges.end(), lo,
-                                        [](uint32_t v, const Range& r) { return v < r.lo; });
-    return after != ranges.begin() && hi <= std::prev(after)->hi;
-  }
-
-  // Calls use(first, last) for the children of a window that an entry reaches, ascending, without overlap.
-  template <class Use>
-  void reached_children(uint32_t entry, const Window& w, Use use) const {
-    const uint32_t block_lo = w.focus, block_hi = last_of(w.focus, w.top);
-    const int shift = w.top - w.bits;
-    const auto one = [&](const Range& r, int64_t after) {
-      const uint32_t lo = std::max(r.lo, block_lo), hi = std::min(r.hi, block_hi);
-      if (lo > hi) return after;
-      const int64_t first = std::max<int64_t>((lo - block_lo) >> shift, after + 1);
-      const int64_t last = (hi - block_lo) >> shift;
-      if (first <= last) use(static_cast<uint32_t>(first), static_cast<uint32_t>(last));
-      return last;
-    };
-    if (boxes_.list[entry * boxes_.dims() + w.dim] < 0) {
-      one(boxes_.hull[entry * boxes_.dims() + w.dim], -1);
-      return;
-    }
-    const std::span<const Range> ranges = boxes_.ranges(entry, w.dim);
-    auto range = std::lower_bound(ranges.begin(), ranges.end(), block_lo,
-                                  [](const Range& r, uint32_t v) { return r.hi < v; });
-    int64_t after = -1;
-    for (; range != ranges.end() && range->lo <= block_hi; ++range) after = one(*range, after);
-  }
-
-  // --- the choice of a window ---
-
-  Window best_window(const BuildNode& node) {
-    Window best;
-    const size_t n = node.entries.size();
-    const size_t sample = std::min(n, std::max(kMinSample, n / 16));
-    for (size_t d = 0; d < boxes_.dims(); ++d) {
-      Window window;
-      window.dim = d;
-      if (!focus_on(node, d, window)) continue;
-      const int most = std::min({window.top, kMaxWindowBits, static_cast<int>(std::bit_width(n)) + 1});
-      for (int bits = 1; bits <= most; ++bits) {
-        window.bits = bits;
-        window.score = score(node, window, sample);
-        if (window.score > best.score) best = window;
-      }
-    }
-    return best;
-  }
-
-  // The smallest aligned block that holds all entries that do not hold the node's whole block.
-  bool focus_on(const BuildNode& node, size_t dim, Window& window) const {
-    const Region& region = node.region[dim];
-    const uint32_t block_hi = last_of(region.focus, region.bits);
-    uint32_t lo = ~uint32_t{0}, hi = 0;
-    for (const uint32_t e : node.entries) {
-      if (covers_dim(e, dim, region.lo, region.hi)) continue;
-      const Range hull = boxes_.hull[e * boxes_.dims() + dim];
-      lo = std::min(lo, std::max(hull.lo, region.focus));
-      hi = std::max(hi, std::min(hull.hi, block_hi));
-    }
-    if (lo > hi) return false;
-    const int differing = static_cast<int>(std::bit_width(lo ^ hi));
-    window.top = std::min(region.bits, differing);
-    window.focus = window.top == 32 ? 0 : lo >> window.top << window.top;
-    return window.top > 0;
-  }
-
-  double score(const BuildNode& node, const Window& w, size_t sample) {
-    const size_t n = node.entries.size();
-    const size_t n_children = size_t{1} << w.bits;
-    delta_.assign(n_children + 1, 0);
-    for (size_t s = 0; s < sample; ++s)
-      reached_children(node.entries[s * n / sample], w, [&](uint32_t first, uint32_t last) {
-        ++delta_[first];
-        --delta_[last + 1];
-      });
-    const double scale = static_cast<double>(n) / static_cast<double>(sample);
-    double copies = 0, pairs = 0, lanes = 0;
-    int64_t count = 0;
-    for (size_t c = 0; c < n_children; ++c) {
-      count += delta_[c];
-      const auto length = static_cast<double>(count);
-      copies += length;
-      pairs += length * (length - 1);
-      if (count != 0 && delta_[c] != 0) lanes += std::max(length * scale, kFloorLength);
-      else lanes += count != 0 ? 0.25 * std::max(length * scale, kFloorLength) : 0;  // equal leaves will be shared
-    }
-    if (copies == 0) return 0;
-    const double entry_bytes = static_cast<double>(block_bytes_) / kLanes;
-    const double expected = std::max(kFloorLength, 1 + scale * pairs / copies);
-    const double memory = (lanes * entry_bytes + static_cast<double>(n_children * sizeof(Node))) /
-                          (static_cast<double>(n) * entry_bytes);
-    return std::log2(static_cast<double>(n) / expected) - kReplicationWeight * std::log2(std::max(1.0, memory));
+    return kept;
   }
 
   // --- splitting ---
 
   void split(uint32_t id) {
-    Window window = best_window(nodes_[id]);
+    Window window = chooser_.best(entries_of(id), region_of(id));
+    if (window.bits == 0) return;
+    if (hidden_ == Hidden::drop)
+      for (const uint32_t entry : entries_of(id)) spans_others_[entry] = spans(entry, region_of(id), window.dim);
     for (; window.bits > 0; window.bits /= 2)
       if (try_split(id, window)) return;
   }
 
   bool try_split(uint32_t id, const Window& w) {
-    const std::vector<uint32_t> entries = nodes_[id].entries;
-    const std::vector<Region> region = nodes_[id].region;
-    const size_t n_children = size_t{1} << w.bits;
-    std::vector<std::vector<uint32_t>> lists(n_children);
-    size_t copies = 0;
-    const size_t most_copies = (budget_ - std::min(budget_, bytes_)) / (block_bytes_ / kLanes) * 2 + entries.size();
-    for (const uint32_t e : entries) {
-      reached_children(e, w, [&](uint32_t first, uint32_t last) {
-        copies += last - first + 1;
-        if (copies > most_copies) return;
-        for (uint32_t c = first; c <= last; ++c) lists[c].push_back(e);
-      });
-      if (copies > most_copies) return false;
-    }
-    const Children children = share_equal(std::move(lists), region, w);
-    size_t after = bytes_ - leaf_bytes(entries.size()) + n_children * sizeof(Node);
+    if (!sort_by_value(id, w)) return false;
+    const std::vector<Region> region(region_of(id).begin(), region_of(id).end());
+    share_equal_lists(region[w.dim], w);
+    const size_t n_entries = nodes_[id].n_entries;
+    size_t after = bytes_ - leaf_bytes(n_entries) + w.values() * sizeof(Node);
     size_t longest = 0;
-    for (const auto& list : children.lists) {
-      after += leaf_bytes(list.size());
-      longest = std::max(longest, list.size());
+    for (const List& list : lists_) {
+      after += leaf_bytes(list.size);
+      longest = std::max<size_t>(longest, list.size);
     }
-    if (after > budget_ || (longest == entries.size() && children.lists.size() == 1)) return false;
-    bytes_ += n_children * sizeof(Node);
-    bytes_ -= leaf_bytes(entries.size());
-    std::vector<uint32_t> ids;
-    for (size_t k = 0; k < children.lists.size(); ++k)
-      ids.push_back(children.lists[k].empty()
-                        ? 0
-                        : add_node(children.lists[k], region_of(region, w, children.first[k], children.shared[k])));
+    if (after > budget_ || (longest == n_entries && lists_.size() == 1)) return false;
+    bytes_ += w.values() * sizeof(Node);
+    bytes_ -= leaf_bytes(n_entries);
+    std::vector<Region> of_child = region;
+    for (List& list : lists_) {
+      if (list.size == 0) continue;  // node 0
+      of_child[w.dim] = child_region(region[w.dim], w, list.value, list.shared);
+      list.node = add_node({sorted_.data() + list.at, list.size}, of_child);
+    }
     BuildNode& node = nodes_[id];
+    node.n_entries = 0;
     node.dim = static_cast<uint8_t>(w.dim);
-    node.shift = static_cast<uint8_t>(w.top - w.bits);
-    node.children.resize(n_children);
-    for (size_t c = 0; c < n_children; ++c) node.children[c] = ids[children.of_value[c]];
-    node.entries = {};
-    node.region = {};
+    node.shift = static_cast<uint8_t>(w.shift());
+    node.children_at = children_.size();
+    node.n_children = static_cast<uint32_t>(w.values());
+    for (size_t v = 0; v < w.values(); ++v) children_.push_back(lists_[list_of_value_[v]].node);
     return true;
   }
 
-  struct Children {
-    std::vector<std::vector<uint32_t>> lists;
-    std::vector<uint32_t> first;     // a window value that leads here
-    std::vector<bool> shared;        // more than one does
-    std::vector<uint32_t> of_value;  // window value -> list
-  };
-
-  Children share_equal(std::vector<std::vector<uint32_t>> lists, const std::vector<Region>& region, const Window& w) {
-    Children out;
-    std::unordered_map<std::string_view, uint32_t> known;
-    out.of_value.resize(lists.size());
-    for (uint32_t c = 0; c < lists.size(); ++c) {
-      drop_covered(lists[c], region_of(region, w, c, false));
-      const std::string_view bytes(reinterpret_cast<const char*>(lists[c].data()), lists[c].size() * sizeof(uint32_t));
-      const auto [found, is_new] = known.try_emplace(bytes, static_cast<uint32_t>(out.first.size()));
-      out.of_value[c] = found->second;
-      if (is_new) {
-        out.first.push_back(c);
-        out.shared.push_back(false);
-      } else {
-        out.shared[found->second] = true;
-      }
+  // The entries that reach each value of the window, in order, one list after another in sorted_; list v ends at
+  // list_end_[v]. False where the copies can never fit the budget.
+  bool sort_by_value(uint32_t id, const Window& w) {
+    const size_t spare = (budget_ - std::min(budget_, bytes_)) / (block_bytes_ / kLanes);
+    const size_t most_copies = spare * 2 + nodes_[id].n_entries;
+    runs_.clear();
+    list_end_.assign(w.values() + 1, 0);  // for now, at v + 1: how many reach v more than reach v - 1
+    size_t copies = 0;
+    for (const uint32_t entry : entries_of(id)) {
+      reached_values(boxes_, entry, w, [&](uint32_t first, uint32_t last) {
+        copies += last - first + 1;
+        runs_.push_back({entry, first, last});
+      });
+      if (copies > most_copies) return false;
     }
-    for (const uint32_t c : out.first) out.lists.push_back(std::move(lists[c]));
-    return out;
+    for (const Run& run : runs_)
+      for (uint32_t v = run.first; v <= run.last; ++v) ++list_end_[v + 1];
+    std::partial_sum(list_end_.begin(), list_end_.end(), list_end_.begin());  // where list v starts
+    sorted_.resize(copies);
+    for (const Run& run : runs_)
+      for (uint32_t v = run.first; v <= run.last; ++v) sorted_[list_end_[v]++] = run.entry;
+    return true;
   }
 
-  static std::vector<Region> region_of(std::vector<Region> region, const Window& w, uint32_t child, bool shared) {
-    Region& r = region[w.dim];
-    const int shift = w.top - w.bits;
+  // Numbers the different lists of sorted_, without what is hidden in them.
+  void share_equal_lists(const Region& region, const Window& w) {
+    lists_.clear();
+    list_of_value_.resize(w.values());
+    FlatMap known;
+    size_t at = 0;
+    for (uint32_t v = 0; v < w.values(); ++v) {
+      const Region child = child_region(region, w, v, false);
+      const size_t size = drop_covered({sorted_.data() + at, list_end_[v] - at}, [&](uint32_t entry) {
+        return spans_others_[entry] && covers(boxes_, entry, w.dim, child.lo, child.hi);
+      });
+      const uint32_t list = v > 0 && is_list(list_of_value_[v - 1], at, size)
+                                ? list_of_value_[v - 1]
+                                : known.try_emplace(signature_of_list(at, size), static_cast<uint32_t>(lists_.size())).first;
+      if (list == lists_.size()) lists_.push_back({.at = at, .size = static_cast<uint32_t>(size), .value = v});
+      else lists_[list].shared = true;
+      list_of_value_[v] = list;
+      at = list_end_[v];
+    }
+  }
+
+  bool is_list(uint32_t list, size_t at, size_t size) const {
+    return lists_[list].size == size &&
+           std::equal(sorted_.begin() + static_cast<ptrdiff_t>(at), sorted_.begin() + static_cast<ptrdiff_t>(at + size),
+                      sorted_.begin() + static_cast<ptrdiff_t>(lists_[list].at));
+  }
+
+  Signature signature_of_list(size_t at, size_t size) const {
+    SequenceSignature signature;
+    for (size_t i = 0; i < size; ++i) signature.add(sorted_[at + i]);
+    return signature.finish();
+  }
+
+  static Region child_region(Region r, const Window& w, uint32_t value, bool shared) {
     if (shared) {
       r.bits = 0;  // what several values share is not split by them again
-      return region;
+      return r;
     }
     const bool skipped = w.top != r.bits || r.lo != r.focus || r.hi != last_of(r.focus, r.bits);
-    r.focus = w.focus + (child << shift);
-    r.bits = shift;
+    r.focus = w.focus + (value << w.shift());
+    r.bits = w.shift();
     if (!skipped) {
       r.lo = r.focus;
       r.hi = last_of(r.focus, r.bits);
     }
-    return region;
+    return r;
   }
 
   // --- run-time form ---
@@ -373,68 +289,77 @@ class Builder {
   Trees emit() {
     Trees out;
     out.nodes.resize(roots_.size());
+    out.blocks.reserve(bytes_);
     out.bound_shift = bound_shift();
     emit_leaf(out, {}, {});  // block 0 is empty
     std::vector<std::pair<uint32_t, uint32_t>> pending;  // build node, place
     for (size_t t = 0; t < roots_.size(); ++t) {
       out.root[t] = static_cast<uint32_t>(t);
-      out.first_rule[t] = boxes_.entries[nodes_[roots_[t]].first_entry].rule;
+      out.first_rule[t] = nodes_[roots_[t]].first_rule;
       pending.push_back({roots_[t], static_cast<uint32_t>(t)});
     }
     out.n_trees = static_cast<uint8_t>(roots_.size());
     out.tree_of = tree_of_;
-    placed_.assign(nodes_.size(), Node{0, 0, 0, 255});
+    constexpr uint8_t kNotPlaced = 255;
+    std::vector<Node> placed(nodes_.size(), Node{0, 0, 0, kNotPlaced});
     for (size_t i = 0; i < pending.size(); ++i) {
       const auto [id, place] = pending[i];
       const BuildNode& node = nodes_[id];
-      if (placed_[id].dim == 255) {
-        if (node.children.empty()) {
-          const int32_t first_rule = node.entries.empty() ? kNoRule : boxes_.entries[node.entries.front()].rule;
-          placed_[id] = {emit_leaf(out, node.entries, node.region), 0, bound_of(first_rule, out.bound_shift), node.entries.size() > kLanes};
+      if (placed[id].dim == kNotPlaced) {
+        if (node.n_children == 0) {
+          placed[id] = {emit_leaf(out, entries_of(id), region_of(id)), 0, bound_of(node.first_rule, out.bound_shift),
+                        node.n_entries > kLanes};
         } else {
           const auto first = static_cast<uint32_t>(out.nodes.size());
-          out.nodes.resize(first + node.children.size());
-          for (size_t c = 0; c < node.children.size(); ++c)
-            pending.push_back({node.children[c], static_cast<uint32_t>(first + c)});
-          placed_[id] = {first, static_cast<uint16_t>(node.children.size() - 1), node.shift, node.dim};
+          out.nodes.resize(first + node.n_children);
+          for (uint32_t c = 0; c < node.n_children; ++c) pending.push_back({children_[node.children_at + c], first + c});
+          placed[id] = {first, static_cast<uint16_t>(node.n_children - 1), node.shift, node.dim};
         }
       }
-      out.nodes[place] = placed_[id];
+      out.nodes[place] = placed[id];
     }
-    steps_.assign(nodes_.size(), 0);
-    for (const uint32_t root : roots_) out.worst_case_steps += worst_steps(root);
+    out.worst_case_steps = worst_steps();
     return out;
   }
 
-  uint64_t worst_steps(uint32_t id) {
-    if (steps_[id] != 0) return steps_[id];
-    uint64_t most = nodes_[id].entries.size();
-    uint32_t previous = ~uint32_t{0};
-    for (const uint32_t child : nodes_[id].children) {
-      if (child != previous) most = std::max(most, worst_steps(child));
-      previous = child;
+  uint64_t worst_steps() const {
+    std::vector<uint64_t> steps(nodes_.size());
+    for (size_t id = nodes_.size(); id-- > 0;) {  // children come after their parents
+      const BuildNode& node = nodes_[id];
+      uint64_t most = node.n_entries;
+      for (uint32_t c = 0; c < node.n_children; ++c) most = std::max(most, steps[children_[node.children_at + c]]);
+      steps[id] = most + 1;
     }
-    return steps_[id] = most + 1;
+    uint64_t all = 0;
+    for (const uint32_t root : roots_) all += steps[root];
+    return all;
   }
 
-  uint32_t emit_leaf(Trees& out, const std::vector<uint32_t>& entries, const std::vector<Region>& region) {
-    std::vector<uint8_t> bytes(std::max<size_t>(1, (entries.size() + kLanes - 1) / kLanes) * block_bytes_, 0);
-    for (size_t b = 0; b * block_bytes_ < bytes.size(); ++b) {
+  // The number of the leaf's first block; equal leaves are one.
+  uint32_t emit_leaf(Trees& out, std::span<const uint32_t> entries, std::span<const Region> region) {
+    const size_t at = out.blocks.size(), size = std::max(block_bytes_, leaf_bytes(entries.size()));
+    out.blocks.resize(at + size);
+    for (size_t b = 0; b * block_bytes_ < size; ++b) {
+      uint8_t* const block = &out.blocks[at + b * block_bytes_];
       BlockTail tail{};
       std::fill(std::begin(tail.rule), std::end(tail.rule), kNoRule);
       for (size_t lane = 0; lane < kLanes && b * kLanes + lane < entries.size(); ++lane)
-        write_lane(&bytes[b * block_bytes_], tail, lane, entries[b * kLanes + lane], region);
-      tail.last = (b + 1) * block_bytes_ == bytes.size();
-      std::memcpy(&bytes[b * block_bytes_ + boxes_.tail_offset()], &tail, sizeof tail);
+        write_lane(block, tail, lane, entries[b * kLanes + lane], region);
+      tail.last = (b + 1) * block_bytes_ == size;
+      std::memcpy(block + boxes_.tail_offset(), &tail, sizeof tail);
     }
-    const std::string text(bytes.begin(), bytes.end());
-    const auto [found, is_new] =
-        leaves_.try_emplace(text, static_cast<uint32_t>(out.blocks.size() / block_bytes_));
-    if (is_new) out.blocks.insert(out.blocks.end(), bytes.begin(), bytes.end());
-    return found->second;
+    SequenceSignature signature;
+    for (size_t i = at; i < at + size; i += sizeof(uint64_t)) {
+      uint64_t word;
+      std::memcpy(&word, &out.blocks[i], sizeof word);
+      signature.add(word);
+    }
+    const auto [number, is_new] = leaves_.try_emplace(signature.finish(), static_cast<uint32_t>(at / block_bytes_));
+    if (!is_new) out.blocks.resize(at);
+    return number;
   }
 
-  void write_lane(uint8_t* block, BlockTail& tail, size_t lane, uint32_t entry, const std::vector<Region>& region) {
+  void write_lane(uint8_t* block, BlockTail& tail, size_t lane, uint32_t entry, std::span<const Region> region) {
     const Entry& e = boxes_.entries[entry];
     bool exact = e.exact;
     for (size_t d = 0; d < boxes_.dims(); ++d) {
@@ -476,19 +401,38 @@ class Builder {
     return met == 0 ? boxes_.hull[at] : box;
   }
 
+  // Of the node that is being split: an entry reaches the window's values first to last.
+  struct Run {
+    uint32_t entry, first, last;
+  };
+  struct List {
+    size_t at;  // in sorted_
+    uint32_t size;
+    uint32_t value;       // the first that leads here
+    bool shared = false;  // more than one does
+    uint32_t node = 0;
+  };
+
   const Boxes& boxes_;
   const size_t block_bytes_;
   const size_t budget_;
   const Hidden hidden_;
+  WindowChooser chooser_;
   std::array<int8_t, kMaxTrees> tree_of_{};
   size_t bytes_ = 0;
   std::vector<BuildNode> nodes_;
+  std::vector<uint32_t> entries_;   // of all nodes
+  std::vector<Region> regions_;     // of all nodes, one a dimension
+  std::vector<uint32_t> children_;  // of all nodes
   std::vector<uint32_t> roots_;
   std::priority_queue<std::pair<size_t, uint32_t>> longest_;
-  std::vector<int64_t> delta_;
-  std::vector<Node> placed_;
-  std::vector<uint64_t> steps_;
-  std::unordered_map<std::string, uint32_t> leaves_;
+  std::vector<uint8_t> spans_others_;  // an entry
+  std::vector<Run> runs_;
+  std::vector<uint32_t> sorted_;
+  std::vector<size_t> list_end_;
+  std::vector<List> lists_;
+  std::vector<uint32_t> list_of_value_;
+  FlatMap leaves_;
 };
 
 }  // namespace
