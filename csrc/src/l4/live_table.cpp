@@ -358,7 +358,7 @@ Published LiveTable::apply(const Update& update, const std::function<void()>& pa
   const auto touched = std::make_shared<std::array<Touched, kFamilies>>();
   Copy& copy = free_copy();
   copy.replica->update = ++updates_;
-  for (const auto& editor : editor_) editor->begin(updates_, oldest_held());
+  for (size_t family = 0; family < kFamilies; ++family) editor_[family]->begin(updates_, oldest_held(family));
   edit(*copy.replica, update, pause, *touched);
   size_t size = 0;
   for (const Touched& own : *touched) size += own.size();
@@ -410,11 +410,13 @@ LiveTable::Copy& LiveTable::free_copy() {
   return *found;
 }
 
-// The lowest number of an update whose version somebody may read.
-uint64_t LiveTable::oldest_held() const {
+// The lowest number of an update whose version somebody may read in the arena that is written to.
+uint64_t LiveTable::oldest_held(size_t family) const {
   uint64_t oldest = copies_.back().replica->update;
   for (const Copy& copy : copies_)
-    if (copy.replica->readers.load(std::memory_order_acquire) != 0) oldest = std::min(oldest, copy.replica->update);
+    if (copy.replica->arenas[family] == editor_[family]->arena() &&
+        copy.replica->readers.load(std::memory_order_acquire) != 0)
+      oldest = std::min(oldest, copy.replica->update);
   return oldest;
 }
 

@@ -127,7 +127,7 @@ class LiveTable {
   void keep_hull(size_t family, uint32_t slot, const forest::Boxes& boxes, size_t e);
   size_t hulls_bytes() const;
   size_t bytes() const;
-  uint64_t oldest_held() const;
+  uint64_t oldest_held(size_t family) const;
   void prefetch_rule(uint32_t slot) const;
   void edit(Replica& replica, const Update& update, const std::function<void()>& pause,
             std::array<Touched, forest::kFamilies>& touched);

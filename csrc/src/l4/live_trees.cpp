@@ -412,36 +412,65 @@ uint32_t TreeEditor::take_blocks(Table& table, uint32_t n) {
     runs_.resize(used_blocks_);
   }
   runs_[first].is_new = true;
+  runs_[first].moved_to = kNowhere;  // of a leaf that was here before
   new_runs_.push_back(first);
   return first;
 }
 
-// The shortest free run that is long enough; what it has too much stays free.
+// From the shortest free run that is long enough, the first of its blocks; the others stay free.
 uint32_t TreeEditor::take_free(uint32_t n) {
-  for (size_t length = n; length < free_.size(); ++length) {
-    if (free_[length].empty()) continue;
-    const uint32_t first = free_[length].back();
-    free_[length].pop_back();
-    free_blocks_ -= length;
-    if (length > n) give_back(first + n, static_cast<uint32_t>(length) - n);
+  for (size_t length = std::min(n, kLongRun); length <= kLongRun; ++length) {
+    const auto found = std::find_if(free_[length].rbegin(), free_[length].rend(),
+                                    [&](uint32_t first) { return runs_[first].free >= n; });
+    if (found == free_[length].rend()) continue;
+    const uint32_t first = *found, whole = runs_[first].free;
+    unlink_free(first);
+    if (whole > n) link_free(first + n, whole - n);
     return first;
   }
   return kNowhere;
 }
 
 void TreeEditor::give_back(uint32_t first, uint32_t n) {
-  if (free_.size() <= n) free_.resize(n + 1);
-  free_[n].push_back(first);
+  if (first + n < used_blocks_ && runs_[first + n].free != 0) {
+    const uint32_t behind = first + n;
+    n += runs_[behind].free;
+    unlink_free(behind);
+  }
+  if (runs_[first - 1].free != 0) {  // block 0 is the empty leaf's
+    first -= runs_[first - 1].free;
+    n += runs_[first].free;
+    unlink_free(first);
+  }
+  link_free(first, n);
+}
+
+void TreeEditor::link_free(uint32_t first, uint32_t n) {
+  std::vector<uint32_t>& list = free_[std::min(n, kLongRun)];
+  runs_[first].free = runs_[first + n - 1].free = n;
+  runs_[first].in_list = static_cast<uint32_t>(list.size());
+  list.push_back(first);
   free_blocks_ += n;
 }
 
-// An arena of the table's own, with room for n blocks and some. What was retired is free in it.
+void TreeEditor::unlink_free(uint32_t first) {
+  const uint32_t n = runs_[first].free, place = runs_[first].in_list;
+  std::vector<uint32_t>& list = free_[std::min(n, kLongRun)];
+  list[place] = list.back();
+  runs_[list[place]].in_list = place;
+  list.pop_back();
+  runs_[first].free = runs_[first + n - 1].free = 0;
+  free_blocks_ -= n;
+}
+
+// An arena of the table's own, with room for n blocks and a quarter of what is used. What was retired is free in it.
 void TreeEditor::renew_arena(Table& table, uint32_t n) {
   for (const Retired& run : retired_) give_back(run.first, run.n);
   retired_.clear();
   retired_blocks_ = 0;
-  const size_t spare = used_blocks() / 8 + kSpareBlocks;
-  auto larger = std::make_shared<Arena>((used_blocks_ + n + spare) * block_bytes_);
+  const size_t wanted = used_blocks() / 4 + kSpareBlocks;
+  const size_t spare = n + wanted - std::min<size_t>(free_blocks_, wanted);
+  auto larger = std::make_shared<Arena>((used_blocks_ + spare) * block_bytes_);
   std::memcpy(larger->data(), arena_->data(), used_blocks_ * block_bytes_);
   arena_ = std::move(larger);
   table.blocks = Arena::view(arena_->data(), arena_->size());

@@ -62,17 +62,20 @@ class TreeEditor {
  private:
   using Arena = TableArray<uint8_t>;
   struct Lane;
-  // The blocks of a leaf, by the number of the first.
+  // The blocks of a leaf, by the number of the first; or free ones, as many as there are side by side.
   struct Run {
     uint32_t refs = 0;              // nodes that name it
     uint32_t moved_to = kNowhere;   // for the change under way
     bool is_new = false;            // made in this update: no version reads it
+    uint32_t free = 0;              // length of a free run, at its first block and at its last
+    uint32_t in_list = 0;           // of a free run: its place in free_[length]
   };
   struct Retired {
     uint64_t update;  // that no longer names it
     uint32_t first, n;
   };
   static constexpr uint32_t kNowhere = ~uint32_t{0};
+  static constexpr uint32_t kLongRun = 64;  // blocks; longer free runs are in one list
 
   uint8_t* block(uint32_t number) const { return arena_->data() + size_t{number} * block_bytes_; }
   forest::BlockTail& tail(uint32_t number) const {
@@ -93,6 +96,8 @@ class TreeEditor {
   uint32_t take_blocks(forest::Table& table, uint32_t n);
   uint32_t take_free(uint32_t n);
   void give_back(uint32_t first, uint32_t n);
+  void link_free(uint32_t first, uint32_t n);
+  void unlink_free(uint32_t first);
   void renew_arena(forest::Table& table, uint32_t n);
 
   std::array<int8_t, forest::kMaxTrees> tree_of_;
@@ -104,7 +109,7 @@ class TreeEditor {
   std::vector<Run> runs_;
   std::vector<uint32_t> new_runs_;            // of this update; some of them are gone again
   std::vector<uint32_t> moving_;              // runs whose moved_to is set
-  std::vector<std::vector<uint32_t>> free_;   // by length: first blocks
+  std::array<std::vector<uint32_t>, kLongRun + 1> free_;  // by length: first blocks
   std::deque<Retired> retired_;               // by update
 };
 
