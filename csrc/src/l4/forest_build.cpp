@@ -5,8 +5,6 @@
 #include <cstring>
 #include <numeric>
 #include <queue>
-#include <string_view>
-#include <unordered_set>
 
 #include "l4/flat_map.h"
 #include "l4/forest_table.h"
@@ -69,17 +67,21 @@ class Builder {
            std::all_of(lists, lists + static_cast<ptrdiff_t>(boxes_.dims()), [](int32_t list) { return list < 0; });
   }
 
-  std::string_view box_bytes(uint32_t entry) const {
-    const size_t size = boxes_.dims() * sizeof(Range);
-    return {reinterpret_cast<const char*>(boxes_.hull.data()) + entry * size, size};
+  Signature signature_of_box(uint32_t entry) const {
+    SequenceSignature signature;
+    signature.add(boxes_.entries[entry].groups);
+    for (size_t d = 0; d < boxes_.dims(); ++d) {
+      const Range& range = boxes_.hull[entry * boxes_.dims() + d];
+      signature.add(uint64_t{range.hi} << 32 | range.lo);
+    }
+    return signature.finish();
   }
 
   std::vector<std::vector<uint32_t>> split_by_smallness() {
     std::vector<std::vector<uint32_t>> groups(kMaxTrees);
-    // By groups of fields named: the boxes seen. An entry with the box of an earlier one never decides.
-    std::array<std::unordered_set<std::string_view>, 16> seen;
+    FlatMap seen;  // boxes and the groups of fields they name; an entry like an earlier one never decides
     for (uint32_t e = 0; e < boxes_.entries.size(); ++e) {
-      if (hidden_ == Hidden::drop && is_box(e) && !seen[boxes_.entries[e].groups].insert(box_bytes(e)).second) continue;
+      if (hidden_ == Hidden::drop && is_box(e) && !seen.try_emplace(signature_of_box(e), e).second) continue;
       groups[smallness(boxes_, e)].push_back(e);
     }
     std::iota(tree_of_.begin(), tree_of_.end(), int8_t{0});

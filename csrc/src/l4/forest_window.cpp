@@ -11,6 +11,7 @@ constexpr double kFloorLength = 2;          // shorter lists save nothing: they 
 constexpr double kSharedShare = 0.25;       // of a list's memory, where it is like the one before and may be shared
 constexpr int kMaxWindowBits = 16;
 constexpr size_t kMinSample = 128;
+constexpr size_t kAhead = 16;  // entries whose boxes are on their way from memory
 constexpr size_t kSampleShare = 16;  // one entry in so many
 
 }  // namespace
@@ -49,8 +50,10 @@ void WindowChooser::draw_sample(std::span<const uint32_t> entries) {
 
 void WindowChooser::find_hulls(std::span<const uint32_t> entries, std::span<const Region> region) {
   std::fill(hulls_.begin(), hulls_.end(), Range{~uint32_t{0}, 0});
-  for (const uint32_t entry : entries) {
-    const Range* box = &boxes_.hull[entry * boxes_.dims()];
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (i + kAhead < entries.size()) __builtin_prefetch(&boxes_.hull[entries[i + kAhead] * boxes_.dims()]);
+    const uint32_t entry = entries[i];
+    const Range* const box = &boxes_.hull[entry * boxes_.dims()];
     for (size_t d = 0; d < boxes_.dims(); ++d) {
       if (covers(boxes_, entry, d, region[d].lo, region[d].hi)) continue;
       hulls_[d].lo = std::min(hulls_[d].lo, box[d].lo);

@@ -4,6 +4,9 @@
 #include <cmath>
 #include <unordered_map>
 
+#include "l4/flat_map.h"
+#include "l4/signature.h"
+
 namespace meshsieve {
 namespace {
 
@@ -35,14 +38,15 @@ class Coverage {
   // Live rules of [begin, end), a segment, are appended to `live`.
   void segment(int32_t begin, int32_t end, std::vector<int32_t>& live) {
     coverers_.clear();
-    seen_.clear();
+    seen_ = {};
     for (int32_t rule = begin; rule < end; ++rule, ++walked_) {
-      if (is_repeated(rule) || is_covered(rule)) {
+      read_conjunction(rule);
+      if (is_repeated(rule) || is_covered()) {
         ++hidden_;
         continue;
       }
       live.push_back(rule);
-      remember(rule);
+      if (alternatives(rule) <= 1) remember();
     }
   }
 
@@ -57,40 +61,25 @@ class Coverage {
   }
 
   // Common part and, where there is one alternative, that.
-  Conjunction conjunction_of(int32_t rule) const {
-    Conjunction out;
-    add_constraints(rules_.common[rule], out);
-    if (alternatives(rule) == 1) add_constraints(rules_.alternatives[rules_.alternative_begin[rule]], out);
-    return out;
+  void read_conjunction(int32_t rule) {
+    conjunction_.clear();
+    add_constraints(rules_.common[rule], conjunction_);
+    if (alternatives(rule) == 1) add_constraints(rules_.alternatives[rules_.alternative_begin[rule]], conjunction_);
   }
 
   bool is_repeated(int32_t rule) {
-    const auto words = [this, rule](const auto& visit) {
-      for (const SetId id : rules_.common[rule]) visit(id);
-      for (uint32_t a = rules_.alternative_begin[rule]; a < rules_.alternative_begin[rule + 1]; ++a)
-        for (const SetId id : rules_.alternatives[a]) visit(id);
-    };
-    uint64_t hash = alternatives(rule);
-    words([&hash](SetId id) { hash = (hash ^ static_cast<uint64_t>(id)) * 0x9e3779b97f4a7c15 ^ (hash >> 29); });
-    const auto [first, last] = seen_.equal_range(hash);
-    for (auto it = first; it != last; ++it)
-      if (equal(it->second, rule)) return true;
-    seen_.emplace(hash, rule);
-    return false;
+    SequenceSignature signature;  // of the sets; the number of alternatives is known from its length
+    for (const SetId id : rules_.common[rule]) signature.add(static_cast<uint64_t>(id));
+    for (uint32_t a = rules_.alternative_begin[rule]; a < rules_.alternative_begin[rule + 1]; ++a)
+      for (const SetId id : rules_.alternatives[a]) signature.add(static_cast<uint64_t>(id));
+    return !seen_.try_emplace(signature.finish(), 0).second;
   }
 
-  bool equal(int32_t a, int32_t b) const {
-    const auto from = [this](int32_t rule) { return rules_.alternatives.begin() + rules_.alternative_begin[rule]; };
-    return alternatives(a) == alternatives(b) && rules_.common[a] == rules_.common[b] &&
-           std::equal(from(a), from(a) + alternatives(a), from(b));
-  }
-
-  bool is_covered(int32_t rule) const {
-    const Conjunction inner = conjunction_of(rule);
+  bool is_covered() const {
     const bool in_vain = walked_ >= kFirstRules && hidden_ * 16 < walked_;
     const size_t tried = std::min(coverers_.size(), in_vain ? kCoverersInVain : kCoverers);
     for (size_t c = 0; c < tried; ++c)
-      if (covers(coverers_[c].conjunction, inner)) return true;
+      if (covers(coverers_[c].conjunction, conjunction_)) return true;
     return false;
   }
 
@@ -108,15 +97,14 @@ class Coverage {
   }
 
   // Keeps the widest rules, widest first.
-  void remember(int32_t rule) {
-    if (alternatives(rule) > 1) return;
-    Coverer coverer{0, conjunction_of(rule)};
-    for (const Constraint& constraint : coverer.conjunction) coverer.width += width_of(constraint);
-    if (coverers_.size() == kCoverers && coverer.width <= coverers_.back().width) return;
+  void remember() {
+    double width = 0;
+    for (const Constraint& constraint : conjunction_) width += width_of(constraint);
+    if (coverers_.size() == kCoverers && width <= coverers_.back().width) return;
     if (coverers_.size() == kCoverers) coverers_.pop_back();
-    const auto place = std::upper_bound(coverers_.begin(), coverers_.end(), coverer,
-                                        [](const Coverer& x, const Coverer& y) { return x.width > y.width; });
-    coverers_.insert(place, std::move(coverer));
+    const auto place = std::upper_bound(coverers_.begin(), coverers_.end(), width,
+                                        [](double w, const Coverer& other) { return w > other.width; });
+    coverers_.insert(place, {width, conjunction_});
   }
 
   double width_of(const Constraint& constraint) const {
@@ -133,7 +121,8 @@ class Coverage {
 
   const RuleSet& rules_;
   std::vector<Coverer> coverers_;
-  std::unordered_multimap<uint64_t, int32_t> seen_;
+  FlatMap seen_;  // signatures of the segment's rules
+  Conjunction conjunction_;  // of the rule at hand
   size_t walked_ = 0, hidden_ = 0;
 };
 
