@@ -114,9 +114,16 @@ def test_columns_from_elsewhere_go_through_the_table_too(tmp_path: Path) -> None
 # Fragments
 
 
-def datagram(more: bool, offset: int, ident: int = 7, src: str = A, dst: str = B) -> Frame:
+def datagram(
+    more: bool, offset: int, ident: int = 7, src: str = A, dst: str = B, units: int = 1, sport: int = 1000
+) -> Frame:
     frame = eth().ipv4(src, dst, proto=17, ident=ident, more=more, offset=offset)
-    return frame.udp(1000, 53, length=24).payload(b"12345678") if offset == 0 else frame.payload(b"8 bytes!")
+    if offset == 0:
+        frame = frame.udp(sport, 53, length=24)
+    return frame.payload(b"8 bytes!" * units)
+
+
+MANY = [datagram(True, at) for at in range(16, 4096, 8)]
 
 
 FRAGMENTS = [
@@ -131,7 +138,24 @@ FRAGMENTS = [
     ("overlap is noted", [datagram(True, 0), datagram(False, 8)], ["1000>53 2/0"], {"fragments", "fragment_overlap"}),
     ("a copy is no overlap", [datagram(True, 0), datagram(True, 16), datagram(True, 16)], ["1000>53 3/0"],
      {"fragments"}),
-    ("an identification is used again", [datagram(True, 0), datagram(True, 0)], ["1000>53 2/0"], {"fragments"}),
+    ("overlap is noted behind many pieces", [datagram(True, 0), *MANY, datagram(True, 4088, units=2)],
+     [f"1000>53 {len(MANY) + 2}/0"], {"fragments", "fragment_overlap"}),
+    ("and in front of many", [datagram(True, 0), *MANY[::-1], datagram(True, 16, units=2)],
+     [f"1000>53 {len(MANY) + 2}/0"], {"fragments", "fragment_overlap"}),
+    ("many pieces are no overlap", [datagram(True, 0), *MANY[::-1], *MANY], [f"1000>53 {2 * len(MANY) + 1}/0"],
+     {"fragments"}),
+    ("overlap is noted before the first one", [datagram(True, 16), datagram(True, 16, units=2), datagram(True, 0)],
+     ["1000>53 3/0"], {"fragments", "fragment_overlap"}),
+    ("and if none comes", [datagram(True, 16), datagram(True, 16, units=2)], ["0>0 2/0"],
+     {"fragments", "no_first_fragment", "fragment_overlap"}),
+    ("a copy of the first one is no overlap", [datagram(True, 0), datagram(True, 0)], ["1000>53 2/0"], {"fragments"}),
+    ("a first one of another length is", [datagram(True, 0), datagram(True, 0, units=2)], ["1000>53 2/0"],
+     {"fragments", "fragment_overlap"}),
+    ("and one of other ports", [datagram(True, 0), datagram(True, 0, sport=2000)], ["1000>53 1/0", "2000>53 1/0"],
+     {"fragments", "fragment_overlap"}),
+    ("a whole datagram's identification is used again",
+     [datagram(True, 0), datagram(False, 16), datagram(True, 0, units=2, sport=2000), datagram(False, 24)],
+     ["1000>53 2/0", "2000>53 2/0"], {"fragments"}),
 ]  # fmt: skip
 
 

@@ -60,6 +60,7 @@ _FRAMES: list[Frame] = [
     eth().ipv4().gre(key=1, sequence=2).erspan2(4).eth().ipv4().sctp(1, 2),
     eth().pppoe().ppp().ipv6().ah().udp(),
 ]
+_FIRST, _MIDDLE = b"\x80\0\x10" + b"u" * 8 + b"8 bytes!", b"\x80\2\x08" + b"and more"
 _h, _s = Http2(), Http2()
 _H2_CLIENT = settings() + _h.headers(1, get("/x", content_type="application/grpc"), piece=9) + frame(DATA, 1, b"abc", 9)
 _H2_CLIENT += _h.headers(3, get("/x"), end=True)
@@ -78,6 +79,10 @@ SEEDS: dict[str, list[bytes]] = {
     "packet": [bytes([1]) + f.bytes() for f in _FRAMES] + [bytes([i]) + _FRAMES[0].bytes()[14:] for i in range(24)],
     "reassembly": [
         b"\0\0\3abc\0\6\3ghi\0\3\3def", b"\0\2\5cdefg\0\0\4abXX\0\1\7bcdefgh", b"\0\5\1x\xff\xff\0\0\6\2yz\xff\xfe\1",
+    ],
+    "fragments": [
+        _FIRST + _MIDDLE + b"\0\3\3end", b"\0\3\3end" + _MIDDLE + _MIDDLE + _FIRST, _FIRST + b"\0\1\5other" + _MIDDLE,
+        _FIRST + b"\x80\2\x08" + b"or other" + _MIDDLE + b"\0\3\3end",
     ],
     "http1": [
         GET + MARK + OK, POST + GET + MARK + OK + OK, UPGRADE + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _H2_CLIENT + MARK

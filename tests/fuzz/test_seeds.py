@@ -34,6 +34,17 @@ def _segments(data: bytes) -> bytes:
     return pcap(frames)
 
 
+def _fragments(data: bytes) -> bytes:
+    frames, at = [], 0
+    while at + 3 <= len(data):
+        place, size = struct.unpack_from(">HB", data, at)
+        payload = data[at + 3 : at + 3 + size]
+        frame = eth().ipv4(proto=17, ident=7, more=place >> 15 != 0, offset=(place & 0x1FFF) * 8)
+        frames.append(frame.payload(payload))
+        at += 3 + len(payload)
+    return pcap(frames)
+
+
 def _blocks(data: bytes) -> bytes:
     out, stream = b"", 1
     while data:
@@ -47,6 +58,7 @@ CAPTURES = {
     "capture": bytes,
     "packet": lambda d: pcap([Captured(d[1:])], link_type=LINK_TYPES[d[0] % len(LINK_TYPES)]) if d else b"",
     "reassembly": _segments,
+    "fragments": _fragments,
     "http1": _conversation,
     "http2": lambda d: _conversation(d, PREFACE),
     "hpack": _blocks,

@@ -577,11 +577,12 @@ void FlowTable::Impl::fragment(const Packet& packet, const Record& record, const
                                uint32_t row) {
   FragmentedDatagram* datagram = datagram_of(packet, record.time_ns);
   const bool first = packet.fragment_offset == 0;
-  if (datagram != nullptr && first && datagram->has_flow) {  // the identification is used again
-    datagram->n_seen = 0;
-    fragments_.forget_payload(*datagram);
+  if (datagram != nullptr) {
+    if (first && datagram->complete()) fragments_.forget_fragments(*datagram);  // the identification is used again
+    fragments_.note(*datagram, packet);
+    // A copy of the first fragment with other ports is none.
+    datagram->overlapping |= first && datagram->has_flow && !(datagram->flow.key == pending.key.key);
   }
-  const bool overlap = datagram != nullptr && datagram->add(packet.fragment_offset, packet.fragment_length);
   const bool whole = datagram != nullptr && fragments_.add_payload(*datagram, packet, record);
   if (first) {
     this->packet(packet, record, pending, batch, row);
@@ -594,7 +595,7 @@ void FlowTable::Impl::fragment(const Packet& packet, const Record& record, const
   }
   HotFlow& flow = slots_.hot(batch.flow_slot[row]);
   flow.notes |= kNoteFragments;
-  if (overlap) flow.notes |= kNoteFragmentOverlap;
+  if (datagram != nullptr && datagram->overlapping) flow.notes |= kNoteFragmentOverlap;
   if (whole) join(*datagram, record, batch, row);
   if (!first || datagram == nullptr) return;
   datagram->has_flow = true;
@@ -652,6 +653,7 @@ void FlowTable::Impl::give_up(const FragmentedDatagram& datagram) {
   flow.bytes[reply] += datagram.waiting_bytes;
   flow.last_ns = std::max(flow.last_ns, datagram.waiting_last_ns);
   flow.notes |= kNoteFragments | kNoteNoFirstFragment;
+  if (datagram.overlapping) flow.notes |= kNoteFragmentOverlap;
   flow.steady = 0;
 }
 
