@@ -248,27 +248,29 @@ class Writer:
 
     def _compile(self) -> bool:
         version = self.version
-        options = version.options
+        number, options, rules = version.number, version.options, version.native_rules()
+        del version  # what is held keeps blocks of the LiveTable from being used again
         start = time.monotonic()
-        native = _built(version.native_rules(), options, options.engine)
+        native = _built(rules, options, options.engine)
         self._build_seconds = time.monotonic() - start
-        table = version.served_by(native)
         with self._lock:
-            if self.version is not version:
+            if self.version.number != number:
                 return False
-            self.version, self._settling = table, None
+            self.version, self._settling = self.version.served_by(native), None
             return True
 
     def _renew(self) -> None:
         """Puts a LiveTable that is built anew in the place of one on which many changes have left their mark."""
         with self._lock:
             version, self._since = self.version, []
-        options = version.options
+        options, stats = version.options, version.native.stats
         state, history = version.state, version.history
         history = History(version.rules) if state is None or history is None else history.of(state.slots)
         try:
             rules = version.native_rules()
-            fresh = _core.LiveTable(rules, options.backend, options.budget_bytes, version.native.stats)
+            del version, state  # as in _compile
+            fresh = _core.LiveTable(rules, options.backend, options.budget_bytes, stats)
+            del rules
             while self._catch_up(fresh, history):
                 pass
         except CompileError:  # what the list has become is no list for it

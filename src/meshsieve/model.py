@@ -376,25 +376,30 @@ class RuleSet(Sequence[Rule]):
         for name, (low, high) in ranges.items():
             if np.shape(low) != np.shape(high):
                 raise ModelError(f"{name}: low ends of shape {np.shape(low)}, high ends of shape {np.shape(high)}")
-        words = {name: np.hstack([_as_words(name, low), _as_words(name, high)]) for name, (low, high) in ranges.items()}
-        counts = {len(column) for column in words.values()}
+        ends = {name: (_as_words(name, low), _as_words(name, high)) for name, (low, high) in ranges.items()}
+        counts = {len(low) for low, _ in ends.values()}
         if len(counts) != 1:
             raise ModelError(f"the ranges have lengths {sorted(counts)}; give at least one field, and all of all rules")
         count = counts.pop()
         common = np.zeros((count, len(FIELD_INDEX)), np.int32)
         named, sizes = [np.empty((0, 4), np.uint64)], [np.zeros((1, 2), np.uint64)]  # set 0 stands for "any"
         known = 1
-        for name, column in words.items():
-            is_v6 = np.ndim(ranges[name][0]) == 2
+        for name, (low, high) in ends.items():
+            is_v6 = low.ndim == 2
             largest = MAX_V6 if is_v6 else 2 ** min(_core.FIELDS[FIELD_INDEX[name]].bits, 32) - 1
-            low_word, high_word = np.uint64(largest & 2**64 - 1), np.uint64(largest >> 64)
-            if ((column[:, 2] > high_word) | ((column[:, 2] == high_word) & (column[:, 3] > low_word))).any():
+            if not is_v6 and (high > np.uint64(largest)).any():
                 raise ModelError(f"{name}: a range ends beyond {largest}")
-            if ((column[:, 0] > column[:, 2]) | ((column[:, 0] == column[:, 2]) & (column[:, 1] > column[:, 3]))).any():
+            if _is_less(high, low).any():
                 raise ModelError(f"{name}: a range ends before it starts")
-            rows = np.flatnonzero((column != np.array([0, 0, high_word, low_word], np.uint64)).any(axis=1))
-            common[rows, FIELD_INDEX[name]] = known + np.arange(len(rows))
-            named.append(column[rows])
+            is_named = (low != 0) | (high != np.uint64(largest & 2**64 - 1))
+            rows = np.flatnonzero(is_named.any(axis=1) if is_v6 else is_named)
+            intervals = np.zeros((len(rows), 4), np.uint64)
+            if is_v6:
+                intervals[:, :2], intervals[:, 2:] = low[rows], high[rows]
+            else:
+                intervals[:, 1], intervals[:, 3] = low[rows], high[rows]
+            common[rows, FIELD_INDEX[name]] = np.arange(known, known + len(rows), dtype=np.int32)
+            named.append(intervals)
             sizes.append(np.tile(np.array([not is_v6, is_v6], np.uint64), (len(rows), 1)))
             known += len(rows)
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(sizes).ravel())]).astype(np.uint64)
@@ -636,7 +641,7 @@ class FlatSets(Sequence[ValueSet]):
 
 
 def _as_words(name: str, column: npt.ArrayLike) -> npt.NDArray[np.uint64]:
-    """Integers (n,), or (n, 2) for IPv6 addresses, as high and low words."""
+    """uint64 (n,), or (n, 2) for IPv6 addresses, high and low words."""
     if name not in FIELD_INDEX:
         raise ModelError(f"no field is called '{name}'; fields: {', '.join(FIELD_INDEX)}")
     values = np.asarray(column)
@@ -647,8 +652,15 @@ def _as_words(name: str, column: npt.ArrayLike) -> npt.NDArray[np.uint64]:
         raise ModelError(f"{name}: {values.dtype} {values.shape}; give integers (n,), or (n, 2) for IPv6 addresses")
     if values.dtype.kind == "i" and (values < 0).any():
         raise ModelError(f"{name}: {values.min()} is negative")
-    words = values.astype(np.uint64)
-    return words if is_v6 else np.stack([np.zeros(len(words), np.uint64), words], axis=1)
+    return values.astype(np.uint64)
+
+
+def _is_less(a: npt.NDArray[np.uint64], b: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Of numbers as _as_words makes them."""
+    less = a < b
+    if a.ndim == 2:
+        less = less[:, 0] | ((a[:, 0] == b[:, 0]) & less[:, 1])
+    return np.asarray(less, np.bool_)
 
 
 def _flatten(sets: Sequence[ValueSet]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
