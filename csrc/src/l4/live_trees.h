@@ -12,6 +12,9 @@
 //         never fit there.
 // Held    Where a version is held for long and retired blocks fill the arena, the next version gets an arena of its own,
 //         copied; the old one lives as long as versions that read it. So a held version costs one arena at most.
+//         It keeps no block of the new arena from being used again.
+// Free    Runs of free blocks are joined with their neighbours: leaves have many lengths, and pieces that are never joined
+//         soon serve none of them.
 // Cost    A walk of a few nodes, then one copy of each leaf reached; no tree is ever split. Wide entries reach many
 //         leaves, and are in the tree of wide entries for that reason.
 // Source  Driscoll, Sarnak, Sleator, Tarjan, Making data structures persistent, 1989.
