@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,15 @@ def main() -> None:
     def filtered() -> int:
         return sum(map(len, capture.read(path, filter=facts["filter"])))
 
-    def flows() -> int:
-        return sum(map(len, _with_flows(path)))
+    def flows(apps: bool = False) -> int:
+        of_flows = importlib.import_module("meshsieve.flows")
+        reader = capture.read(path)
+        for _ in of_flows.stream(reader, options=of_flows.FlowOptions(apps=apps)):
+            pass
+        return reader.packets_delivered
 
     def apps() -> int:
-        return sum(map(len, _with_flows(path, apps=True)))
+        return flows(apps=True)
 
     def requests() -> int:
         found = importlib.import_module("meshsieve.http_requests").read(path)
@@ -57,7 +61,11 @@ def main() -> None:
 
     def classify() -> int:
         verdicts.clear()
-        for batch in _with_flows(path):
+        of_flows = importlib.import_module("meshsieve.flows")
+        table = of_flows.FlowTable(of_flows.FlowOptions(apps=False))
+        for batch in capture.read(path, flows=table):
+            if table.finished >= EXPORTED_AT_ONCE:
+                table.take_finished()
             verdicts.append(classifier.classify_batch(batch))
         return sum(map(len, verdicts))
 
@@ -103,15 +111,6 @@ def main() -> None:
         {"headers": facts["packets"], "peak_bytes": peak_rss(), "grown_bytes": peak_rss() - before, "note": step}
     )
     answers.serve({"pass": passes, "wrong": wrong})
-
-
-def _with_flows(path: Path, *, apps: bool = False) -> Iterator[Any]:
-    flows = importlib.import_module("meshsieve.flows")
-    table = flows.FlowTable(flows.FlowOptions(apps=apps))
-    for batch in capture.read(path, flows=table):
-        yield batch
-        if table.finished >= EXPORTED_AT_ONCE:
-            table.take_finished()
 
 
 if __name__ == "__main__":

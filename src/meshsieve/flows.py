@@ -363,7 +363,8 @@ def stream(
 ) -> Iterator[FlowColumns]:
     """Flows in batches as they end, in bounded memory. Arguments as for ``read``; a CaptureReader is read on."""
     table = FlowTable(options)
-    for _ in _packets(path, table, how):
+    reader = _packets(path, table, how)
+    while reader.follow():
         if table.finished >= _BATCH_OF_FLOWS:
             yield table.take_finished()
     last = table.finish()
@@ -388,7 +389,7 @@ def read(
         problem = _read_in_parts(path, table, threads, how)
     else:
         reader = _packets(path, table, how)
-        for _ in reader:
+        while reader.follow():
             pass
         problem = reader.problem
     flows = table.finish()

@@ -290,15 +290,14 @@ class CapturedRequests(Iterator[RequestBatch]):
 
     def __next__(self) -> RequestBatch:
         while not self._over:
-            packets = next(self.reader, None)
+            self._over = not self.reader.follow()
             self._table.take_finished()
-            self._over = packets is None
             batch = self._requests.finish() if self._over else None
             if batch is None and self._requests.ready >= _BATCH_OF_REQUESTS:
                 batch = self._requests.take()
             if batch is not None and len(batch):
                 return batch
-            if packets is not None and self.on_packets is not None:
+            if not self._over and self.on_packets is not None:
                 self.on_packets(self.reader)
         raise StopIteration
 

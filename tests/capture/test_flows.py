@@ -332,6 +332,8 @@ def test_batch_size_and_hash_key_change_nothing(limit: int, tmp_path: Path) -> N
         columns = {name: np.concatenate([p[name] for p in packets]) for name in packets[0]}
         columns |= {f"flow {name}": column for name, column in {**ended.extra, **ended}.items()}
         seen.append(columns)
+    whole = flows.read(path, options=flows.FlowOptions(max_flows=limit, active_s=100))  # without columns of packets
+    seen.append({f"flow {name}": column for name, column in {**whole.extra, **whole}.items()})
     for columns in seen[1:]:
         for name, column in columns.items():
             assert np.array_equal(column, seen[0][name]), name
@@ -356,6 +358,16 @@ def test_a_stream_gives_the_same_flows(tmp_path: Path) -> None:
     order = np.argsort(ids, kind="stable")
     assert np.array_equal(ids[order], whole.extra["flow_id"])
     assert np.array_equal(packets[order], whole.extra["packets"])
+
+
+def test_packets_without_columns_need_a_flow_table(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap(conversation(2)))
+    with pytest.raises(ValueError, match="this reader has none"):
+        capture.read(path).follow()
+    reader = capture.read(path, flows=flows.FlowTable(), count=7)
+    assert not reader.follow()
+    assert (reader.packets_delivered, reader.follow()) == (7, False)
 
 
 # The reference: the rules of docs/flows.md in the plainest way, for flows without timeouts, fragments and limits

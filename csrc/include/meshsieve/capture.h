@@ -61,6 +61,8 @@ class CaptureReader {
   enum class Progress : uint8_t { more, full, end };
   // With `flows`, the packets also go through the flow table, which fills the flow columns, and then to the observers.
   Progress fill(PacketBatch& batch, FlowTable* flows = nullptr, std::span<PacketObserver* const> observers = {});
+  // The same way for packets of which nobody wants columns, a tenth faster. Never `full`.
+  Progress follow(FlowTable& flows, std::span<PacketObserver* const> observers = {});
 
   // Closes the files. Counts and problems stay; fill() then answers `end`.
   void close();
@@ -82,7 +84,11 @@ class CaptureReader {
 
  private:
   struct Run;
+  struct Decoded;
   struct File;
+  bool decode_run(uint64_t room, Decoded& run);
+  static void show(const Decoded& run, FlowTable& flows, std::span<PacketObserver* const> observers, PacketBatch& batch,
+                   uint32_t row);
   bool is_wanted(const Record& record);
   size_t next_run(Record* out);
   size_t merged_run(Record* out);
@@ -98,6 +104,7 @@ class CaptureReader {
   bool heap_ready_ = false;
   File* drained_ = nullptr;     // merged: used up by the last run
   std::unique_ptr<Run> run_;    // records that are not delivered yet
+  std::unique_ptr<PacketBatch> followed_;  // where the flow table writes in follow(); its other columns are not filled
   uint64_t packets_read_ = 0;
   uint64_t delivered_ = 0;
   uint64_t file_bytes_ = 0;

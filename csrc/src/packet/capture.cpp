@@ -20,6 +20,7 @@ constexpr size_t kLeastBlockBytes = 64 << 10;
 constexpr size_t kAllBlocksBytes = 16 << 20;  // of many files together
 constexpr size_t kMaxThreads = 8;             // files that are decompressed beside the reader
 constexpr uint64_t kSliceBytes = 4 << 20;
+constexpr uint64_t kFollowedBytes = 1 << 20;  // so that records of flows that end meanwhile stay few
 constexpr size_t kMaxFiles = 65535;           // the column `file` is 16 bits wide
 
 }  // namespace
@@ -28,6 +29,14 @@ struct CaptureReader::Run {
   Record records[kMaxRun];
   size_t at = 0;
   size_t n = 0;
+};
+
+struct CaptureReader::Decoded {
+  Packet packets[kMaxRun];
+  Record wanted[kMaxRun];
+  const Record* records = nullptr;
+  size_t n = 0;
+  uint64_t bytes = 0;  // of all records so far
 };
 
 struct CaptureReader::File : Run {
@@ -94,51 +103,70 @@ void CaptureReader::close() {
 
 CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows,
                                             std::span<PacketObserver* const> observers) {
-  Packet packets[kMaxRun];
-  Record wanted[kMaxRun];
-  for (uint64_t bytes = 0; bytes < kSliceBytes;) {
-    if (run_->at == run_->n) {
-      run_->at = 0;
-      run_->n = next_run(run_->records);
-      if (run_->n == 0) return Progress::end;
-    }
+  Decoded run;
+  while (run.bytes < kSliceBytes) {
+    if (!decode_run(batch.capacity() - batch.size(), run)) return Progress::end;
     const uint32_t row = batch.size();
-    const uint64_t room = std::min<uint64_t>(batch.capacity() - row, options_.count - delivered_);
-    const Record* records = run_->records + run_->at;
-    size_t n = 0;
-    if (takes_all_) {
-      n = std::min<uint64_t>(run_->n - run_->at, room);
-      for (size_t i = 0; i < n; ++i) bytes += records[i].captured + 16;
-      packets_read_ += n;
-      run_->at += n;
-    } else {
-      for (; run_->at != run_->n && n != room; ++run_->at) {
-        const Record& record = run_->records[run_->at];
-        ++packets_read_;
-        bytes += record.captured + 16;
-        if (is_wanted(record)) wanted[n++] = record;
-      }
-      records = wanted;
-    }
-    delivered_ += n;
-    uint8_t any_status = 0;
-    for (size_t i = 0; i < n; ++i) {
-      decode(records[i], packets[i]);
-      any_status |= packets[i].status;
-    }
-    if (any_status == 0) status_counts_[0] += n;
-    else for (size_t i = 0; i < n; ++i) ++status_counts_[packets[i].status];
-    batch.append(records, packets, n);
-    if (flows != nullptr) {
-      flows->update(packets, records, n, batch, row);
-      for (PacketObserver* observer : observers) {
-        observer->update(packets, records, n, flows->joined(), batch, row);
-      }
-    }
+    batch.append(run.records, run.packets, run.n);
+    if (flows != nullptr) show(run, *flows, observers, batch, row);
     if (delivered_ == options_.count) return Progress::end;
     if (batch.full()) return Progress::full;
   }
   return Progress::more;
+}
+
+CaptureReader::Progress CaptureReader::follow(FlowTable& flows, std::span<PacketObserver* const> observers) {
+  if (!followed_) followed_ = std::make_unique<PacketBatch>(kMaxRun);
+  Decoded run;
+  while (run.bytes < kFollowedBytes) {
+    if (!decode_run(kMaxRun, run)) return Progress::end;
+    show(run, flows, observers, *followed_, 0);
+    if (delivered_ == options_.count) return Progress::end;
+  }
+  return Progress::more;
+}
+
+// The next packets that are wanted, at most `room` of them and perhaps none. False at the end of the capture.
+bool CaptureReader::decode_run(uint64_t room, Decoded& run) {
+  if (run_->at == run_->n) {
+    run_->at = 0;
+    run_->n = next_run(run_->records);
+    if (run_->n == 0) return false;
+  }
+  room = std::min(room, options_.count - delivered_);
+  run.records = run_->records + run_->at;
+  run.n = 0;
+  if (takes_all_) {
+    run.n = std::min<uint64_t>(run_->n - run_->at, room);
+    for (size_t i = 0; i < run.n; ++i) run.bytes += run.records[i].captured + 16;
+    packets_read_ += run.n;
+    run_->at += run.n;
+  } else {
+    for (; run_->at != run_->n && run.n != room; ++run_->at) {
+      const Record& record = run_->records[run_->at];
+      ++packets_read_;
+      run.bytes += record.captured + 16;
+      if (is_wanted(record)) run.wanted[run.n++] = record;
+    }
+    run.records = run.wanted;
+  }
+  delivered_ += run.n;
+  uint8_t any_status = 0;
+  for (size_t i = 0; i < run.n; ++i) {
+    decode(run.records[i], run.packets[i]);
+    any_status |= run.packets[i].status;
+  }
+  if (any_status == 0) status_counts_[0] += run.n;
+  else for (size_t i = 0; i < run.n; ++i) ++status_counts_[run.packets[i].status];
+  return true;
+}
+
+void CaptureReader::show(const Decoded& run, FlowTable& flows, std::span<PacketObserver* const> observers,
+                         PacketBatch& batch, uint32_t row) {
+  flows.update(run.packets, run.records, run.n, batch, row);
+  for (PacketObserver* observer : observers) {
+    observer->update(run.packets, run.records, run.n, flows.joined(), batch, row);
+  }
 }
 
 bool CaptureReader::is_wanted(const Record& record) {

@@ -102,25 +102,27 @@ class ReaderHandle {
 
   // The next batch, or nothing at the end. After an exception the batch that was being filled is gone on with.
   std::shared_ptr<PacketBatch> next_batch(uint32_t batch_size, FlowHandle* flows, HttpHandle* http, bool keep_bytes) {
-    const std::unique_lock lock(busy_, std::try_to_lock);
-    if (!lock) throw CaptureError("the reader is being read by another thread");
-    const std::unique_lock flows_lock = flows ? flows->lock() : std::unique_lock<std::mutex>();
-    const std::unique_lock http_lock = http ? http->lock() : std::unique_lock<std::mutex>();
-    std::vector<PacketObserver*> observers;
-    if (http) observers.push_back(&http->requests);
+    const Held held(*this, flows, http);
     if (!batch_ || batch_->capacity() != batch_size) batch_ = take_batch(batch_size);
     batch_->keeps_bytes = keep_bytes;
     for (;;) {
       CaptureReader::Progress progress;
       {
         const py::gil_scoped_release release;
-        progress = reader_->fill(*batch_, flows ? &flows->table : nullptr, observers);
+        progress = reader_->fill(*batch_, flows ? &flows->table : nullptr, held.observers);
       }
       if (progress != CaptureReader::Progress::more) break;
       check_signals();
     }
     if (batch_->size() == 0) return nullptr;
     return std::move(batch_);
+  }
+
+  // Some packets through the flow table, without columns; false at the end.
+  bool follow(FlowHandle& flows, HttpHandle* http) {
+    const Held held(*this, &flows, http);
+    const py::gil_scoped_release release;
+    return reader_->follow(flows.table, held.observers) == CaptureReader::Progress::more;
   }
 
   void close() {
@@ -147,6 +149,19 @@ class ReaderHandle {
     if (batches_.size() < kSpareBatches) batches_.push_back(batch);
     return batch;
   }
+
+  // The reader and what packets go through, for one call.
+  struct Held {
+    Held(ReaderHandle& reader, FlowHandle* flows, HttpHandle* http)
+        : busy(reader.busy_, std::try_to_lock),
+          of_flows(flows ? flows->lock() : std::unique_lock<std::mutex>()),
+          of_http(http ? http->lock() : std::unique_lock<std::mutex>()) {
+      if (!busy) throw CaptureError("the reader is being read by another thread");
+      if (http) observers.push_back(&http->requests);
+    }
+    std::unique_lock<std::mutex> busy, of_flows, of_http;
+    std::vector<PacketObserver*> observers;
+  };
 
   static constexpr size_t kSpareBatches = 4;
   std::mutex busy_;
@@ -233,6 +248,7 @@ void bind_capture(py::module_& module) {
            py::arg("end_ns"))
       .def("next_batch", &ReaderHandle::next_batch, py::arg("batch_size"), py::arg("flows"), py::arg("http"),
            py::arg("keep_bytes"))
+      .def("follow", &ReaderHandle::follow, py::arg("flows"), py::arg("http"))
       .def("close", &ReaderHandle::close)
       .def_property_readonly("packets_read", [](const ReaderHandle& h) { return h.reader().packets_read(); })
       .def_property_readonly("packets_delivered", [](const ReaderHandle& h) { return h.reader().packets_delivered(); })

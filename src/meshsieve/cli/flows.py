@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     reader = capture.read(options.captures, flows=table, **capture_choice(options, expression))
 
     def finished() -> Iterator[flows.FlowColumns]:
-        for _ in reader:
+        while reader.follow():
             progress(reader)
             if table.finished >= _BATCH:
                 yield table.take_finished()
