@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -13,6 +12,7 @@
 #include "flow/flow_index.h"
 #include "flow/fragments.h"
 #include "flow/slots.h"
+#include "flow/timeout_lists.h"
 #include "meshsieve/errors.h"
 
 namespace meshsieve {
@@ -26,21 +26,8 @@ constexpr uint8_t kCtNew = 1, kCtEstablished = 2, kCtRelated = 3;
 constexpr uint32_t kMostFlows = 1u << 30;
 constexpr size_t kReservedFlows = 16384;  // records that have room at once, as those taken before
 
-enum TimeoutClass : uint8_t {
-  kTcpSyn, kTcpEstablished, kTcpClosing, kTcpClosed, kUdpSingle, kUdpReply, kIcmp, kOther, kTimeoutClasses
-};
-
-bool is_udp(uint8_t proto) { return proto == 17 || proto == 136; }
-bool is_icmp(uint8_t proto) { return proto == 1 || proto == 58; }
-
 // Sequence numbers compare modulo 2^32 (RFC 9293, section 3.4).
 bool before(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
-
-// Whether more than `timeout_ns` lies between. Time that runs backwards lets nothing pass; 0 = no timeout.
-bool has_passed(int64_t timeout_ns, int64_t since_ns, int64_t now_ns) {
-  return timeout_ns != 0 && now_ns > since_ns &&
-         static_cast<uint64_t>(now_ns) - static_cast<uint64_t>(since_ns) > static_cast<uint64_t>(timeout_ns);
-}
 
 void leave_without_flow(PacketBatch& batch, uint32_t row) {
   batch.flow_id[row] = 0;
@@ -60,14 +47,10 @@ class FlowTable::Impl {
  public:
   explicit Impl(const FlowOptions& options)
       : options_(options),
-        timeout_ns_{options.tcp_syn_ns, options.tcp_established_ns, options.tcp_closing_ns, options.tcp_closed_ns,
-                    options.udp_single_ns, options.udp_reply_ns, options.icmp_ns, options.other_ns},
+        lists_(slots_, options),
         fragments_(hash_, options.max_fragmented),
         finished_(std::make_shared<FlowBatch>()) {
     if (options.apps.enabled) apps_ = std::make_unique<app::Recognizer>(options.apps);
-    head_.fill(Slots::kNone);
-    tail_.fill(Slots::kNone);
-    due_ns_.fill(kNever);
   }
 
   void update(const Packet* packets, const Record* records, size_t n, PacketBatch& batch, uint32_t row);
@@ -86,8 +69,6 @@ class FlowTable::Impl {
   std::vector<DnsAnswer> take_dns_answers() { return std::exchange(dns_answers_, {}); }
 
  private:
-  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
-
   // An empty batch, with the memory of an earlier one that nobody holds any more.
   std::shared_ptr<FlowBatch> spare_batch() {
     if (handed_out_ != nullptr && handed_out_.use_count() == 1) {
@@ -133,25 +114,14 @@ class FlowTable::Impl {
   void count(uint32_t slot, const Packet& packet, const Record& record, bool reply);
   void follow_sequence(HotFlow& flow, const Packet& packet, int direction);
   void follow_state(HotFlow& flow, uint8_t flags, int direction);
-  uint8_t class_of(const HotFlow& flow) const;
   void write(uint32_t slot, FlowEnd why);
   void end(uint32_t slot, FlowEnd why);
 
-  // Lists of the timeout classes.
-  void list(uint32_t slot, uint8_t timeout_class);
-  void unlist(uint32_t slot);
-  void look_at_head(uint8_t timeout_class);
-  void expire(int64_t now_ns);
-  void make_room();
-
   FlowOptions options_;
   std::array<Pending, kMaxFlowRun> pending_;
-  std::array<int64_t, kTimeoutClasses> timeout_ns_;
+  TimeoutLists lists_;
   KeyedHash hash_;
   FragmentTable fragments_;
-  std::array<uint32_t, kTimeoutClasses> head_, tail_;
-  std::array<int64_t, kTimeoutClasses> due_ns_;  // when the head of the list is to be looked at
-  int64_t next_due_ns_ = kNever;
   std::shared_ptr<FlowBatch> finished_;
   static constexpr size_t kMostSpareRows = 1u << 15;
   std::shared_ptr<FlowBatch> handed_out_;  // the last one, if its memory is worth keeping
@@ -195,7 +165,7 @@ void FlowTable::Impl::update(const Packet* packets, const Record* records, size_
   for (size_t i = 0; i < n; ++i) {
     const int64_t now_ns = records[i].time_ns;
     ++stats_.packets;
-    if (now_ns >= next_due_ns_ && next_due_ns_ != kNever) expire(now_ns);
+    if (lists_.is_due(now_ns)) lists_.expire(now_ns, [this](uint32_t slot) { end(slot, FlowEnd::idle); });
     const uint32_t at = row + static_cast<uint32_t>(i);
     if (!pending[i].has_flow) {
       ++stats_.packets_without_flow;
@@ -220,7 +190,7 @@ inline bool FlowTable::Impl::steady_packet(const Packet& packet, const Record& r
   if (!(flow.key == pending.key.key) || (flow.steady >> reply & 1) == 0 ||
       (tcp && (packet.tcp_flags & (kSyn | kFin | kRst)) != 0) ||
       ((flow.app_open >> reply & 1) != 0 && packet.payload_length != 0) ||
-      has_passed(timeout_ns_[flow.timeout_class], flow.last_ns, record.time_ns)) {
+      lists_.is_over(flow, record.time_ns)) {
     return false;
   }
   ++flow.packets[reply];
@@ -307,7 +277,10 @@ bool FlowTable::Impl::is_related(const Packet& packet) {
 
 uint32_t FlowTable::Impl::start(const Packet& packet, const Record& record, const DirectedKey& key, uint32_t tag,
                                 bool related) {
-  if (slots_.live() >= options_.max_flows) make_room();
+  if (slots_.live() >= options_.max_flows) {
+    ++stats_.evicted;
+    end(lists_.oldest(), FlowEnd::evicted);
+  }
   const uint32_t slot = slots_.take(stats_.packets);
   HotFlow& flow = slots_.hot(slot);
   ColdFlow& cold = slots_.cold(slot);
@@ -364,14 +337,14 @@ uint32_t FlowTable::Impl::start(const Packet& packet, const Record& record, cons
     ++stats_.evicted;
     end(displaced, FlowEnd::evicted);
   }
-  list(slot, class_of(flow));
+  lists_.add(slot);
   return slot;
 }
 
 // Whether the flow that has the packet's key ended before the packet.
 bool FlowTable::Impl::is_over(const HotFlow& flow, const Packet& packet, int64_t now_ns, FlowEnd& why) const {
   why = FlowEnd::idle;
-  if (has_passed(timeout_ns_[flow.timeout_class], flow.last_ns, now_ns)) return true;
+  if (lists_.is_over(flow, now_ns)) return true;
   why = FlowEnd::reused;
   return options_.port_reuse && flow.tcp_state >= TcpState::closed && packet.has(Field::tcp_flags) &&
          (packet.tcp_flags & (kSyn | kAck)) == kSyn;
@@ -394,11 +367,7 @@ void FlowTable::Impl::count(uint32_t slot, const Packet& packet, const Record& r
   if (tcp) follow_sequence(flow, packet, reply);
   if ((flow.steady >> reply & 1) != 0 && !(tcp && (packet.tcp_flags & (kSyn | kFin | kRst)) != 0)) return;
   if (tcp) follow_state(flow, packet.tcp_flags, reply);
-  const uint8_t timeout_class = class_of(flow);
-  if (timeout_class != flow.timeout_class) {
-    unlist(slot);
-    list(slot, timeout_class);
-  }
+  lists_.update(slot);
   // State and class come from which directions have packets, FIN and RST; only records of long flows reset the first.
   if (options_.active_ns == 0) flow.steady |= static_cast<uint8_t>(1 << reply);
 }
@@ -425,21 +394,6 @@ void FlowTable::Impl::follow_state(HotFlow& flow, uint8_t flags, int direction) 
   else if (flow.packets[0] != 0 && flow.packets[1] != 0) flow.tcp_state = TcpState::established;
 }
 
-uint8_t FlowTable::Impl::class_of(const HotFlow& flow) const {
-  const uint8_t proto = flow.key.proto();
-  if (proto == 6) {
-    switch (flow.tcp_state) {
-      case TcpState::closing: return kTcpClosing;
-      case TcpState::closed:
-      case TcpState::reset: return kTcpClosed;
-      case TcpState::established: return kTcpEstablished;
-      default: return kTcpSyn;
-    }
-  }
-  if (is_udp(proto)) return flow.packets[1] != 0 ? kUdpReply : kUdpSingle;
-  return is_icmp(proto) ? kIcmp : kOther;
-}
-
 void FlowTable::Impl::write(uint32_t slot, FlowEnd why) {
   const HotFlow& flow = slots_.hot(slot);
   FlowRow row = slots_.cold(slot).row;
@@ -464,92 +418,10 @@ void FlowTable::Impl::end(uint32_t slot, FlowEnd why) {
   if (next != Slots::kNone) slots_.prefetch_all(next);  // which often ends next
   write(slot, why);
   if (apps_) apps_->end(slot);
-  unlist(slot);
+  lists_.remove(slot);
   index_.erase(slots_.hot(slot).tag, slot);
   slots_.hot(slot).key.make_void();
   slots_.give_back(slot, stats_.packets);
-}
-
-// ---- lists
-
-void FlowTable::Impl::list(uint32_t slot, uint8_t timeout_class) {
-  HotFlow& flow = slots_.hot(slot);
-  ColdFlow& cold = slots_.cold(slot);
-  flow.timeout_class = timeout_class;
-  cold.listed_ns = flow.last_ns;
-  cold.next = Slots::kNone;
-  cold.previous = tail_[timeout_class];
-  if (cold.previous != Slots::kNone) slots_.cold(cold.previous).next = slot;
-  tail_[timeout_class] = slot;
-  if (head_[timeout_class] == Slots::kNone) {
-    head_[timeout_class] = slot;
-    look_at_head(timeout_class);
-  }
-}
-
-void FlowTable::Impl::unlist(uint32_t slot) {
-  const uint8_t timeout_class = slots_.hot(slot).timeout_class;
-  const ColdFlow& cold = slots_.cold(slot);
-  if (cold.next != Slots::kNone) slots_.cold(cold.next).previous = cold.previous;
-  else tail_[timeout_class] = cold.previous;
-  if (cold.previous != Slots::kNone) {
-    slots_.cold(cold.previous).next = cold.next;
-  } else {
-    head_[timeout_class] = cold.next;
-    look_at_head(timeout_class);
-  }
-}
-
-// Sets when the head of a list may be over.
-void FlowTable::Impl::look_at_head(uint8_t timeout_class) {
-  const uint32_t slot = head_[timeout_class];
-  const int64_t timeout = timeout_ns_[timeout_class];
-  const int64_t before = std::exchange(due_ns_[timeout_class], kNever);
-  if (slot != Slots::kNone && timeout != 0) {
-    const int64_t last_ns = slots_.hot(slot).last_ns;
-    if (last_ns <= kNever - 1 - timeout) due_ns_[timeout_class] = last_ns + timeout + 1;
-  }
-  if (before != next_due_ns_) next_due_ns_ = std::min(next_due_ns_, due_ns_[timeout_class]);
-  else next_due_ns_ = *std::min_element(due_ns_.begin(), due_ns_.end());
-}
-
-// Ends flows at the heads of the lists whose time is over. A flow that is over but stands behind one that is not is
-// ended later, or by its own next packet: its record is the same.
-void FlowTable::Impl::expire(int64_t now_ns) {
-  constexpr int kAtOnce = 8;  // bounds the work of one packet after a jump in time
-  for (uint8_t timeout_class = 0; timeout_class < kTimeoutClasses; ++timeout_class) {
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (due_ns_[timeout_class] == kNever || now_ns < due_ns_[timeout_class]) break;
-      const uint32_t slot = head_[timeout_class];
-      if (has_passed(timeout_ns_[timeout_class], slots_.hot(slot).last_ns, now_ns)) {
-        end(slot, FlowEnd::idle);
-      } else {
-        unlist(slot);
-        list(slot, timeout_class);
-      }
-    }
-  }
-}
-
-// Evicts the least recently used of the heads, after flows that were active since they were listed had their second
-// chance.
-void FlowTable::Impl::make_room() {
-  constexpr int kSecondChances = 16;
-  uint32_t oldest = Slots::kNone;
-  for (int i = 0; i < kSecondChances; ++i) {
-    oldest = Slots::kNone;
-    for (const uint32_t head : head_) {
-      if (head == Slots::kNone) continue;
-      if (oldest == Slots::kNone || slots_.cold(head).listed_ns < slots_.cold(oldest).listed_ns) oldest = head;
-    }
-    const HotFlow& flow = slots_.hot(oldest);
-    if (flow.last_ns == slots_.cold(oldest).listed_ns) break;
-    const uint8_t timeout_class = flow.timeout_class;
-    unlist(oldest);
-    list(oldest, timeout_class);
-  }
-  ++stats_.evicted;
-  end(oldest, FlowEnd::evicted);
 }
 
 // ---- fragments
@@ -659,9 +531,7 @@ void FlowTable::Impl::give_up(const FragmentedDatagram& datagram) {
 
 void FlowTable::Impl::finish() {
   while (!fragments_.empty()) give_up(fragments_.take_oldest());
-  for (uint8_t timeout_class = 0; timeout_class < kTimeoutClasses; ++timeout_class) {
-    while (head_[timeout_class] != Slots::kNone) end(head_[timeout_class], FlowEnd::open);
-  }
+  lists_.end_all([this](uint32_t slot) { end(slot, FlowEnd::open); });
 }
 
 // ---- the public face
@@ -704,7 +574,7 @@ FlowStats FlowTable::stats() const {
 }
 uint32_t FlowTable::live() const { return impl_->slots_.live(); }
 uint32_t FlowTable::slots() const { return impl_->slots_.used(); }
-size_t FlowTable::bytes() const { 
+size_t FlowTable::bytes() const {
   return impl_->slots_.bytes() + impl_->index_.bytes() + (impl_->apps() != nullptr ? impl_->apps()->bytes() : 0);
 }
 
