@@ -18,9 +18,6 @@ uint32_t from_top(const U128& address, int from, int n) {
 uint32_t with_ones(uint32_t address, int bits) { return address | static_cast<uint32_t>(ones(32 - bits)); }
 U128 with_ones(U128 address, int bits) { return {address.hi | ones(64 - bits), address.lo | ones(128 - bits)}; }
 
-uint32_t masked(uint32_t address, int bits) { return address & ~static_cast<uint32_t>(ones(32 - bits)); }
-U128 masked(U128 address, int bits) { return {address.hi & ~ones(64 - bits), address.lo & ~ones(128 - bits)}; }
-
 uint32_t next(uint32_t address) { return address + 1; }
 U128 next(U128 address) { return address.next(); }
 
