@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve import _core
+from meshsieve import _core, address_columns, tables
+from meshsieve.address_columns import AddressRows
 from meshsieve.errors import ColumnError
 from meshsieve.model import FIELD_INDEX
 
@@ -64,8 +64,9 @@ class PacketColumns(Mapping[str, Array]):
       every other      uint8, uint16 or uint32 (n,), host order
     ``present``        uint32 (n,) or None: bit i set where the packet has field i; None = every column given is present
                        on every packet. A field without a column is missing on every packet.
-    Addresses may be given as text, all of one family; ip_ver is then 6 for IPv6 unless given. Fields of kind "name"
-    given as text (app, fqdn, src_mac, ...) go to ``extra``, None = not known: their numbers depend on the rules.
+    Addresses may be given as text (or packed bytes in an object array), also of both families, None = the packet has
+    none; ip_ver then follows from them unless it is given. Fields of kind "name" given as text (app, fqdn, ...) go
+    to ``extra``, None = not known: their numbers depend on the rules.
     ``extra``          other columns by name, such as time_ns, length, flow_id (docs/capture.md)
 
     A column may have one row that stands for all n. ``src`` and ``dst`` are accepted for src_ip and dst_ip, any integer
@@ -84,26 +85,38 @@ class PacketColumns(Mapping[str, Array]):
         extra: Mapping[str, Array] | None = None,
         length: int | None = None,
     ) -> None:
+        fields = {ALIASES.get(name, name): values for name, values in fields.items()}
+        for name, values in fields.items():
+            if isinstance(values, np.ma.MaskedArray):
+                raise ColumnError(f"column {name} is masked; say with `present` which packets have it")
         texts = {name: _texts(v) for name, v in fields.items() if name in NAME_FIELDS and _is_text(v)}
-        fields = {name: v for name, v in fields.items() if name not in texts}
-        self._fields: MutableMapping[str, Array]
-        self._fields = {ALIASES.get(name, name): _as_column(ALIASES.get(name, name), v) for name, v in fields.items()}
-        if "ip_ver" not in self._fields and any(_is_text_v6(v, self[name]) for name, v in fields.items()):
-            self._fields["ip_ver"] = np.array([6], np.uint8)
-        lengths = {len(c) for c in self._fields.values()} - {1} or {1 if self._fields else 0}
+        columns = {name: _as_column(name, v) for name, v in fields.items() if name not in texts}
+        addresses, versions = address_columns.one_family({n: c for n, c in columns.items() if n in ADDRESS_FIELDS})
+        self._fields: MutableMapping[str, Array] = {n: c for n, c in columns.items() if not isinstance(c, AddressRows)}
+        self._fields |= addresses
+        if versions is not None:
+            self._fields.setdefault("ip_ver", versions)
+        lengths = {len(c) for c in (*self._fields.values(), *texts.values())} - {1} or {1 if fields else 0}
         if length is not None:
             lengths = (lengths - {1}) | {length}
         if len(lengths) != 1:
-            shown = ", ".join(f"{name} {len(c)}" for name, c in self._fields.items())
+            shown = ", ".join(f"{name} {len(c)}" for name, c in (self._fields | texts).items())
             raise ColumnError(f"columns differ in length: {shown}")
         self._length = lengths.pop()
         self.present = None if present is None else np.ascontiguousarray(present, np.uint32)
         if self.present is not None and self.present.shape != (self._length,):
             raise ColumnError(f"present has shape {self.present.shape}, expected ({self._length},)")
+        lacking = {name: c.versions == 0 for name, c in columns.items() if isinstance(c, AddressRows)}
+        if versions is not None and "ip_ver" not in columns:
+            lacking["ip_ver"] = versions == 0
+            if self.present is not None:  # given by whom does not know of this column
+                self.present = self.present | np.uint32(1 << FIELD_INDEX["ip_ver"])
+        lacking = {name: absent for name, absent in lacking.items() if absent.any()}
+        if lacking:
+            known = _present_but(self._fields, lacking, self._length)
+            self.present = known if self.present is None else self.present & known
         self.extra: MutableMapping[str, Array] = dict(extra or {})
         for name, values in texts.items():
-            if len(values) not in (1, self._length):
-                raise ColumnError(f"column {name} has {len(values)} rows, expected {self._length}")
             self.extra[name] = np.broadcast_to(values, (self._length,))
 
     @staticmethod
@@ -219,17 +232,61 @@ class PacketColumns(Mapping[str, Array]):
         """(field index, array) of every field column, as meshsieve._fast wants them."""
         return [(FIELD_INDEX[name], column) for name, column in self._fields.items()]
 
+    def table_columns(self, *, addresses: tables.Addresses = "text") -> dict[str, Any]:
+        """The columns of ``to_arrow``, by name: the fields, null where a packet lacks them, then the extra columns."""
+        versions = self._ip_versions()
+        columns: dict[str, Any] = {}
+        for name, column in self._fields.items():
+            column = np.broadcast_to(column, (self._length, *column.shape[1:]))
+            known = self.has(name)
+            if name not in ADDRESS_FIELDS or (column.ndim == 1 and addresses == "words"):
+                columns[name] = tables.optional(column, known)
+            else:
+                words = column if column.ndim == 2 else address_columns.widened(column)
+                columns[name] = tables.addresses(words, np.where(known, versions, np.uint8(0)), addresses)
+        extra = {name: column for name, column in self.extra.items() if name not in columns}
+        return columns | tables.packet_extras(extra, addresses)
+
+    def _ip_versions(self) -> npt.NDArray[np.uint8]:
+        """uint8 (n,): of the addresses of each packet. Without a column ip_ver 4 if they have 32 bits, else 6."""
+        if "ip_ver" in self:
+            return np.broadcast_to(self["ip_ver"], self._length)
+        wide = any(self[name].ndim == 2 for name in ADDRESS_FIELDS if name in self)
+        return np.full(self._length, 6 if wide else 4, np.uint8)
+
+    def to_arrow(self, *, addresses: tables.Addresses = "text") -> Any:
+        """A pyarrow.Table, which ``PacketColumns.of`` reads back. Numbers and times are not copied; ``addresses`` as
+        text, as 16 bytes, or not copied either, as "words": fixed_size_list<uint64>[2], or uint32 where all are IPv4.
+
+        raises  MissingExtraError without pyarrow
+        """
+        return tables.to_arrow(self.table_columns(addresses=addresses))
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame."""
+        return tables.to_pandas(self.table_columns())
+
+    def to_polars(self) -> Any:
+        """A polars.DataFrame."""
+        return tables.to_polars(self.table_columns())
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """So that ``pyarrow.table(batch)``, polars, DuckDB and others take a batch as it is."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
     def __repr__(self) -> str:
         return f"<PacketColumns of {self._length} packets: {', '.join(self._fields)}>"
 
 
-def _as_column(name: str, values: Any) -> Array:
+def _as_column(name: str, values: Any) -> Array | AddressRows:
     if name not in FIELD_INDEX:
         raise ColumnError(f"no field is called '{name}'; fields: {', '.join(FIELD_INDEX)}")
     info = _core.FIELDS[FIELD_INDEX[name]]
     if info.kind == "address":
-        return as_addresses(name, values)
+        return values if isinstance(values, AddressRows) else address_columns.as_addresses(name, values)
     array = np.atleast_1d(np.asarray(values))
+    if not array.size and array.dtype.kind in "fO":  # an empty list
+        array = array.astype(np.uint8)
     if array.dtype.kind not in "iub" or array.ndim != 1:
         raise ColumnError(f"column {name} must hold integers in one dimension, not {array.dtype} {array.shape}")
     dtype = np.dtype(np.uint8 if info.bits <= 8 else np.uint16 if info.bits <= 16 else np.uint32)
@@ -237,26 +294,6 @@ def _as_column(name: str, values: Any) -> Array:
         if len(array) and (int(array.min()) < 0 or int(array.max()) >= 2**info.bits):
             raise ColumnError(f"column {name} holds values outside 0..{2**info.bits - 1}")
         array = array.astype(dtype)
-    return np.ascontiguousarray(array)
-
-
-def as_addresses(name: str, values: Any) -> Array:
-    """Addresses as the column that look-ups read: uint32 (n,) or uint64 (n, 2). ``name`` is for messages."""
-    array = np.atleast_1d(np.asarray(values))
-    if array.dtype.kind in "OUS":
-        return _parse_addresses(name, array)
-    if array.dtype.kind not in "iu" or array.ndim > 2:
-        raise ColumnError(f"column {name} must hold addresses, not {array.dtype} {array.shape}")
-    if array.ndim == 2:
-        if array.shape[1] != 2:
-            raise ColumnError(
-                f"column {name} has shape {array.shape}; IPv6 columns have shape (n, 2): high and low word"
-            )
-        return np.ascontiguousarray(array, np.uint64)
-    if array.dtype != np.uint32:
-        if len(array) and (int(array.min()) < 0 or int(array.max()) > 0xFFFFFFFF):
-            raise ColumnError(f"column {name} holds values beyond 32 bits; give IPv6 as shape (n, 2)")
-        array = array.astype(np.uint32)
     return np.ascontiguousarray(array)
 
 
@@ -269,41 +306,50 @@ def _is_text(given: Any) -> bool:
     return all(value is None or isinstance(value, str) for value in _texts(given).ravel().tolist())
 
 
-def _is_text_v6(given: Any, column: Array) -> bool:
-    return column.ndim == 2 and np.asarray(given).dtype.kind in "OUS"
-
-
-def _parse_addresses(name: str, texts: Array) -> Array:
-    try:
-        parsed = [ipaddress.ip_address(t.decode() if isinstance(t, bytes) else t) for t in texts.ravel()]
-    except ValueError as error:
-        raise ColumnError(f"column {name}: {error}") from None
-    if all(a.version == 4 for a in parsed):
-        return np.array([int(a) for a in parsed], np.uint32)
-    if all(a.version == 6 for a in parsed):
-        return np.array([(int(a) >> 64, int(a) & (2**64 - 1)) for a in parsed], np.uint64).reshape(-1, 2)
-    raise ColumnError(f"column {name} mixes IPv4 and IPv6 text; give (n, 2) words and an ip_ver column instead")
-
-
 def _from_arrow(data: Any) -> PacketColumns:
     from meshsieve.extras import require
 
     pa = require("pyarrow", "arrow")
     table = pa.table(data)
-    fields: dict[str, Array] = {}
-    missing: dict[str, npt.NDArray[np.bool_]] = {}
-    for given in table.column_names:
-        name = ALIASES.get(given, given)
-        if name not in FIELD_INDEX:
-            continue
-        column = table.column(given)
-        if column.null_count and pa.types.is_integer(column.type):
-            missing[name] = column.is_null().to_numpy()
-            column = column.fill_null(0)
-        fields[name] = column.to_numpy()
-    if not missing:
-        return PacketColumns(fields, length=table.num_rows)
-    present = np.full(table.num_rows, sum(1 << FIELD_INDEX[name] for name in fields), np.uint32)
-    for name, lacks in missing.items():
-        present[lacks] &= ~np.uint32(1 << FIELD_INDEX[name])
+    given = {ALIASES.get(name, name): table.column(name) for name in table.column_names}
+    given = {name: column for name, column in given.items() if name in FIELD_INDEX}
+    if not given:
+        named = ", ".join(table.column_names) or "there are none"
+        raise ColumnError(f"no column is named after a field of packets ({named}); fields: {', '.join(FIELD_INDEX)}")
+    fields: dict[str, Any] = {}
+    for name, column in given.items():
+        if name in ADDRESS_FIELDS and not pa.types.is_integer(column.type):
+            fields[name] = _arrow_addresses(pa, name, column, given.get("ip_ver"))
+        else:
+            fields[name] = _arrow_numbers(pa, name, column) if name not in NAME_FIELDS else column.to_numpy()
+    lacking = {name: column.is_null().to_numpy() for name, column in given.items() if column.null_count}
+    present = _present_but(fields, lacking, table.num_rows) if lacking else None
     return PacketColumns(fields, present=present, length=table.num_rows)
+
+
+def _arrow_numbers(pa: Any, name: str, column: Any) -> Array:
+    if pa.types.is_floating(column.type):  # what data frames make of integers with gaps
+        try:
+            column = column.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise ColumnError(f"column {name} must hold integers: {error}") from None
+    return (column.fill_null(0) if column.null_count else column).to_numpy()  # type: ignore[no-any-return]
+
+
+def _arrow_addresses(pa: Any, name: str, column: Any, ip_ver: Any) -> Array | AddressRows:
+    if pa.types.is_fixed_size_list(column.type):  # as PacketColumns.to_arrow writes words
+        words = column.combine_chunks()
+        values = words.values[2 * words.offset : 2 * (words.offset + len(words))]
+        return values.to_numpy(zero_copy_only=False).reshape(-1, 2)  # type: ignore[no-any-return]
+    versions = np.zeros(len(column), np.uint8) if ip_ver is None else _arrow_numbers(pa, "ip_ver", ip_ver)
+    return address_columns.from_arrow(pa, name, column, versions)
+
+
+def _present_but(
+    fields: Iterable[str], lacking: Mapping[str, npt.NDArray[np.bool_]], length: int
+) -> npt.NDArray[np.uint32]:
+    """Which of ``fields`` each packet has: all, but where ``lacking``, bool (n,) or (1,), says."""
+    present = np.full(length, sum(1 << FIELD_INDEX[name] for name in fields), np.uint32)
+    for name, absent in lacking.items():
+        present[np.broadcast_to(absent, length)] &= ~np.uint32(1 << FIELD_INDEX[name])
+    return present

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meshsieve import _core, _fast, saved_tables
-from meshsieve.columns import as_addresses
+from meshsieve.address_columns import as_addresses, one_family
 from meshsieve.errors import ColumnError
 
 Key = tuple[int, int, int, int]  # IP version, high word, low word, prefix length
@@ -47,13 +47,16 @@ class PrefixTable(_fast.PrefixLookup):
     ) -> npt.NDArray[np.int64]:
         """The values for n addresses: int64 (n,). The GIL is released.
 
-        addresses  uint32 (n,): IPv4; uint64 (n, 2), high and low word: IPv6; or texts of one family
+        addresses  uint32 (n,): IPv4; uint64 (n, 2), high and low word: IPv6; or texts of either family
         ip_ver     (n,) of 4 or 6, where (n, 2) rows hold both families
         missing    value of addresses that no prefix holds
         raises     ColumnError for columns that do not fit
         """
-        column = as_addresses("addresses", addresses)
-        families = None
+        columns, told = one_family({"addresses": as_addresses("addresses", addresses)})
+        column = columns["addresses"]
+        if told is not None and not told.all():
+            raise ColumnError(f"addresses: row {int(np.argmin(told))} is None; every row is an address")
+        families = None if told is None else (told == 6).astype(np.uint8)
         if ip_ver is not None:
             versions = np.asarray(ip_ver)
             if column.ndim != 2 or versions.shape != (len(column),):

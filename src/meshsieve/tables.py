@@ -16,7 +16,10 @@ from meshsieve import _core
 from meshsieve.extras import require
 
 Array = npt.NDArray[Any]
-Addresses = Literal["text", "binary"]
+Addresses = Literal["text", "binary", "words"]
+
+_STATUSES = tuple(name for name, _ in _core.DECODE_STATUSES)
+_TUNNELS = tuple(name for name, _ in _core.TUNNEL_KINDS)
 
 
 def to_arrow(columns: Mapping[str, Any]) -> Any:
@@ -45,10 +48,14 @@ def addresses(words: Array, versions: Array, form: Addresses = "text") -> Any:
     """Addresses of (n, 2) uint64 rows, IPv4 in the low 32 bits, as an Arrow array; null where ``versions`` is neither 4
     nor 6.
 
-    form  "text" (``10.0.0.1``, ``2001:db8::1``), or "binary": 16 bytes, IPv4 mapped into IPv6 (::ffff:10.0.0.1)
+    form  "text" (``10.0.0.1``, ``2001:db8::1``); "binary": 16 bytes, IPv4 mapped into IPv6 (::ffff:10.0.0.1); "words":
+          two uint64, the rows as they are, not copied
     """
     pa = require("pyarrow", "arrow")
     known = (versions == 4) | (versions == 6)
+    if form == "words":
+        pairs = pa.array(np.ascontiguousarray(words, np.uint64).reshape(-1))
+        return pa.Array.from_buffers(pa.list_(pa.uint64(), 2), len(words), [_validity(pa, known)], children=[pairs])
     if form == "text":
         text, offsets = _core.format_addresses(*_contiguous(words, versions), known)
         return pa.StringArray.from_buffers(len(words), pa.py_buffer(offsets), pa.py_buffer(text), _validity(pa, known))
@@ -73,8 +80,32 @@ def _contiguous(words: Array, versions: Array) -> tuple[Array, Array]:
 
 
 def optional(values: Array, known: npt.NDArray[np.bool_]) -> Any:
-    """``values`` as an Arrow array that is null where ``known`` is False."""
-    return require("pyarrow", "arrow").array(values, mask=~known)
+    """Numbers as an Arrow array that is null where ``known`` is False; contiguous ``values`` are not copied."""
+    pa = require("pyarrow", "arrow")
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [_validity(pa, known), data])
+
+
+def packet_extras(extra: Mapping[str, Array], form: Addresses) -> dict[str, Any]:
+    """The extra columns of a batch of packets (docs/capture.md): what is about a tunnel or a quoted packet is null
+    where there is none, codes are names, ``time_ns`` is a time stamp called ``timestamp``."""
+    columns: dict[str, Any] = {}
+    for name, column in extra.items():
+        outer = next((part for part in ("outer", "quoted") if name.startswith(f"{part}_")), None)
+        versions = None if outer is None else extra.get(f"{outer}_ip_ver")
+        if versions is not None and name.endswith("_ip"):
+            columns[name] = addresses(column, versions, form)
+        elif versions is not None:
+            columns[name] = optional(column, versions != 0)
+        elif name == "vni":
+            columns[name] = optional(column, extra["tunnel"] != 0)
+        elif name in ("status", "tunnel"):
+            columns[name] = names(column, _STATUSES if name == "status" else _TUNNELS)
+        elif name == "time_ns":
+            columns["timestamp"] = times(column)
+        else:
+            columns[name] = column
+    return columns
 
 
 def names(codes: Array, vocabulary: tuple[str, ...]) -> Any:
@@ -105,9 +136,9 @@ def fixed_texts(characters: Array) -> Any:
 
 
 def times(nanoseconds: Array) -> Any:
-    """int64 nanoseconds since 1970 as Arrow time stamps in UTC."""
+    """int64 nanoseconds since 1970 as Arrow time stamps in UTC, not copied."""
     pa = require("pyarrow", "arrow")
-    return pa.array(nanoseconds).cast(pa.timestamp("ns", tz="UTC"))
+    return pa.array(nanoseconds).view(pa.timestamp("ns", tz="UTC"))
 
 
 def _validity(pa: Any, known: npt.NDArray[np.bool_]) -> Any:
