@@ -12,7 +12,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from meshsieve.app_signatures import Signatures
 from meshsieve.classification import NEW, Classification, ClassifiedBatch, classified_packets
@@ -24,7 +24,7 @@ from meshsieve.importers.registry import load_policy
 from meshsieve.packet_text import parse_packet
 from meshsieve.policy import Diagnostic, ImportOptions, Layer, SourceFile
 from meshsieve.request import Request
-from meshsieve.request_text import parse_request
+from meshsieve.request_text import looks_like_request, parse_request
 
 if TYPE_CHECKING:
     from meshsieve.request_logs.batches import LogSource
@@ -247,17 +247,39 @@ class Engine:
         topology = self.mesh.topology if self.mesh is not None else None
         return LogSource(paths, format, header_fields, progress, topology.knows if topology is not None else None)
 
+    @overload
     def explain(
-        self, packet: str | Mapping[str, Any], *, iif: str | None = None, oif: str | None = None
-    ) -> Explanation:
-        """Every rule that the packet meets at every point, tested by the linear reference.
+        self, asked: Mapping[str, Any], *, iif: str | None = None, oif: str | None = None, **who: Any
+    ) -> Explanation: ...
 
-        packet  text such as ``tcp 10.0.0.1:4242 > 10.0.0.2:443`` (meshsieve.packet_text), or a mapping from field
-                names to values, addresses as text
+    @overload
+    def explain(
+        self, asked: Request, *, iif: str | None = None, oif: str | None = None, **who: Any
+    ) -> RequestVerdict: ...
 
-        raises  ModelError if the text or a value cannot be read
+    @overload
+    def explain(
+        self, asked: str, *, iif: str | None = None, oif: str | None = None, **who: Any
+    ) -> Explanation | RequestVerdict: ...
+
+    def explain(
+        self, asked: str | Request | Mapping[str, Any], *, iif: str | None = None, oif: str | None = None, **who: Any
+    ) -> Explanation | RequestVerdict:
+        """Of a packet, every rule that it meets at every point, tested by the linear reference; of a request, what
+        every layer says to it, as ``judge_request``.
+
+        asked   text such as ``tcp 10.0.0.1:4242 > 10.0.0.2:443`` (meshsieve.packet_text) or ``GET http://host/path``, a
+                Request, or a mapping from field names to values, addresses as text
+        iif     interfaces of a packet; ``oif`` likewise
+        who     of a request: client, server, assume_mtls, as for ``judge_request``
+
+        raises  ModelError if the text or a value cannot be read; UsageError as ``judge_request``
         """
-        headers = parse_packet(packet) if isinstance(packet, str) else PacketColumns.of(packet)
+        if isinstance(asked, Request) or (isinstance(asked, str) and looks_like_request(asked)):
+            return self.judge_request(asked, **who)
+        if who:
+            raise UsageError(f"{', '.join(who)}: for requests only, and {asked!r} is a packet")
+        headers = parse_packet(asked) if isinstance(asked, str) else PacketColumns.of(asked)
         return explain(self.tables, headers, _interfaces(iif, oif))
 
     def explain_flow(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +67,31 @@ def test_help_of_every_verb_has_examples(verb: str, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert "examples:" in out
     assert f"meshsieve {verb}" in out.split("examples:")[1]
+
+
+def examples() -> list[list[str]]:
+    """The words of every example in every help text, pipes cut."""
+    found = []
+    for verb in VERBS:
+        text = importlib.import_module(f"meshsieve.cli.{verb}").EXAMPLES.replace("\\\n", " ")
+        found += [
+            shlex.split(part, comments=True) for part in re.findall(r"\bmeshsieve [^|\n]*(?:'[^']*'[^|\n]*)*", text)
+        ]
+    return found
+
+
+@pytest.mark.parametrize("words", examples(), ids=" ".join)
+def test_examples_of_help_texts_are_understood(words: list[str]) -> None:
+    verb = words[1]
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"meshsieve.cli.{verb}").add_arguments(parser)
+    parser.parse_intermixed_args(words[2:])
+
+
+def test_a_bench_outside_the_source_tree_says_where_to_go(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "packets"]) == 2
+    assert "run this in the root of meshsieve's source tree" in capsys.readouterr().err
 
 
 HOSTILE = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import re
 import shlex
 import subprocess
 import sys
@@ -82,3 +85,31 @@ def test_every_command_of_the_tutorial_runs(command: str, tmp_path: Path) -> Non
         env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
+
+
+def readme_blocks(language: str) -> list[str]:
+    """What stands between ```language and ```, and what is indented by four spaces where ``language`` is "shell"."""
+    text = (ROOT / "README.md").read_text()
+    if language == "shell":
+        lines = text.replace("\\\n", " ").splitlines()
+        return [line.split("  # ")[0].strip() for line in lines if line.startswith("    meshsieve ")]
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    (block,) = readme_blocks("python")
+    exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "DROP by rule 'everything-else'" in printed
+    assert "ALLOW by authorization: ns[bookinfo]-policy[reviews-for-page]-rule[0]" in printed
+
+
+def test_options_that_the_readme_writes_exist() -> None:
+    commands = readme_blocks("shell")
+    assert len(commands) >= 4
+    for command in commands:
+        verb, *words = shlex.split(command.split("|")[0])[1:]
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"meshsieve.cli.{verb}").add_arguments(parser)
+        parser.parse_intermixed_args(words)

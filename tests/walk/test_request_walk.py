@@ -11,6 +11,8 @@ import meshsieve
 from meshsieve.cli.main import main
 from meshsieve.engine import Engine
 from meshsieve.errors import ModelError, PolicyError, UsageError
+from meshsieve.explanation import Explanation
+from meshsieve.request_text import parse_request
 from meshsieve.walk.verdict import LayerVerdict, RequestVerdict
 
 POLICY = Path(__file__).parents[2] / "examples" / "bookinfo" / "policy"
@@ -90,6 +92,18 @@ def test_a_header_chooses_the_subset_and_the_endpoint_must_be_of_it(engine: Engi
 def test_without_assumed_mtls_a_capture_in_clear_text_has_no_identity(engine: Engine) -> None:
     found = asked(engine, "GET reviews:9080/reviews/0", PAGE, REVIEWS3, mtls=False)
     assert (found.action, dict(found.decider.facts)["by"] if found.decider else "") == ("REJECT", "mtls-required")
+
+
+def test_explain_takes_requests_and_packets(engine: Engine) -> None:
+    text = "GET http://reviews:9080/reviews/0"
+    for asked in (text, parse_request(text)):
+        found = engine.explain(asked, client="bookinfo/productpage-v1", assume_mtls=True)
+        assert isinstance(found, RequestVerdict)
+        told = engine.judge_request(text, client="bookinfo/productpage-v1", assume_mtls=True)
+        assert found.to_dict() == told.to_dict()
+    assert isinstance(engine.explain("tcp 10.0.0.1:1 > 10.0.0.2:2"), Explanation)
+    with pytest.raises(UsageError, match="assume_mtls: for requests only"):
+        engine.explain("tcp 10.0.0.1:1 > 10.0.0.2:2", assume_mtls=True)
 
 
 def test_what_is_not_known_is_not_guessed(engine: Engine) -> None:

@@ -35,6 +35,7 @@ VERBS = {
     "lint": "rules and routes that never act, conflicts, refused routes",
     "convert": "policies as meshsieve reads them, as one JSON document",
     "balance": "which backend gets a key, and what a change of weights or hosts moves",
+    "bench": "how fast this is beside its peers, from the source tree",
     "doctor": "versions, SIMD backend and extras, for a bug report",
 }
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CLOSED_PIPE = 2, 130, 141
