@@ -186,6 +186,9 @@ def cotp(kind: int, parameters: bytes) -> bytes:
     return b"\3\0" + u16(4 + len(header) + len(parameters)) + header + parameters
 
 
+SELECTORS = b"\xc1\2\1\0\xc2\2\1\2\xc0\1\x0a"  # of both ends, and the largest packet
+
+
 def rtp(sequence: int, *, source: int = 0x11223344, kind: int = 0) -> bytes:
     return bytes([0x80, kind]) + u16(sequence) + u32(160 * sequence, source) + b"\xd5" * 160
 
@@ -212,6 +215,16 @@ def sctp_data(identifier: int, body: bytes) -> bytes:
     return b"\0\3" + u16(16 + len(body)) + u32(1) + u16(0, 0) + u32(identifier) + body
 
 
+def h2_headers(block: bytes) -> bytes:
+    return len(block).to_bytes(3, "big") + b"\1\5" + u32(1) + block
+
+
+def l2tp_attribute(kind: int, value: bytes) -> bytes:
+    return u16(0x8000 | 6 + len(value), 0, kind) + value
+
+
+L2TP_START = u16(0xC802, 28, 0, 0, 0, 0) + l2tp_attribute(0, u16(1)) + l2tp_attribute(2, u16(0x100))
+H2_START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 HTTP_REQUEST = b"GET /index.html?q=1 HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: tester/1\r\n\r\n"
 HTTP_ANSWER = b"HTTP/1.1 200 OK\r\nServer: unit\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
 HELLO, HELLO_DONE = (
@@ -464,14 +477,51 @@ TALKS: list[Talk] = [
     client("bjnp", b"BJNP\1\1" + b"\0" * 10, transport=UDP),
     # Industry
     client("modbus", u16(1, 0, 6) + b"\1\3" + u16(0, 10), port=502),
-    client("s7comm", cotp(0xE0, b"\xc1\2\1\0\xc2\2\1\2\xc0\1\x0a"), cotp(0xF0, b"\x32\1\0\0\0\0\0\x08\0\0")),
+    client("s7comm", cotp(0xE0, SELECTORS), cotp(0xF0, b"\x32\1\0\0\0\0\0\x08\0\0")),
     client("dnp3", b"\x05\x64\5\xc0\1\0\2\0\xaa\xbb"),
     client("iec104", b"\x68\4\7\0\0\0"),
     client("opcua", b"HELF" + le32(40) + b"\0" * 32),
     client("bacnet", b"\x81\x0b" + u16(12) + b"\1\x20\xff\xff\0\xff\x10\x08", transport=UDP),
     client("ethernet-ip", le16(0x65, 4) + b"\0" * 20 + le16(1, 0), port=44818),
     client("fins", b"FINS" + u32(12, 0, 0, 0)),
+    # Tunnels' control, and routers among themselves
+    client("l2tp", L2TP_START, transport=UDP),
+    client("l2tp", u16(0xC802, 12, 7, 0, 1, 1), transport=UDP),
+    client("pptp", u16(156, 1) + u32(0x1A2B3C4D) + u16(1, 0, 0x100, 0) + b"\0" * 140),
+    client("bfd", b"\x20\xc0\3\x18" + u32(1, 0, 1_000_000, 1_000_000, 0), transport=UDP, port=3784),
+    client("gtp", b"\x40\1" + u16(9) + b"\0\0\1\0" + b"\3\0\1\0\5", transport=UDP, port=2123),
+    client("gtp", b"\x32\1" + u16(4) + u32(0) + b"\0\1\0\0", transport=UDP, port=2123),
+    client("hsrp", b"\0\0\x10\3\x0a\x78\1\0cisco\0\0\0\x0a\0\0\1", transport=UDP, port=1985),
+    # Others
+    client("ymsg", b"YMSG" + u16(16, 0, 0, 0x57) + u32(0, 0)),
+    client("aerospike", b"\2\1\0\0\0\0\0\x0bnode\nbuild\n"),
+    client("aerospike", b"\2\3\0\0\0\0\0\x16" + b"\x16\1" + b"\0" * 20),
+    client("etcd", H2_START + h2_headers(b"\x83\x86\x44\x16/etcdserverpb.KV/Range\x5f\x10application/grpc")),
+    server_first("ftps", b"220 FTP\r\n", b"AUTH TLS\r\n", b"234 go\r\n", HELLO, sni="www.example.org", starttls="yes"),
+    client("discord", u16(1, 70) + u32(0x1234) + b"\0" * 66, transport=UDP),
+    client("rtmp", b"\3" + u32(77, 0) + b"r" * 1528),
+    client("h323", b"\3\0" + u16(14) + b"\x08\2\0\1\5\4\3\x88\x93\xa5"),
+    client("rlogin", b"\0root\0admin\0xterm/38400\0"),
+    client("teamviewer", b"\x17\x24\x0a\x20\0\0\0\0", port=5938),
+    client("spotify", b"SpotUdp0" + b"\0" * 36, transport=UDP),
+    client(
+        "profinet",
+        b"\4\0\x20\0\x10\0\0\0"
+        + b"o" * 16
+        + b"i" * 16
+        + b"a" * 16
+        + le32(0, 1, 0)
+        + le16(0, 0xFFFF, 0xFFFF, 4, 0)
+        + b"\0\0"
+        + b"args",
+        transport=UDP,
+        port=34964,
+    ),
+    both("tpkt", cotp(0xE0, SELECTORS), cotp(0xD0, SELECTORS), cotp(0xF0, b"\x0d\1\0\0"), cotp(0xF0, b"\x0e\1\0\0")),
     # SCTP
+    client("m2ua", sctp_data(2, b"\1\0\1\1" + u32(8)), transport=SCTP),
+    client("sua", sctp_data(4, b"\1\0\1\1" + u32(8)), transport=SCTP),
+    client("ngap", sctp_data(60, b"\0\x15\0\1"), transport=SCTP),
     client("m3ua", sctp_data(3, b"\1\0\1\1" + u32(8)), transport=SCTP),
     client("s1ap", sctp_data(18, b"\0\x11\0\1"), transport=SCTP),
 ]
@@ -490,6 +540,8 @@ OTHERS: list[tuple[str, Talk]] = [
     ("two packets of different RTP sources", client("", rtp(1, source=1), rtp(2, source=2), transport=UDP)),
     ("zeros", client("", b"\0" * 200)),
     ("zeros in datagrams", client("", b"\0" * 200, b"\0" * 200, transport=UDP)),
+    ("L2TP's flags with others set", client("", u16(0xC8F2, 40) + b"\0" * 36, transport=UDP)),
+    ("L2TP without its message type", client("", u16(0xC802, 40) + b"\0" * 36, transport=UDP)),
     ("a question with a class that does not exist", client("", dns_question("a.b")[:-2] + u16(77), transport=UDP)),
     ("Modbus's header with a function that does not exist", client("", u16(1, 0, 6) + b"\1\x50" + u16(0, 10))),
 ]

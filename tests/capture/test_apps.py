@@ -86,12 +86,24 @@ def test_segments_make_no_difference(talk: Talk, tmp_path: Path) -> None:
     assert len(columns) == len(ports)
 
 
+# What no payload of its own tells: IP protocols, ports alone (docs/apps.md), and what other tests show.
+WITHOUT_TALK = {
+    "icmp", "icmpv6", "igmp", "gre", "ospf", "eigrp", "pim", "vrrp", "sctp",
+    "anydesk", "pcoip", "blast", "maxdb",
+    "quic", "ftp-data", "vxlan", "geneve", "teredo", "gtp-u",
+}  # fmt: skip
+
+
+def test_every_application_has_a_conversation() -> None:
+    assert set(apps.NAMES) - {""} - {talk.app for talk in TALKS} == WITHOUT_TALK
+
+
 @pytest.mark.parametrize("talk", TALKS, ids=IDS)
 def test_a_message_cut_off_is_never_taken_for_something_else(talk: Talk, tmp_path: Path) -> None:
     side, data = talk.messages[0]
     frames = [f for n in range(1, len(data)) for f in frames_of(talk, 2000 + n, [(side, data[:n])])]
     columns = recognise(tmp_path / "a.pcap", frames)
-    related = {"http2": {"http2"}, "s7comm": {"tpkt"}, "rdp": {"tpkt"}, "dtls": {"dtls"}}.get(talk.app, set())
+    related = {"s7comm": {"tpkt"}, "rdp": {"tpkt"}, "etcd": {"http2"}, "ftps": {"ftp"}}.get(talk.app, set())
     assert set(columns.apps) <= {"", talk.app, "sctp", *related} | (
         {"http", "elasticsearch", "websocket"} if b"HTTP/" in data else set()
     ) | ({"rpc"} if talk.app == "nfs" else set())

@@ -19,7 +19,9 @@ PORTS = [
     27017, 44818, 47808, 51820,
 ]  # fmt: skip
 # The same messages, told apart by their ports alone.
-BY_PORT = {"dns": {"mdns", "llmnr"}, "mdns": {"dns", "llmnr"}, "llmnr": {"dns", "mdns"}}
+BY_PORT = {
+    "dns": {"mdns", "llmnr"}, "mdns": {"dns", "llmnr"}, "llmnr": {"dns", "mdns"}, "profinet": {"dcerpc"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("transport", [TCP, UDP])

@@ -211,7 +211,10 @@ Answer tpkt(const Payload& p, Findings& out) {
   const bool selectors = !here->parameters.empty() && here->parameters[0] >= 0xc0 && here->parameters[0] <= 0xc2;
   const bool on_port = p.on_port(3389) && !selectors;
   out.app = on_port ? App::rdp : App::tpkt;
-  return on_port ? Answer::likely : Answer::more;
+  if (on_port) return Answer::likely;
+  const auto there = read_cotp(p.there);
+  const bool answered = there && there->type != here->type && (there->type == kConnectionRequest || there->type == kConnectionConfirm);
+  return answered ? Answer::yes : Answer::more;
 }
 
 // MS-RDPEUDP: the first packet of either side.

@@ -24,7 +24,13 @@ Answer mongodb(const Payload& p, Findings& out) {
   if (!known) return Answer::no;
   const uint32_t flags = reader.le32();
   if (!reader.ok()) return Answer::more;
-  if (code == kReply && (size < 36 || flags > 15)) return Answer::no;
+  if (code == kReply) {  // documents, of which the first says how long it is
+    if (size < 36 || flags > 15) return Answer::no;
+    reader.skip(12);
+    const uint32_t returned = reader.le32(), document = returned != 0 ? reader.le32() : 0;
+    if (!reader.ok()) return Answer::more;
+    if (returned == 0 ? size != 36 : document < 5 || document > size - 36) return Answer::no;
+  }
   if (code == kMessage && (size < 21 || (flags & 0xfff8) != 0)) return Answer::no;
   if (code == kQuery && ((answers != 0 && answers != 0xffffffff) || flags > 255)) return Answer::no;
   if (code == kQuery || (code >= 2001 && code <= 2006)) {
@@ -216,16 +222,20 @@ Answer elasticsearch(const Payload& p, Findings& out) {
 Answer aerospike(const Payload& p, Findings& out) {
   Reader reader(p.here);
   const uint8_t version = reader.u8(), type = reader.u8();
+  const bool has_type = reader.ok();
   const uint64_t size = static_cast<uint64_t>(reader.u16()) << 32 | reader.u32();
-  if (version != 2 || (type != 1 && type != 3 && type != 2)) return Answer::no;
+  if (version != 2 || (has_type && type != 1 && type != 3)) return Answer::no;
   if (!reader.ok()) return Answer::more;
   if (size == 0 || size > 128 << 20) return Answer::no;
-  const std::string_view text = text_of(reader.rest());
-  const bool info = type == 1 && size == text.size() && is_plain_text(text);
-  const bool message = type == 3 && reader.u8() == 22 && size >= 22;
-  if (!info && !message) return Answer::no;
   out.app = App::aerospike;
-  return message || size > 8 ? Answer::yes : Answer::likely;
+  if (type == 3) {  // a message, whose header is 22 bytes long
+    if (reader.empty()) return Answer::more;
+    return reader.u8() == 22 && size >= 22 ? Answer::yes : Answer::no;
+  }
+  const std::string_view text = text_of(reader.up_to(size));  // names of what is asked for
+  if (!is_plain_text(text)) return Answer::no;
+  if (text.size() < size) return Answer::more;
+  return size > 8 ? Answer::yes : Answer::likely;
 }
 
 Answer zookeeper(const Payload& p, Findings& out) {

@@ -170,10 +170,17 @@ Answer ipsec(const Payload& p, Findings& out) {
 Answer l2tp(const Payload& p, Findings& out) {
   Reader reader(p.here);
   const uint16_t flags = reader.u16(), size = reader.u16();
-  if (!reader.ok() || (flags & 0x0f) < 2 || (flags & 0x0f) > 3) return Answer::no;
-  if ((flags & 0xc800) == 0xc800) return size >= 12 && (size == p.here.size() || !p.whole) ? found(App::l2tp, out) : Answer::no;
+  const uint16_t version = flags & 0x0f;
+  if (!reader.ok() || version < 2 || version > 3) return Answer::no;
   out.app = App::l2tp;
-  return p.on_port(1701) && (flags & 0x30f0) == 0 ? Answer::likely : Answer::no;
+  if ((flags & 0x8000) == 0) return p.on_port(1701) && (flags & 0x30f0) == 0 ? Answer::likely : Answer::no;
+  // Control: length and sequence numbers are there, nothing else is set.
+  if ((flags & 0xfff0) != 0xc800 || (p.whole ? size != p.here.size() : size < p.here.size())) return Answer::no;
+  reader.skip(8);
+  if (size == 12) return reader.ok() ? found(App::l2tp, out) : Answer::no;
+  // The message type comes first: mandatory, 8 bytes, vendor 0, attribute 0.
+  const uint16_t avp = reader.u16(), vendor = reader.u16(), attribute = reader.u16();
+  return reader.ok() && avp == 0x8008 && vendor == 0 && attribute == 0 ? found(App::l2tp, out) : Answer::no;
 }
 
 Answer pptp(const Payload& p, Findings& out) {
