@@ -10,9 +10,9 @@
             starts_with_hex: "ac 3e ?? 01"   # as bytes; ?? is any byte
           - hosts: [".acme.example", "telemetry.acme.test"]  # sni, http_host or dns_name; a leading dot: and below
 
-A signature needs at least one of ``ports``, ``starts_with`` or ``starts_with_hex``, and ``hosts``; what it names must
-all hold. Patterns are anchored at the first byte. The first signature that holds wins, before any built-in dissector;
-``hosts`` is looked at when the built-ins have read the name, and keeps the attributes.
+A signature names ports, first bytes (``starts_with`` or ``starts_with_hex``) or both, which must all hold; or hosts,
+which stand alone or with a transport. Patterns are anchored at the first byte. The first signature that holds wins,
+before any built-in dissector; ``hosts`` is looked at when the built-ins have read the name, and keeps the attributes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def load_signatures(path: str | os.PathLike[str]) -> Signatures:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"cannot be read: {error}", where=os.fspath(path)) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PolicyError(f"cannot be read: {reason}", where=os.fspath(path)) from None
     return parse_signatures(text, os.fspath(path))
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from meshsieve import _core
 from meshsieve.columns import PacketColumns
-from meshsieve.errors import CaptureError
+from meshsieve.errors import CaptureError, UsageError
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -26,6 +26,7 @@ STATUSES: tuple[str, ...] = tuple(name for name, _ in _core.DECODE_STATUSES)
 TUNNELS: tuple[str, ...] = tuple(name for name, _ in _core.TUNNEL_KINDS)
 
 DEFAULT_BATCH_SIZE = 8192
+_MOST_NS = 2**63 - 1  # of a time stamp
 
 
 class _Observer(Protocol):
@@ -69,10 +70,10 @@ class CaptureReader(Iterator[PacketColumns]):
         """Read on without making columns, which is faster: the next packets, about 1 MiB of the capture, go through
         ``flows`` and ``requests`` only. False when those were the last ones.
 
-        raises   ValueError without a flow table; CaptureError as iterating does
+        raises   UsageError without a flow table; CaptureError as iterating does
         """
         if self.flows is None:
-            raise ValueError("packets without columns go through a flow table, and this reader has none")
+            raise UsageError("packets without columns go through a flow table, and this reader has none")
         requests = None if self.requests is None else self.requests._native
         more = bool(self._native.follow(self.flows._native, requests))
         if not more:
@@ -163,7 +164,7 @@ def scan_shards(path: Path, n: int) -> list[Shard]:
     """
     raw = os.fsencode(path)
     try:
-        parts = _core.scan_shards(raw, n)
+        parts = _core.scan_shards(raw, max(n, 0))
     except CaptureError as error:
         raise CaptureError(f"{raw.decode('utf-8', 'backslashreplace')}: {error}") from None
     return [Shard(path, p.begin, p.end, p.file_size, p.packets_before, p.time_ns, p.prologue) for p in parts]
@@ -197,12 +198,17 @@ def read(
     flows       also give every packet its flow (``FlowTable.update`` says which columns), in the same native call
     keep_bytes  batches keep what was captured, so that a flow table that gets them later recognises applications
 
-    raises      CaptureError if a file cannot be opened or is no capture, FilterError, ValueError for the batch size
+    raises      CaptureError if a file cannot be opened or is no capture, FilterError, UsageError for a number
+                beyond its range
     """
-    if not 1 <= batch_size <= _core.MAX_BATCH:
-        raise ValueError(f"batch_size is {batch_size}; it must lie in 1..{_core.MAX_BATCH}")
-    if count is not None and count < 0:
-        raise ValueError(f"count is {count}; it cannot be negative")
+    for name, number, least, most in (
+        ("batch_size", batch_size, 1, _core.MAX_BATCH),
+        ("count", count, 0, _MOST_NS),
+        ("start_ns", start_ns, -_MOST_NS, _MOST_NS),
+        ("end_ns", end_ns, -_MOST_NS, _MOST_NS),
+    ):
+        if number is not None and not least <= number <= most:
+            raise UsageError(f"{name} is {number}; it must lie in {least}..{most}")
     asked = [path] if isinstance(path, str | bytes | os.PathLike | Shard) else list(path)
     shards = [p if isinstance(p, Shard) else Shard(p) for p in asked]
     raw = [os.fsencode(shard.path) for shard in shards]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from meshsieve import _core, _fast
 from meshsieve.errors import CompileError, ModelError
-from meshsieve.model import Rule, RuleSet
+from meshsieve.model import Rule, RuleSet, listed
 
 QUIET = 0.2  # seconds without a change after which the list is compiled
 LAST_CHANGES = 4  # publications
@@ -165,7 +165,7 @@ class Writer:
     def update(
         self, remove: Iterable[int], insert: Iterable[tuple[int, Rule]] | RuleSet, at: npt.ArrayLike | None = None
     ) -> None:
-        gone = np.asarray(remove, np.int64) if isinstance(remove, np.ndarray) else np.fromiter(remove, np.int64)
+        gone = _integers("indices to remove", remove)
         positions, rules = _in_order(insert, at)
         with self._lock:
             try:
@@ -318,7 +318,14 @@ def _in_order(insert: Iterable[tuple[int, Rule]] | RuleSet, at: npt.ArrayLike | 
     if at is not None:
         raise ModelError("`at` goes with a RuleSet; pairs have their positions")
     pairs = sorted(insert, key=itemgetter(0))
-    return np.array([position for position, _ in pairs], np.int64), [rule for _, rule in pairs]
+    return _integers("positions", [position for position, _ in pairs]), listed(rule for _, rule in pairs)
+
+
+def _integers(what: str, given: Iterable[int]) -> Indices:
+    numbers = given if isinstance(given, np.ndarray) else np.asarray(list(given))
+    if numbers.size and (numbers.dtype.kind not in "ui" or numbers.ndim != 1):
+        raise ModelError(f"{what} are {numbers.dtype} {numbers.shape}; give integers, one a rule")
+    return numbers.astype(np.int64)
 
 
 def _compiled_like(old: Version, rules: RuleSet) -> Version:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from meshsieve import apps, capture, flows
 from meshsieve.columns import PacketColumns
 from meshsieve.decision import ACTION_NAMES, NO_RULE, NOT_HERE, Decisions, DecisionTables
+from meshsieve.errors import UsageError
 from meshsieve.extras import require
 from meshsieve.labels import Labels, TextTable
 from meshsieve.output import Column
@@ -108,7 +109,7 @@ class Classification:
         signatures: apps.Signatures | None = None,
     ) -> None:
         if by not in ("flow", "packet"):
-            raise ValueError(f"by is {by!r}; it must be 'flow' or 'packet'")
+            raise UsageError(f"by is {by!r}; it must be 'flow' or 'packet'")
         self.tables = tables
         self.by = by
         self.problem: str | None = None

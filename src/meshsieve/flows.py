@@ -24,7 +24,7 @@ from meshsieve import _core, apps, capture, tables
 from meshsieve.app_signatures import Signatures
 from meshsieve.capture import STATUSES, TUNNELS, CaptureReader, Source
 from meshsieve.columns import Array, PacketColumns
-from meshsieve.errors import ColumnError
+from meshsieve.errors import ColumnError, UsageError
 from meshsieve.fqdn_table import FqdnTable
 from meshsieve.labels import TextTable
 
@@ -53,6 +53,8 @@ class FlowOptions:
     apps_waiting_bytes  kept for flows whose recognition is not done; beyond, the oldest are given up, and
                         counted
     domain_names keep which names DNS answers gave for addresses, which rules about domain names ask for
+
+    raises       UsageError, when a table is made, for a number out of its range
     """
 
     tcp_syn_s: float = 120
@@ -91,13 +93,17 @@ class FlowOptions:
                 options["app_signatures"] = [] if value is None else value.native()
             elif name.endswith("_s"):
                 if not 0 <= value <= 9e9:
-                    raise ValueError(f"{name} is {value}; a timeout lies between 0 (never) and 9e9 seconds")
+                    raise UsageError(f"{name} is {value}; a timeout lies between 0 (never) and 9e9 seconds")
                 options[name.removesuffix("_s") + "_ns"] = round(value * 1e9)
             else:
                 options[name] = value
-        for name in ("max_flows", "max_fragmented"):
-            if not 1 <= options[name] <= 1 << 30:
-                raise ValueError(f"{name} is {options[name]}; it must lie between 1 and {1 << 30}")
+        for name, least, most in (
+            ("max_flows", 1, 1 << 30),
+            ("max_fragmented", 1, 1 << 30),
+            ("apps_waiting_bytes", 0, 1 << 40),
+        ):
+            if not least <= options[name] <= most:
+                raise UsageError(f"{name} is {options[name]}; it must lie between {least} and {most}")
         return options
 
 
@@ -382,8 +388,10 @@ def read(
               same for any number. Several captures, and ``count``, take one thread.
     how       further arguments of ``capture.read``: filter, count, start_ns, end_ns, merge, strict
     returns   FlowColumns; ``.problem`` says if the capture broke off, ``.stats`` what the table counted
-    raises    what ``capture.read`` raises
+    raises    what ``capture.read`` raises; UsageError for options that cannot be
     """
+    if threads < 1:
+        raise UsageError(f"threads is {threads}; at least one reads the capture")
     table = FlowTable(options)
     if threads > 1 and isinstance(path, str | bytes | os.PathLike) and how.get("count") is None:
         problem = _read_in_parts(path, table, threads, how)

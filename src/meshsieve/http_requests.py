@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meshsieve import _core, capture, flows, tables
+from meshsieve.errors import UsageError
 from meshsieve.labels import TextTable
 from meshsieve.output import Column
 from meshsieve.request import Headers, Request
@@ -64,7 +65,7 @@ class RequestOptions:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
             if not 1 <= value < 1 << 31:
-                raise ValueError(f"{name} is {value}; it must lie between 1 and {(1 << 31) - 1}")
+                raise UsageError(f"{name} is {value}; it must lie between 1 and {(1 << 31) - 1}")
 
 
 class RequestBatch(Mapping[str, Any]):

@@ -219,6 +219,15 @@ class Rule:
         return not self.unknown
 
 
+def listed(rules: Iterable[Rule]) -> list[Rule]:
+    """raises ModelError for what is no rule"""
+    out = list(rules)
+    for i, rule in enumerate(out):
+        if not isinstance(rule, Rule):
+            raise ModelError(f"rule {i} is {rule!r}; give Rule objects")
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class NameCodes:
     """Numbers for the texts of a ``name`` field, so that prefix patterns (``eth+``) become ranges.
@@ -315,7 +324,7 @@ class RuleSet(Sequence[Rule]):
         self.marks = marks
         self._sets: list[ValueSet] = [ValueSet()]
         self._ids: dict[ValueSet, int] = {}
-        rules = list(rules)
+        rules = listed(rules)
         count = len(rules)
         self._common = np.zeros((count, len(FIELD_INDEX)), np.int32)
         self._action = np.fromiter((r.action for r in rules), np.uint8, count)

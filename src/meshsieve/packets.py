@@ -58,13 +58,14 @@ def compile(
 
     engine        "auto", or a name of ``meshsieve._core.engines()`` (docs/classifier.md says when each wins)
     backend       "auto", or a SIMD backend by name; the environment variable MESHSIEVE_BACKEND sets what "auto" means
-    budget_bytes  upper bound of the table; None is 256 bytes a rule + 2 MB. A build never fails for it: it falls back
-                  to a smaller structure
-    raises        ModelError for rules that cannot be; BackendError for an unknown engine or backend
+    budget_bytes  upper bound of the table; None is 256 bytes a rule + 2 MB (docs/classifier.md, Memory). "auto" and
+                  "forest" never fail for it: they fall back to a smaller structure, at last to none
+    raises        ModelError for rules that cannot be; BackendError for an unknown engine or backend; CompileError if
+                  the engine named does not take these rules within the budget, which "auto" never raises
     """
     rules = rules if isinstance(rules, RuleSet) else RuleSet(rules)
-    if budget_bytes is not None and budget_bytes <= 0:
-        raise ModelError(f"budget_bytes is {budget_bytes}; give a positive number of bytes, or None for the default")
+    if budget_bytes is not None and not (isinstance(budget_bytes, int | np.integer) and 0 < budget_bytes < 1 << 63):
+        raise ModelError(f"budget_bytes is {budget_bytes!r}; give a positive number of bytes, or None for the default")
     return PacketClassifier(Version.compiled(rules, Options(engine, backend, budget_bytes or 0)))
 
 
@@ -261,10 +262,10 @@ class PacketClassifier:
         columns = PacketColumns.of(headers)
         if out is None:
             out = np.empty(len(columns), np.int32)
-        elif out.dtype != np.int32 or out.shape != (len(columns),) or not out.flags.carray:
-            raise ColumnError(
-                f"out is {out.dtype} {out.shape}; it must be a writable, contiguous int32 ({len(columns)},)"
-            )
+        elif not (isinstance(out, np.ndarray) and out.dtype == np.int32 and out.shape == (len(columns),)):
+            raise ColumnError(f"out is {_described(out)}; it must be int32 ({len(columns)},)")
+        elif not out.flags.carray:
+            raise ColumnError("out is read-only or not contiguous; the results are written into it")
         self.lookup.batch(columns.pairs(), columns.present, out)
         return out
 
@@ -326,6 +327,10 @@ class PacketClassifier:
 
     def __repr__(self) -> str:
         return f"<PacketClassifier of {len(self)} rules: engine {self.stats.engine}, {self.stats.bytes} bytes>"
+
+
+def _described(given: Any) -> str:
+    return f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
 
 
 def _candidate_text(candidate: _core.Candidate) -> str:

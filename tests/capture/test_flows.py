@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from meshsieve import capture, flows
-from meshsieve.errors import CaptureError
+from meshsieve.errors import CaptureError, UsageError
 from tests.capture.builder import Captured, Frame, eth, pcap
 
 A, B = "10.0.0.1", "10.0.0.2"
@@ -289,10 +289,24 @@ def test_forgotten_flows_give_their_memory_back(tmp_path: Path) -> None:
     assert table.slots <= 65_536 + 16
 
 
-@pytest.mark.parametrize("options", [{"max_flows": 0}, {"tcp_syn_s": -1}, {"udp_reply_s": 1e12}, {"max_fragmented": 0}])
+IMPOSSIBLE = [
+    {"max_flows": 0},
+    {"tcp_syn_s": -1},
+    {"udp_reply_s": 1e12},
+    {"max_fragmented": 0},
+    {"apps_waiting_bytes": -1},
+]
+
+
+@pytest.mark.parametrize("options", IMPOSSIBLE, ids=str)
 def test_options_have_limits(options: dict) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(UsageError, match=next(iter(options))):
         flows.FlowTable(flows.FlowOptions(**options))
+
+
+def test_somebody_must_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="threads is 0"):
+        flows.read(tmp_path / "a.pcap", threads=0)
 
 
 # What must not matter

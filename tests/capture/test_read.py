@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from meshsieve import capture, flows
-from meshsieve.errors import CaptureError, FilterError
+from meshsieve.errors import CaptureError, FilterError, UsageError
 from tests.capture.builder import Captured, block, enhanced, eth, interface, obsolete, pcap, pcapng, section, simple
 
 FRAMES = [
@@ -390,6 +390,8 @@ def test_what_cannot_be_split_is_one_shard(tmp_path: Path) -> None:
         capture.read(capture.scan_shards(tmp_path / "missing", 2))
     with pytest.raises(CaptureError, match="1 to 4096 shards"):
         capture.scan_shards(write(tmp_path, MANY), 0)
+    with pytest.raises(CaptureError, match="1 to 4096 shards"):
+        capture.scan_shards(write(tmp_path, MANY), -1)
 
 
 def test_a_shard_of_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
@@ -419,8 +421,14 @@ def test_batch_size_changes_nothing_but_the_batches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 65537, -1])
 def test_batch_size_has_limits(size: int, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch_size"):
+    with pytest.raises(UsageError, match="batch_size"):
         capture.read(write(tmp_path, MANY), batch_size=size)
+
+
+@pytest.mark.parametrize("argument", [{"count": -1}, {"start_ns": 2**63}, {"end_ns": -(2**70)}], ids=str)
+def test_numbers_that_no_capture_has_are_refused_by_name(argument: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(argument))} is -?\\d+; it must lie in"):
+        capture.read(write(tmp_path, MANY), **argument)  # type: ignore[arg-type]
 
 
 CHOICES = [

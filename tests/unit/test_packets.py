@@ -124,7 +124,7 @@ def test_out_is_filled_and_checked():
     out = np.full(4, 99, np.int32)
     assert clf.classify_batch({"proto": [6] * 4}, out) is out
     assert out.tolist() == [0] * 4
-    for bad in (np.empty(3, np.int32), np.empty(4, np.int64), np.empty(8, np.int32)[::2]):
+    for bad in (np.empty(3, np.int32), np.empty(4, np.int64), np.empty(8, np.int32)[::2], [0] * 4):
         with pytest.raises(ColumnError, match="out is"):
             clf.classify_batch({"proto": [6] * 4}, bad)
 
@@ -154,8 +154,11 @@ def test_explanation_follows_skips():
 def test_unknown_engines_and_budgets_are_refused():
     with pytest.raises(BackendError, match="linear"):
         packets.compile(RULES, engine="magic")
-    with pytest.raises(ModelError, match="budget"):
-        packets.compile(RULES, budget_bytes=0)
+    for budget in (0, -5, 1.5, "big", 2**70):
+        with pytest.raises(ModelError, match="budget_bytes is"):
+            packets.compile(RULES, budget_bytes=budget)
+    with pytest.raises(ModelError, match="rule 1 is 'deny'"):
+        packets.compile([Rule(), "deny"])
 
 
 def test_read_rules_wants_exactly_one_list(tmp_path):

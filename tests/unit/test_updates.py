@@ -121,7 +121,16 @@ def test_skips_follow_their_rule():
     assert [r.skip_to for r in rules.edited(remove=[2])] == [2, -1, 3]
 
 
-REFUSED = [([4], []), ([-1], []), ([], [(5, Rule())]), ([], [(-1, Rule())]), ([], [(0, Rule({"colour": ValueSet()}))])]
+REFUSED = [
+    ([4], []),
+    ([-1], []),
+    ([1.5], []),
+    ([], [(5, Rule())]),
+    ([], [(-1, Rule())]),
+    ([], [(0.5, Rule())]),
+    ([], [(0, Rule({"colour": ValueSet()}))]),
+    ([], [(0, "deny")]),
+]
 
 
 @pytest.mark.parametrize(("remove", "insert"), REFUSED)

@@ -17,7 +17,7 @@ examples:
 """
 
 # Optional library -> the extra that brings it.
-OPTIONAL = {"pyarrow": "arrow", "pandas": "pandas", "polars": "polars"}
+OPTIONAL = {"pyarrow": "arrow", "pandas": "pandas", "polars": "polars", "matplotlib": "charts"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,16 +28,21 @@ def facts() -> dict[str, object]:
     """What ``doctor`` knows, by name."""
     import numpy as np
 
-    from meshsieve import _core
+    from meshsieve import _core, packets
+    from meshsieve.errors import BackendError
 
-    backends = getattr(_core, "backends", None)
+    try:
+        backend = packets.backend()
+    except BackendError as error:  # of MESHSIEVE_BACKEND
+        backend = str(error)
     return {
         "meshsieve": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
         "numpy": np.__version__,
         "engines": [name for name, _ in _core.engines()],
-        "backends": [str(b[0] if isinstance(b, tuple) else b) for b in backends()] if backends else [],
+        "backends": list(_core.backends()),
+        "backend": backend,
         "extras": {module: _version(module) for module in OPTIONAL},
     }
 
