@@ -79,7 +79,8 @@ struct FlowRow {
 class FlowBatch {
  public:
   size_t size() const { return present.size() + waiting_.size(); }
-  void append(const FlowRow& row, const Attributes& attributes);
+  FlowRow& append(const FlowRow& row);  // may be written to until the next call
+  void describe_last(const Attributes& attributes);
   void reserve(size_t n);
   void complete();  // when nothing more is appended, before anything is read
   void clear();     // the memory stays

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <numeric>
+#include <ranges>
 #include <type_traits>
 
 #include "meshsieve/flow_table.h"
@@ -29,15 +30,18 @@ int32_t FlowBatch::text_number(std::string_view text) {
   return number;
 }
 
-void FlowBatch::append(const FlowRow& row, const Attributes& found) {
+FlowRow& FlowBatch::append(const FlowRow& row) {
+  if (waiting_.size() == kMostWaiting) settle();
   if (waiting_.empty()) waiting_.reserve(kMostWaiting);
+  return waiting_.emplace_back(row);
+}
+
+void FlowBatch::describe_last(const Attributes& found) {
   found.for_each([&](Attribute attribute, std::string_view text) {
     auto& column = attributes[static_cast<size_t>(attribute)];
-    column.resize(size(), -1);
+    column.resize(size() - 1, -1);
     column.push_back(text_number(text));
   });
-  waiting_.push_back(row);
-  if (waiting_.size() == kMostWaiting) settle();
 }
 
 void FlowBatch::complete() {
@@ -51,7 +55,8 @@ void FlowBatch::settle() {
   const auto fill = [this](auto& column, auto member) {
     const size_t n = column.size();
     if (column.capacity() < n + waiting_.size()) column.reserve(2 * n + kMostWaiting);
-    for (const FlowRow& row : waiting_) column.push_back(row.*member);
+    const auto values = waiting_ | std::views::transform(member);
+    column.insert(column.end(), values.begin(), values.end());
   };
 #define FIELD_COLUMN(type, name) fill(name, &FlowRow::name);
 #define FLOW_COLUMN(type, name, doc) fill(name, &FlowRow::name);

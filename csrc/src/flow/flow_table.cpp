@@ -86,7 +86,7 @@ class FlowTable::Impl {
   struct Pending {
     DirectedKey key;
     uint32_t tag;
-    uint32_t slot;  // where it probably is, or kNone
+    uint32_t slot;  // where its flow is, or kNone; before locate(), where it probably is
     bool has_flow;
   };
 
@@ -94,6 +94,11 @@ class FlowTable::Impl {
   void options_key(const Packet& packet, FlowKey& key) const;
   uint32_t find(const FlowKey& key, uint32_t tag) {
     return index_.find(tag, [&](uint32_t slot) { return slots_.hot(slot).key == key; });
+  }
+  // The flow of the guess may have begun or ended since: then its slot has a key that no packet has, or another's.
+  uint32_t locate(const Pending& pending) {
+    if (pending.slot != Slots::kNone && slots_.hot(pending.slot).key == pending.key.key) return pending.slot;
+    return find(pending.key.key, pending.tag);
   }
   bool steady_packet(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch, uint32_t row);
   void packet(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch, uint32_t row);
@@ -172,8 +177,11 @@ void FlowTable::Impl::update(const Packet* packets, const Record* records, size_
       leave_without_flow(batch, at);
     } else if (packets[i].is_fragment()) {
       fragment(packets[i], records[i], pending[i], batch, at);
-    } else if (!steady_packet(packets[i], records[i], pending[i], batch, at)) {
-      packet(packets[i], records[i], pending[i], batch, at);
+    } else {
+      pending[i].slot = locate(pending[i]);
+      if (!steady_packet(packets[i], records[i], pending[i], batch, at)) {
+        packet(packets[i], records[i], pending[i], batch, at);
+      }
     }
   }
 }
@@ -182,15 +190,13 @@ void FlowTable::Impl::update(const Packet* packets, const Record* records, size_
 // its counters, and nobody wants to see their payload. False, with nothing done, for all others.
 inline bool FlowTable::Impl::steady_packet(const Packet& packet, const Record& record, const Pending& pending,
                                            PacketBatch& batch, uint32_t row) {
-  if (pending.slot == Slots::kNone || packet.has_sparse || (packet.sport == 53 && apps_ != nullptr)) return false;
+  if (pending.slot == Slots::kNone || (packet.sport == 53 && apps_ != nullptr)) return false;
   HotFlow& flow = slots_.hot(pending.slot);
   const bool reply = pending.key.from_high != (flow.initiator_is_high != 0);
   const bool tcp = packet.has(Field::tcp_flags);
-  // Not steady if the slot's flow has ended: then its key is none that a packet has.
-  if (!(flow.key == pending.key.key) || (flow.steady >> reply & 1) == 0 ||
-      (tcp && (packet.tcp_flags & (kSyn | kFin | kRst)) != 0) ||
+  if ((flow.steady >> reply & 1) == 0 || (tcp && (packet.tcp_flags & (kSyn | kFin | kRst)) != 0) ||
       ((flow.app_open >> reply & 1) != 0 && packet.payload_length != 0) ||
-      lists_.is_over(flow, record.time_ns)) {
+      (packet.has_sparse && packet.quoted_ip_ver != 0) || lists_.is_over(flow, record.time_ns)) {
     return false;
   }
   ++flow.packets[reply];
@@ -217,8 +223,6 @@ inline void FlowTable::Impl::show_flow(const HotFlow& flow, uint32_t slot, bool 
 void FlowTable::Impl::packet(const Packet& packet, const Record& record, const Pending& pending, PacketBatch& batch,
                              uint32_t row) {
   uint32_t slot = pending.slot;
-  // A slot whose flow has ended meanwhile has a key that no packet has.
-  if (slot == Slots::kNone || !(slots_.hot(slot).key == pending.key.key)) slot = find(pending.key.key, pending.tag);
   FlowEnd why;
   if (slot != Slots::kNone && is_over(slots_.hot(slot), packet, record.time_ns, why)) {
     end(slot, why);
@@ -396,7 +400,7 @@ void FlowTable::Impl::follow_state(HotFlow& flow, uint8_t flags, int direction) 
 
 void FlowTable::Impl::write(uint32_t slot, FlowEnd why) {
   const HotFlow& flow = slots_.hot(slot);
-  FlowRow row = slots_.cold(slot).row;
+  FlowRow& row = finished_->append(slots_.cold(slot).row);
   row.packets = flow.packets[0];
   row.bytes = flow.bytes[0];
   row.packets_reply = flow.packets[1];
@@ -409,8 +413,7 @@ void FlowTable::Impl::write(uint32_t slot, FlowEnd why) {
   row.retransmissions_reply = flow.retransmissions[1];
   row.end_reason = static_cast<uint8_t>(why);
   row.notes = flow.notes;
-  static const Attributes kNoAttributes;
-  finished_->append(row, apps_ ? apps_->look(slot, row) : kNoAttributes);
+  if (apps_) finished_->describe_last(apps_->look(slot, row));
 }
 
 void FlowTable::Impl::end(uint32_t slot, FlowEnd why) {
@@ -457,10 +460,11 @@ void FlowTable::Impl::fragment(const Packet& packet, const Record& record, const
   }
   const bool whole = datagram != nullptr && fragments_.add_payload(*datagram, packet, record);
   if (first) {
-    this->packet(packet, record, pending, batch, row);
+    this->packet(packet, record, Pending{pending.key, pending.tag, locate(pending), true}, batch, row);
   } else if (datagram != nullptr && datagram->has_flow) {
-    const uint32_t tag = FlowIndex::tag(hash_(datagram->flow.key));
-    this->packet(packet, record, Pending{datagram->flow, tag, Slots::kNone, true}, batch, row);
+    const FlowKey& key = datagram->flow.key;
+    const uint32_t tag = FlowIndex::tag(hash_(key));
+    this->packet(packet, record, Pending{datagram->flow, tag, find(key, tag), true}, batch, row);
   } else {
     wait_for_first(packet, record, datagram, batch, row);
     return;
