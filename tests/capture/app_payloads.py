@@ -540,6 +540,17 @@ OTHERS: list[tuple[str, Talk]] = [
     ("two packets of different RTP sources", client("", rtp(1, source=1), rtp(2, source=2), transport=UDP)),
     ("zeros", client("", b"\0" * 200)),
     ("zeros in datagrams", client("", b"\0" * 200, b"\0" * 200, transport=UDP)),
+    ("IKE of another length", client("", ike(0x20, 34) + b"\0\0\0\0", transport=UDP, port=500)),
+    (
+        "Diameter's header with a command of nobody",
+        client("", b"\1" + (20).to_bytes(3, "big") + b"\x80\0\7\0" + b"\0" * 12),
+    ),
+    ("Q.931 without a message", client("", b"\3\0" + u16(14) + b"\x08\2\0\1\x11\4\3\x88\x93\xa5")),
+    (
+        "text like an OpenVPN reset, twice",
+        client("", b"8-bit text, sent again", b"8-bit text, sent again", transport=UDP),
+    ),
+    ("BFD to another port", client("", b"\x20\xc0\3\x18" + u32(1, 0, 1_000_000, 1_000_000, 0), transport=UDP)),
     ("L2TP's flags with others set", client("", u16(0xC8F2, 40) + b"\0" * 36, transport=UDP)),
     ("L2TP without its message type", client("", u16(0xC802, 40) + b"\0" * 36, transport=UDP)),
     ("a question with a class that does not exist", client("", dns_question("a.b")[:-2] + u16(77), transport=UDP)),

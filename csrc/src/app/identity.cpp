@@ -206,7 +206,9 @@ Answer diameter(const Payload& p, Findings& out) {
   const uint32_t command = reader.u24();
   reader.skip(12);
   if (!reader.ok()) return version == 1 && p.tcp() ? Answer::more : Answer::no;
-  if (version != 1 || size < 20 || size % 4 != 0 || size > 1 << 20 || (flags & 0x0f) != 0 || command < 257) return Answer::no;
+  // Commands of the base protocol and its applications, and those of vendors; a request tells of no error.
+  const bool known = (command >= 257 && command < 1024) || (command >= 8'388'608 && command < 8'390'000);
+  if (version != 1 || size < 20 || size % 4 != 0 || size > 1 << 20 || (flags & 0x0f) != 0 || (flags & 0xa0) == 0xa0 || !known) return Answer::no;
   if (size > 20) {
     const uint32_t code = reader.u32();
     const uint8_t avp_flags = reader.u8();

@@ -214,13 +214,13 @@ Answer bgp(const Payload& p, Findings& out) {
 }
 
 Answer hsrp(const Payload& p, Findings& out) {
-  if (!p.on_port(1985) || p.here.size() < 20) return Answer::no;
+  if (p.there_port != 1985 || p.here.size() < 20) return Answer::no;
   const bool first = p.here[0] == 0 && p.here[1] <= 3, second = p.here[0] == 1 && p.here[1] >= 40;
   return first || second ? found(App::hsrp, out) : Answer::no;
 }
 
 Answer bfd(const Payload& p, Findings& out) {
-  const bool port = p.on_port(3784) || p.on_port(3785) || p.on_port(4784);
+  const bool port = p.there_port == 3784 || p.there_port == 3785 || p.there_port == 4784;
   if (!port || p.here.size() < 24 || p.here[0] >> 5 != 1 || p.here[3] < 24 || p.here[3] > p.here.size()) return Answer::no;
   return found(App::bfd, out);
 }

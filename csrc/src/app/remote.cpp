@@ -1,6 +1,9 @@
 // Screens and shells: VNC, Citrix, Telnet, X11, rlogin, TeamViewer, SOCKS; and what rides on TPKT and COTP: RDP, S7, H.323.
 //
 // Source  RFC 6143; 854, 855; X11R7 protocol; 1282; 1928; 1006, 905; MS-RDPBCGR 2.2.1, MS-RDPEUDP; ITU-T H.225.0, Q.931
+#include <algorithm>
+#include <array>
+
 #include "app/dissectors.h"
 #include "app/handshake.h"
 #include "app/text.h"
@@ -175,8 +178,14 @@ Answer tpkt(const Payload& p, Findings& out) {
   plain.skip(2);
   const uint16_t size = plain.u16();
   if (plain.u8() == 8 && p.here[1] == 0 && size >= 10) {  // Q.931 without COTP: H.225 call signalling
+    // A call reference of two bytes, then: alerting, proceeding, progress, setup, connect, setup acknowledged, release
+    // complete, facility, notify, status inquiry, information, status
+    constexpr std::array<uint8_t, 12> kMessages = {1, 2, 3, 5, 7, 0x0d, 0x5a, 0x62, 0x6e, 0x75, 0x7b, 0x7d};
     const uint8_t reference = plain.u8();
-    if (reference <= 3) return found(App::h323, out);
+    plain.skip(2);
+    const uint8_t message = plain.u8();
+    if (!plain.ok()) return Answer::more;
+    if (reference == 2 && std::find(kMessages.begin(), kMessages.end(), message) != kMessages.end()) return found(App::h323, out);
   }
   const auto here = read_cotp(p.here);
   if (!here) return Answer::no;

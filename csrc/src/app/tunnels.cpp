@@ -76,7 +76,7 @@ Answer openvpn_packet(Bytes packet, const Payload& p, Findings& out) {
   const bool client = code == kClientReset1 || code == kClientReset2 || code == kClientReset3;
   const bool server = code == kServerReset1 || code == kServerReset2;
   const bool control = code == kControl || code == kAck;
-  if (code == 0 || code > 11 || ((client || server) && key != 0)) return Answer::no;
+  if (code == 0 || code > 11 || ((client || server) && key != 0) || is_plain_text(text_of(packet))) return Answer::no;
   out.app = App::openvpn;
   // Every control packet of one side names, after it was answered, the other side's session.
   for (const Datagram& earlier : p.history) {
@@ -96,7 +96,6 @@ Answer openvpn_packet(Bytes packet, const Payload& p, Findings& out) {
   const auto zeros = [&](size_t at) { return (packet[at] | packet[at + 1] | packet[at + 2] | packet[at + 3]) == 0; };
   if (server && packet.size() == 26 && packet[9] == 1 && zeros(10) && zeros(22)) return found(App::openvpn, out);
   if ((client || server) && has_replay_id(packet)) return found(App::openvpn, out);
-  if (is_plain_text(text_of(packet))) return Answer::no;
   if (client && packet.size() <= 110 && packet.size() >= 34) return p.on_port(1194) ? found(App::openvpn, out) : Answer::more;
   if (control || server || client) return Answer::more;
   return p.on_port(1194) && continues_data(packet, p) ? Answer::likely : Answer::more;
@@ -123,7 +122,7 @@ Answer openvpn(const Payload& p, Findings& out) {
 
 // ---- IPsec
 
-Answer ike(Bytes bytes, Findings& out) {
+Answer ike(Bytes bytes, bool whole, Findings& out) {
   Reader reader(bytes);
   const uint64_t initiator = reader.u64();
   reader.skip(8);
@@ -133,7 +132,8 @@ Answer ike(Bytes bytes, Findings& out) {
   if (!reader.ok() || initiator == 0 || (version != 0x10 && version != 0x20) || (flags & 0xc0) != 0) return Answer::no;
   const bool first = version == 0x10 && (exchange <= 6 || (exchange >= 32 && exchange <= 34)) && exchange != 0;
   const bool second = version == 0x20 && exchange >= 34 && exchange <= 43;
-  if ((!first && !second) || size < 28 || size > 65535 || (next > 21 && next < 33) || next > 55) return Answer::no;
+  const bool fits = whole ? size == bytes.size() : size >= bytes.size();
+  if ((!first && !second) || size < 28 || size > 65535 || !fits || (next > 21 && next < 33) || next > 55) return Answer::no;
   out.attributes.set(Attribute::protocol_version, version == 0x10 ? "IKEv1" : "IKEv2");
   return found(App::ipsec, out);
 }
@@ -157,12 +157,12 @@ Answer ipsec(const Payload& p, Findings& out) {
       out.app = App::ipsec;
       return Answer::likely;
     }
-    if (reader.u32() == 0 && reader.ok()) return ike(reader.rest(), out);
+    if (reader.u32() == 0 && reader.ok()) return ike(reader.rest(), p.whole, out);
     if (p.here.size() < 20) return Answer::no;
     out.app = App::ipsec;
     return is_esp(p) ? Answer::likely : Answer::more;
   }
-  return ike(p.here, out);
+  return ike(p.here, p.whole, out);
 }
 
 // ---- L2TP and PPTP
