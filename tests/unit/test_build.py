@@ -32,6 +32,19 @@ def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+def test_the_package_holds_its_data_and_no_sources_of_extensions(tmp_path: Path) -> None:
+    pytest.importorskip("pybind11", reason="the build tools are not installed")
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    package, source = tmp_path / "meshsieve", ROOT / "src" / "meshsieve"
+    packed = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert not {name for name in packed if name.endswith((".cpp", ".pyx")) or name.startswith("_bindings")}
+    listed = subprocess.run(["git", "ls-files"], cwd=source, capture_output=True, text=True, check=False).stdout.split()
+    wanted = {name for name in listed if not name.endswith((".cpp", ".pyx")) and not name.startswith("_bindings")}
+    assert wanted <= packed
+
+
 def test_missing_libraries_are_named_with_their_packages(tmp_path: Path) -> None:
     done = build(tmp_path, PKG_CONFIG_LIBDIR=str(tmp_path), PKG_CONFIG_PATH="")
     assert done.returncode != 0
