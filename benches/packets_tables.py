@@ -53,8 +53,9 @@ def mark(row: Row) -> str:
 
 
 def time_of(entry: Entry | None) -> Any:
+    """Of a side in a row; None where the row does not ask it."""
     if entry is None:
-        return "not run"
+        return None
     if "unavailable" in entry:
         return "n/a"
     return f"WRONG {entry['wrong']:,}" if entry["wrong"] else entry["ns"]

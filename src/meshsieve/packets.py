@@ -248,9 +248,11 @@ class PacketClassifier:
         >>> compile([Rule()]).classify("10.0.0.1", b"\\x0a\\x00\\x00\\x02", 1, 2, 6)
         0
         """
-        if fields:
-            fields = {name: self._number(name, value) for name, value in fields.items()}
-        return self.lookup.classify(src, dst, sport, dport, proto, **fields)
+        lookup = self._writer.version.lookup
+        if not fields:
+            return lookup.classify(src, dst, sport, dport, proto)
+        numbers = {name: self._number(name, value) for name, value in fields.items()}
+        return lookup.classify(src, dst, sport, dport, proto, **numbers)
 
     def classify_batch(self, headers: Any, out: RuleIds | None = None) -> RuleIds:
         """The same for n packets: int32 (n,). The GIL is released.
