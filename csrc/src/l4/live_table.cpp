@@ -26,7 +26,6 @@ constexpr size_t kMaxBoxesOfRule = 17;  // of an inserted rule's alternatives an
 constexpr size_t kManyIntervals = 16;   // a rule, on average: a policy of groups, as in choose.cpp
 constexpr size_t kFewRules = 64;
 constexpr size_t kMostBehind = 1024;    // changes of nodes that are copied one by one
-constexpr size_t kTogether = 16;        // rules whose memory is fetched at once
 
 size_t intervals_of(const RuleSet& rules) {
   size_t n = 0;
@@ -282,7 +281,7 @@ LiveTable::LiveTable(std::shared_ptr<const RuleSet> rules, const CompileOptions&
     replica->forest.tables[family] = forest::Table(std::move(trees));
     editor_[family] = std::make_unique<TreeEditor>(replica->forest.tables[family], tree_of);
     replica->arenas[family] = editor_[family]->arena();
-    simple_[family] = one_box(replica->forest.tables[family]);
+    simple_[family].fill(one_box(replica->forest.tables[family]));
   }
   store_->add(std::move(rules));
   built_blocks_ = used_blocks();
@@ -449,75 +448,89 @@ void LiveTable::keep_hull(size_t family, uint32_t slot, const Boxes& boxes, size
   trees_[slot][family] |= kHullKept;
 }
 
-// One entry that holds all of a rule's.
-const Boxes& LiveTable::bound_of(uint32_t slot, size_t family) {
-  if ((trees_[slot][family] & kHullKept) == 0) return boxes_of(slot, family, 1);
-  Boxes& box = simple_[family];
+// One entry that holds all of a rule's. Valid as below.
+const Boxes& LiveTable::bound_of(uint32_t slot, size_t family, size_t k) {
+  if ((trees_[slot][family] & kHullKept) == 0) return boxes_of(slot, family, 1, k);
+  Boxes& box = simple_[family][k];
   const size_t dims = box.dims();
   box.entries.resize(1);
   std::copy_n(hulls_[family].begin() + static_cast<ptrdiff_t>(slot * dims), dims, box.hull.begin());
   return box;
 }
 
-// The entries of a rule in the table's terms. Valid until the next call.
-const Boxes& LiveTable::boxes_of(uint32_t slot, size_t family, size_t max_entries) {
+// The entries of a rule in the table's terms. Valid until the next call with this k.
+const Boxes& LiveTable::boxes_of(uint32_t slot, size_t family, size_t max_entries, size_t k) {
   const forest::Table& table = copies_.back().replica->forest.tables[family];
   const RuleStore::Place place = (*store_)[slot];
-  if (simple_box(table, static_cast<Family>(family), place, simple_[family])) return simple_[family];
+  if (simple_box(table, static_cast<Family>(family), place, simple_[family][k])) return simple_[family][k];
   const RuleSet rule = alone(place);
-  general_ = forest::make_boxes_like(table.boxes, rule, 0, 1, static_cast<Family>(family), max_entries);
-  return general_;
+  general_[k] = forest::make_boxes_like(table.boxes, rule, 0, 1, static_cast<Family>(family), max_entries);
+  return general_[k];
 }
 
 // Fetches what is kept of a rule.
 void LiveTable::prefetch_rule(uint32_t slot) const {
   __builtin_prefetch(&trees_[slot]);
   for (size_t family = 0; family < kFamilies; ++family) {
-    const size_t dims = simple_[family].dims();
+    const size_t dims = simple_[family][0].dims();
     if (size_t{slot} * dims < hulls_[family].size()) __builtin_prefetch(&hulls_[family][slot * dims]);
+  }
+}
+
+// Some rules at a time: what is kept of them is fetched, then what they reach, then each is changed.
+void LiveTable::change_rules(Replica& replica, Change change, std::span<const Move> rules,
+                             const std::function<void()>& pause, std::array<Touched, kFamilies>& touched) {
+  const bool is_new = change == Change::put_in;
+  for (size_t done = 0; done < rules.size();) {
+    const std::span<const Move> group = rules.subspan(done, std::min(kTogether, rules.size() - done));
+    if (!is_new)
+      for (const Move& rule : group) prefetch_rule(slot_number(rule.slot));
+    for (size_t family = 0; family < kFamilies; ++family) {
+      forest::Table& table = replica.forest.tables[family];
+      TreeEditor& editor = *editor_[family];
+      std::array<size_t, kTogether> end;  // of each rule's entries in reached_
+      size_t n = 0;
+      for (size_t k = 0; k < group.size(); end[k++] = n) {
+        const uint32_t slot = slot_number(group[k].slot);
+        uint8_t& trees = trees_[slot][family];
+        if (!is_new && trees == 0) continue;
+        const Boxes& boxes = is_new ? boxes_of(slot, family, kMaxBoxesOfRule, k) : bound_of(slot, family, k);
+        if (is_new) table.boxes.blind |= boxes.blind;
+        if (is_new && boxes.entries.size() == 1) keep_hull(family, slot, boxes, 0);
+        for (size_t e = 0; e < boxes.entries.size(); ++e) {
+          if (n == reached_.size()) reached_.emplace_back();
+          TreeEditor::Reached& entry = reached_[n++];
+          entry.boxes = &boxes;
+          entry.e = e;
+          entry.trees = is_new ? editor.tree_for(table, boxes, e, group[k].to, touched[family]) : trees;
+          trees |= entry.trees;
+        }
+      }
+      editor.reach(table, {reached_.data(), n});
+      for (size_t k = 0, e = 0; k < group.size(); ++k)
+        for (; e < end[k]; ++e) switch (change) {
+            case Change::put_in: editor.insert(table, reached_[e], group[k].to, touched[family]); break;
+            case Change::take_out: editor.remove(table, reached_[e], group[k].from, touched[family]); break;
+            case Change::relabel:
+              editor.relabel(table, reached_[e], group[k].from, group[k].to, touched[family]);
+              break;
+          }
+    }
+    done += group.size();
+    if (pause && done % kChangesAPause < kTogether) pause();
   }
 }
 
 void LiveTable::edit(Replica& replica, const Update& update, const std::function<void()>& pause,
                      std::array<Touched, kFamilies>& touched) {
   const Order& before = copies_.back().replica->order;
-  size_t done = 0;
-  const auto pause_now_and_then = [&] {
-    if (pause && ++done % kChangesAPause == 0) pause();
-  };
-  // Some rules at a time: what is kept of them is fetched, then the leaves that they lead to, then each is changed.
-  const auto by_groups = [&](size_t n, const auto& fetch, const auto& fetch_leaf, const auto& change) {
-    for (size_t first = 0; first < n; first += kTogether) {
-      const size_t end = std::min(first + kTogether, n);
-      for (size_t i = first; i < end; ++i) fetch(i);
-      for (size_t i = first; i < end; ++i) fetch_leaf(i);
-      for (size_t i = first; i < end; ++i) {
-        change(i);
-        pause_now_and_then();
-      }
-    }
-  };
-  const auto in_families = [&](uint32_t slot, const auto& use) {
-    for (size_t family = 0; family < kFamilies; ++family)
-      if (trees_[slot][family] != 0) use(family, *editor_[family], replica.forest.tables[family], bound_of(slot, family));
-  };
-  const auto fetch_leaves_of = [&](uint32_t slot) {
-    in_families(slot, [&](size_t family, TreeEditor& editor, const forest::Table& table, const Boxes& boxes) {
-      if (!boxes.entries.empty()) editor.prefetch(table, boxes, 0, trees_[slot][family]);
-    });
-  };
-
   const std::vector<int32_t> remove = ascending(update.remove);
-  const auto removed = [&](size_t i) { return slot_number(before.slot(static_cast<size_t>(remove[i]))); };
-  by_groups(
-      remove.size(), [&](size_t i) { prefetch_rule(removed(i)); }, [&](size_t i) { fetch_leaves_of(removed(i)); },
-      [&](size_t i) {
-        const uint32_t slot = removed(i);
-        const Label label = before.label(static_cast<size_t>(remove[i]));
-        in_families(slot, [&](size_t family, TreeEditor& editor, forest::Table& table, const Boxes& boxes) {
-          editor.remove(table, boxes, label, trees_[slot][family], touched[family]);
-        });
-      });
+  std::vector<Move> gone;
+  for (const int32_t position : remove) {
+    const auto p = static_cast<size_t>(position);
+    gone.push_back({before.slot(p), before.label(p), kNoRule});
+  }
+  change_rules(replica, Change::take_out, gone, pause, touched);
 
   std::vector<uint32_t> slots;
   if (update.rules != nullptr) {
@@ -531,43 +544,15 @@ void LiveTable::edit(Replica& replica, const Update& update, const std::function
     for (const Match& match : update.rules->common) replica.forest.fields.add(match);
     for (const Match& match : update.rules->alternatives) replica.forest.fields.add(match);
   }
-  const std::vector<Move> moves = replica.order.edit(before, remove, update.at, slots);
+  change_rules(replica, Change::relabel, replica.order.edit(before, remove, update.at, slots), pause, touched);
 
-  by_groups(
-      moves.size(), [&](size_t i) { prefetch_rule(slot_number(moves[i].slot)); },
-      [&](size_t i) { fetch_leaves_of(slot_number(moves[i].slot)); },
-      [&](size_t i) {
-        const Move& move = moves[i];
-        const uint32_t slot = slot_number(move.slot);
-        in_families(slot, [&](size_t family, TreeEditor& editor, forest::Table& table, const Boxes& boxes) {
-          editor.relabel(table, boxes, move.from, move.to, trees_[slot][family], touched[family]);
-        });
-      });
-
-  const auto fetch_leaf_for = [&](size_t i) {
-    for (size_t family = 0; family < kFamilies; ++family) {
-      const forest::Table& table = replica.forest.tables[family];
-      Boxes& boxes = simple_[family];
-      if (!simple_box(table, static_cast<Family>(family), (*store_)[slot_number(slots[i])], boxes)) continue;
-      if (!boxes.entries.empty()) editor_[family]->prefetch(table, boxes, 0, editor_[family]->tree_bit(boxes, 0));
-    }
-  };
-  by_groups(
-      slots.size(), [](size_t) {}, fetch_leaf_for,
-      [&](size_t i) {
-        // Where it stands now: before what was at at[i], less what was removed before, plus those put in before.
-        const auto gone = std::lower_bound(remove.begin(), remove.end(), update.at[i]) - remove.begin();
-        const Label label = replica.order.label(static_cast<size_t>(update.at[i] - gone) + i);
-        const uint32_t slot = slot_number(slots[i]);
-        for (size_t family = 0; family < kFamilies; ++family) {
-          const Boxes& boxes = boxes_of(slot, family, kMaxBoxesOfRule);
-          forest::Table& table = replica.forest.tables[family];
-          table.boxes.blind |= boxes.blind;
-          if (boxes.entries.size() == 1) keep_hull(family, slot, boxes, 0);
-          for (size_t e = 0; e < boxes.entries.size(); ++e)
-            trees_[slot][family] |= editor_[family]->insert(table, boxes, e, label, touched[family]);
-        }
-      });
+  std::vector<Move> come;
+  for (size_t i = 0, removed = 0; i < slots.size(); ++i) {
+    // Where it stands now: before what was at at[i], less what was removed before, plus those put in before.
+    while (removed < remove.size() && remove[removed] < update.at[i]) ++removed;
+    come.push_back({slots[i], kNoRule, replica.order.label(static_cast<size_t>(update.at[i]) - removed + i)});
+  }
+  change_rules(replica, Change::put_in, come, pause, touched);
   for (size_t family = 0; family < kFamilies; ++family) replica.arenas[family] = editor_[family]->arena();
 }
 

@@ -29,6 +29,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "l4/forest_lookup.h"
@@ -122,13 +123,16 @@ class LiveTable {
   void check(const Update& update) const;
   Copy& free_copy();
   void follow(Copy& copy) const;
-  const forest::Boxes& boxes_of(uint32_t slot, size_t family, size_t max_entries);
-  const forest::Boxes& bound_of(uint32_t slot, size_t family);
+  const forest::Boxes& boxes_of(uint32_t slot, size_t family, size_t max_entries, size_t k);
+  const forest::Boxes& bound_of(uint32_t slot, size_t family, size_t k);
   void keep_hull(size_t family, uint32_t slot, const forest::Boxes& boxes, size_t e);
   size_t hulls_bytes() const;
   size_t bytes() const;
   uint64_t oldest_held(size_t family) const;
   void prefetch_rule(uint32_t slot) const;
+  enum class Change { put_in, take_out, relabel };
+  void change_rules(Replica& replica, Change change, std::span<const Move> rules, const std::function<void()>& pause,
+                    std::array<Touched, forest::kFamilies>& touched);
   void edit(Replica& replica, const Update& update, const std::function<void()>& pause,
             std::array<Touched, forest::kFamilies>& touched);
   void publish(const std::shared_ptr<Replica>& replica);
@@ -145,8 +149,10 @@ class LiveTable {
   std::array<std::vector<forest::Range>, forest::kFamilies> hulls_;  // slot * dimensions, where kHullKept says so
   uint64_t updates_ = 0;
   std::vector<Copy> copies_;                                   // the published one is the last
-  std::array<forest::Boxes, forest::kFamilies> simple_;        // of boxes_of
-  forest::Boxes general_;                                      // likewise
+  static constexpr size_t kTogether = 16;  // rules that are changed together, so that memory is fetched for all of them
+  std::array<std::array<forest::Boxes, kTogether>, forest::kFamilies> simple_;  // of boxes_of, by k
+  std::array<forest::Boxes, kTogether> general_;                                // likewise
+  std::vector<TreeEditor::Reached> reached_;                                    // of change_rules, kept for its memory
   size_t built_rules_, built_blocks_;
   size_t intervals_;  // of all rules in the store
   std::atomic<bool> broken_ = false, worn_ = false;

@@ -20,8 +20,10 @@ namespace {
 constexpr uint32_t kEmptyLeaf = 0;
 constexpr size_t kSpareNodes = forest::kMaxTrees;
 constexpr size_t kSpareBlocks = 256;
-constexpr int kPrefetchedLines = 8;  // of a leaf
+constexpr size_t kUpdatesAhead = 3;  // that go on while versions from before them are read
+constexpr size_t kPrefetchedBlocks = 4;  // of a leaf that has several
 constexpr size_t kPrefetchedNodes = 16;
+constexpr size_t kPrefetchedRuns = 8;
 
 BlockTail& tail_of(const View& view, uint8_t* block) {
   return *reinterpret_cast<BlockTail*>(block + view.tail_offset);
@@ -29,70 +31,80 @@ BlockTail& tail_of(const View& view, uint8_t* block) {
 
 int lanes_used(const BlockTail& tail) { return std::countr_one(tail.valid); }  // used lanes come first
 
-// Opens lane i: it and the later ones move up; the last is lost.
-uint8_t opened(uint8_t bits, int i) {
-  const unsigned below = bits & ((1u << i) - 1), above = bits >> i;
-  return static_cast<uint8_t>((below | above << (i + 1)) & ((1u << kLanes) - 1));
-}
-// Closes lane i: the later ones move down.
-uint8_t closed(uint8_t bits, int i) {
-  const unsigned below = bits & ((1u << i) - 1), above = bits >> (i + 1);
-  return static_cast<uint8_t>(below | above << i);
-}
+// An array of lanes through the blocks of a leaf. In each block it is a number, kBits a lane, lane 0 in its lowest.
+template <class Row, int kBits>
+struct Rows {
+  static constexpr int kLast = (kLanes - 1) * kBits;
+  static constexpr Row kAll = static_cast<Row>(~Row{0}) >> (8 * sizeof(Row) - kLanes * kBits);
+  static constexpr Row below(int lane) { return static_cast<Row>((Row{1} << lane * kBits) - 1); }
 
-// Calls use(array, size of an element) for each array of lanes in a block, the rules' numbers included.
-template <class Use>
-void each_array(const View& view, uint8_t* block, Use use) {
-  uint8_t* at = block;
-  for (int d = 0; d < 2 * view.n32; ++d, at += 4 * kLanes) use(at, size_t{4});
-  for (int d = 0; d < 2 * view.n16; ++d, at += 2 * kLanes) use(at, size_t{2});
-  for (int d = 0; d < 2 * view.n8; ++d, at += kLanes) use(at, size_t{1});
-  use(reinterpret_cast<uint8_t*>(tail_of(view, block).rule), size_t{4});
-}
+  uint8_t* at;  // in the first of n blocks
+  size_t n, block_bytes;
 
-template <class Shift>
-void shift_masks(BlockTail& tail, int i, Shift shift) {
-  for (uint8_t& bits : tail.constrains) bits = shift(bits, i);
-  tail.valid = shift(tail.valid, i);
-  tail.verify = shift(tail.verify, i);
-}
-
-void open_lane(const View& view, uint8_t* block, int i) {
-  each_array(view, block, [i](uint8_t* array, size_t size) {
-    std::memmove(array + (i + 1) * size, array + i * size, (kLanes - 1 - i) * size);
-  });
-  shift_masks(tail_of(view, block), i, opened);
-}
-
-void close_lane(const View& view, uint8_t* block, int i) {
-  each_array(view, block, [i](uint8_t* array, size_t size) {
-    std::memmove(array + i * size, array + (i + 1) * size, (kLanes - 1 - i) * size);
-  });
-  BlockTail& tail = tail_of(view, block);
-  shift_masks(tail, i, closed);
-  tail.rule[lanes_used(tail)] = kNoRule;
-}
-
-// Calls use(place) for every leaf that a value of the entry leads to; with several ranges or shared nodes, maybe twice.
-template <class Use>
-void each_leaf(const Table& table, uint32_t place, const Boxes& boxes, size_t e, const Use& use) {
-  const Node node = table.nodes[place];
-  if (node.mask == 0) return use(place);
-  const auto ranges = boxes.ranges(e, node.dim);
-  if (ranges.size() == 1) {
-    const uint32_t low = ranges[0].lo >> node.shift;
-    const uint32_t more = std::min<uint32_t>((ranges[0].hi >> node.shift) - low, node.mask);
-    for (uint32_t k = 0; k <= more; ++k) each_leaf(table, node.first + ((low + k) & node.mask), boxes, e, use);
-    return;
+  Row get(size_t k) const {
+    Row row;
+    std::memcpy(&row, at + k * block_bytes, sizeof row);
+    return row;
   }
-  std::vector<bool> reached(size_t{node.mask} + 1);
-  for (const Range& range : ranges) {
+  void set(size_t k, Row row) const { std::memcpy(at + k * block_bytes, &row, sizeof row); }
+
+  // Opens a lane of the first block: it and all later lanes move up, the last is lost.
+  void open(int lane) const {
+    Row lost = 0;
+    for (size_t k = 0; k < n; ++k, lane = 0) {
+      const Row row = get(k), stays = row & below(lane);
+      set(k, static_cast<Row>(stays | lost << lane * kBits | (row ^ stays) << kBits) & kAll);
+      lost = row >> kLast;
+    }
+  }
+  // Closes a lane of the first block: all later lanes move down, and `last` is the last.
+  void close(int lane, Row last) const {
+    for (size_t k = n; k-- != 0;) {
+      const Row row = get(k), low = below(k == 0 ? lane : 0);
+      set(k, static_cast<Row>((row & low) | (row >> kBits & ~low) | last << kLast));
+      last = row & below(1);
+    }
+  }
+};
+
+// Calls use(rows, what a lane without a rule has) for every array of the lanes in n blocks.
+template <class Use>
+void each_array(const View& view, uint8_t* block, size_t n, Use use) {
+  __extension__ using Row32 = unsigned __int128;
+  uint8_t* at = block;
+  for (int d = 0; d < 2 * view.n32; ++d, at += sizeof(Row32)) use(Rows<Row32, 32>{at, n, view.block_bytes}, 0);
+  for (int d = 0; d < 2 * view.n16; ++d, at += sizeof(uint64_t)) use(Rows<uint64_t, 16>{at, n, view.block_bytes}, 0);
+  for (int d = 0; d < 2 * view.n8; ++d, at += sizeof(uint32_t)) use(Rows<uint32_t, 8>{at, n, view.block_bytes}, 0);
+  BlockTail& tail = tail_of(view, block);
+  use(Rows<Row32, 32>{reinterpret_cast<uint8_t*>(tail.rule), n, view.block_bytes}, kNoRule);
+  for (uint8_t& bits : tail.constrains) use(Rows<uint8_t, 1>{&bits, n, view.block_bytes}, 0);
+  use(Rows<uint8_t, 1>{&tail.valid, n, view.block_bytes}, 0);
+  use(Rows<uint8_t, 1>{&tail.verify, n, view.block_bytes}, 0);
+}
+
+void open_lane(const View& view, uint8_t* block, size_t n, int lane) {
+  each_array(view, block, n, [lane](const auto& rows, int) { rows.open(lane); });
+}
+
+void close_lane(const View& view, uint8_t* block, size_t n, int lane) {
+  each_array(view, block, n, [lane](const auto& rows, int unused) {
+    rows.close(lane, static_cast<decltype(rows.get(0))>(unused));
+  });
+}
+
+// Calls use(k) for every child of the node that a value of the entry leads to, once and in ascending runs.
+template <class Use>
+void each_child(const Node& node, std::span<const Range> ranges, const Use& use) {
+  const auto children_of = [&node](const Range& range, const auto& each) {
     const uint32_t low = range.lo >> node.shift;
     const uint32_t more = std::min<uint32_t>((range.hi >> node.shift) - low, node.mask);
-    for (uint32_t k = 0; k <= more; ++k) reached[(low + k) & node.mask] = true;
-  }
-  for (uint32_t c = 0; c <= node.mask; ++c)
-    if (reached[c]) each_leaf(table, node.first + c, boxes, e, use);
+    for (uint32_t k = 0; k <= more; ++k) each((low + k) & node.mask);
+  };
+  if (ranges.size() == 1) return children_of(ranges[0], use);
+  std::vector<bool> reached(size_t{node.mask} + 1);
+  for (const Range& range : ranges) children_of(range, [&](uint32_t k) { reached[k] = true; });
+  for (uint32_t k = 0; k <= node.mask; ++k)
+    if (reached[k]) use(k);
 }
 
 }  // namespace
@@ -166,6 +178,10 @@ TreeEditor::TreeEditor(Table& table, std::array<int8_t, forest::kMaxTrees> tree_
       runs_(used_blocks_) {
   for (uint32_t n = 0; n < used_nodes_; ++n)
     if (table.nodes[n].mask == 0) ++runs_[table.nodes[n].first].refs;
+  for (uint32_t first = 0, b = 0; b < used_blocks_; ++b) {
+    ++runs_[first].length;
+    if (tail(b).last) first = b + 1;
+  }
   TableArray<Node> nodes(used_nodes_ + kSpareNodes);
   if (used_nodes_ != 0) std::memcpy(nodes.data(), table.nodes.data(), table.nodes.bytes());
   table.nodes = std::move(nodes);
@@ -177,63 +193,17 @@ void TreeEditor::begin(uint64_t update, uint64_t oldest_held) {
   for (const uint32_t first : new_runs_) runs_[first].is_new = false;
   new_runs_.clear();
   for (; !retired_.empty() && retired_.front().update <= oldest_held; retired_.pop_front()) {
+    if (retired_.size() > kPrefetchedRuns) {
+      const Retired& later = retired_[kPrefetchedRuns];
+      __builtin_prefetch(&runs_[later.first - 1], 1);
+      __builtin_prefetch(&runs_[std::min(later.first + later.n, used_blocks_ - 1)], 1);
+    }
     retired_blocks_ -= retired_.front().n;
     give_back(retired_.front().first, retired_.front().n);
   }
 }
 
-void TreeEditor::prefetch(const Table& table, const Boxes& boxes, size_t e, uint8_t trees) const {
-  for (uint32_t t = 0; t < table.view.n_trees; ++t) {
-    if ((trees >> t & 1) == 0) continue;
-    Node node = table.nodes[table.view.root[t]];
-    while (node.mask != 0)
-      node = table.nodes[node.first + (boxes.ranges(e, node.dim)[0].lo >> node.shift & node.mask)];
-    __builtin_prefetch(&runs_[node.first]);
-    for (int line = 0; line < kPrefetchedLines; ++line) __builtin_prefetch(block(node.first) + 64 * line);
-  }
-}
-
-uint8_t TreeEditor::tree_bit(const Boxes& boxes, size_t e) const {
-  const int8_t tree = tree_of_[smallness(boxes, e)];
-  return tree == forest::kNoTree ? uint8_t{0} : static_cast<uint8_t>(1 << tree);
-}
-
-uint8_t TreeEditor::insert(Table& table, const Boxes& boxes, size_t e, int32_t label, Touched& touched) {
-  const size_t tree = tree_for(table, boxes, e, label, touched);
-  const Lane lane(boxes, e, label);
-  unsure_lanes_ += !lane.exact;
-  each_leaf(table, table.view.root[tree], boxes, e, [&](uint32_t place) {
-    lower_bound(table, place, label, touched);
-    insert_at(table, place, lane, touched);
-  });
-  end_change();
-  ++table.worst_case_steps;
-  return static_cast<uint8_t>(1 << tree);
-}
-
-void TreeEditor::remove(Table& table, const Boxes& boxes, int32_t label, uint8_t trees, Touched& touched) {
-  for (size_t t = 0; t < table.view.n_trees; ++t)
-    if (trees >> t & 1)
-      each_leaf(table, table.view.root[t], boxes, 0,
-                [&](uint32_t place) { remove_at(table, place, label, touched); });
-  end_change();
-}
-
-void TreeEditor::relabel(Table& table, const Boxes& boxes, int32_t from, int32_t to, uint8_t trees,
-                         Touched& touched) {
-  for (size_t t = 0; t < table.view.n_trees; ++t) {
-    if ((trees >> t & 1) == 0) continue;
-    table.view.first_rule[t] = std::min(table.view.first_rule[t], to);
-    each_leaf(table, table.view.root[t], boxes, 0, [&](uint32_t place) {
-      if (table.nodes[place].first != kEmptyLeaf) lower_bound(table, place, to, touched);
-      relabel_at(table, place, from, to, touched);
-    });
-  }
-  end_change();
-}
-
-// The tree of entries like e; made where there is none yet.
-size_t TreeEditor::tree_for(Table& table, const Boxes& boxes, size_t e, int32_t label, Touched& touched) {
+uint8_t TreeEditor::tree_for(Table& table, const Boxes& boxes, size_t e, int32_t label, Touched& touched) {
   int8_t& tree = tree_of_[smallness(boxes, e)];
   if (tree == forest::kNoTree) {
     tree = static_cast<int8_t>(table.view.n_trees++);
@@ -244,21 +214,81 @@ size_t TreeEditor::tree_for(Table& table, const Boxes& boxes, size_t e, int32_t 
     touched.push_back(used_nodes_++);
   }
   table.view.first_rule[tree] = std::min(table.view.first_rule[tree], label);
-  return static_cast<size_t>(tree);
+  return static_cast<uint8_t>(1 << tree);
 }
 
-uint32_t TreeEditor::blocks_of(uint32_t first) const {
-  uint32_t n = 1;
-  while (!tail(first + n - 1).last) ++n;
-  return n;
+void TreeEditor::reach(const Table& table, std::span<Reached> entries) {
+  steps_.clear();
+  for (uint32_t k = 0; k < entries.size(); ++k) {
+    entries[k].places.clear();
+    for (uint32_t t = 0; t < table.view.n_trees; ++t)
+      if (entries[k].trees >> t & 1) steps_.push_back({table.view.root[t], k});
+  }
+  while (!steps_.empty()) {
+    next_steps_.clear();
+    uint32_t last_entry = kNowhere, last_first = kNowhere;
+    for (const Step& step : steps_) {
+      const Node node = table.nodes[step.place];
+      Reached& entry = entries[step.entry];
+      if (node.mask == 0) {
+        entry.places.push_back(step.place);
+        prefetch_leaf(node);
+        continue;
+      }
+      if (step.entry == last_entry && node.first == last_first) continue;  // the same children
+      last_entry = step.entry;
+      last_first = node.first;
+      each_child(node, entry.boxes->ranges(entry.e, node.dim), [&](uint32_t k) {
+        __builtin_prefetch(&table.nodes[node.first + k]);
+        next_steps_.push_back({node.first + k, step.entry});
+      });
+    }
+    steps_.swap(next_steps_);
+  }
+}
+
+void TreeEditor::prefetch_leaf(const Node& leaf) const {
+  __builtin_prefetch(&runs_[leaf.first]);
+  const size_t bytes = (leaf.dim == 0 ? 1 : kPrefetchedBlocks) * block_bytes_;
+  for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(block(leaf.first) + at);
+}
+
+void TreeEditor::insert(Table& table, const Reached& entry, int32_t label, Touched& touched) {
+  const Lane lane(*entry.boxes, entry.e, label);
+  unsure_lanes_ += !lane.exact;
+  for (const uint32_t place : entry.places) {
+    lower_bound(table, place, label, touched);
+    insert_at(table, place, lane, touched);
+  }
+  end_change();
+  ++table.worst_case_steps;
+}
+
+void TreeEditor::remove(Table& table, const Reached& entry, int32_t label, Touched& touched) {
+  for (const uint32_t place : entry.places) remove_at(table, place, label, touched);
+  end_change();
+}
+
+void TreeEditor::relabel(Table& table, const Reached& entry, int32_t from, int32_t to, Touched& touched) {
+  for (size_t t = 0; t < table.view.n_trees; ++t)
+    if (entry.trees >> t & 1) table.view.first_rule[t] = std::min(table.view.first_rule[t], to);
+  for (const uint32_t place : entry.places) {
+    if (table.nodes[place].first != kEmptyLeaf) lower_bound(table, place, to, touched);
+    relabel_at(table, place, from, to, touched);
+  }
+  end_change();
+}
+
+// The first block of a leaf with a lane that does not come before the label; the last block where all do.
+uint32_t TreeEditor::block_for(uint32_t first, int32_t label) const {
+  const uint32_t last = first + runs_[first].length - 1;
+  while (first != last && tail(first).rule[kLanes - 1] < label) ++first;
+  return first;
 }
 
 bool TreeEditor::holds(uint32_t first, int32_t label) const {
-  for (uint32_t b = first;; ++b) {
-    const BlockTail& lanes = tail(b);
-    if (std::find(lanes.rule, lanes.rule + kLanes, label) != lanes.rule + kLanes) return true;
-    if (lanes.last) return false;
-  }
+  const BlockTail& lanes = tail(block_for(first, label));
+  return std::find(lanes.rule, lanes.rule + kLanes, label) != lanes.rule + kLanes;
 }
 
 // Where the leaf at the place has moved in this change, for another place: the place names the new one.
@@ -279,16 +309,15 @@ void TreeEditor::end_change() {
   moving_.clear();
 }
 
-// The leaf of n blocks at a place, in blocks that may be written to, `longer` of them: the last then are empty.
-uint32_t TreeEditor::writable(Table& table, uint32_t place, uint32_t n, uint32_t longer, Touched& touched) {
-  const uint32_t from = table.nodes[place].first;
+// The leaf at a place, in blocks that may be written to, `longer` of them: of those it did not have the lanes are unused.
+uint32_t TreeEditor::writable(Table& table, uint32_t place, uint32_t longer, Touched& touched) {
+  const uint32_t from = table.nodes[place].first, n = runs_[from].length;
   if (runs_[from].is_new && longer == n) return from;
   const uint32_t to = take_blocks(table, longer);
   std::memcpy(block(to), block(from), n * block_bytes_);
   if (longer > n) {
     std::memcpy(block(to + n), block(kEmptyLeaf), block_bytes_);
     tail(to + n - 1).last = 0;
-    table.nodes[place].dim = 1;
   }
   if (runs_[from].refs > 1) moved(from, to);
   point(table, place, to, touched);
@@ -307,34 +336,20 @@ void TreeEditor::lower_bound(Table& table, uint32_t place, int32_t label, Touche
 void TreeEditor::insert_at(Table& table, uint32_t place, const Lane& lane, Touched& touched) {
   if (follow_moved(table, place, touched)) return;
   const View& view = table.view;
-  uint32_t first = table.nodes[place].first;
-  uint32_t n = blocks_of(first);
-  // Where it goes: before the first lane with a greater label.
-  uint32_t b = 0;
+  const uint32_t before = table.nodes[place].first, n = runs_[before].length;
+  // It goes before the first lane with a greater label.
+  uint32_t b = block_for(before, lane.label) - before;
   int i = 0;
   for (;; ++b, i = 0) {
-    const int used = lanes_used(tail(first + b));
-    for (; i < used && tail(first + b).rule[i] <= lane.label; ++i)
-      if (lane.is(view, block(first + b), i)) return;
-    if (i < used || b + 1 == n) break;
+    const BlockTail& lanes = tail(before + b);
+    for (; i < kLanes && lanes.rule[i] <= lane.label; ++i)
+      if (lane.is(view, block(before + b), i)) return;
+    if (i < kLanes || b + 1 == n) break;
   }
-  const uint32_t longer = n + static_cast<uint32_t>(lanes_used(tail(first + n - 1)) == kLanes);
-  first = writable(table, place, n, longer, touched);
-  n = longer;
+  const uint32_t longer = n + static_cast<uint32_t>(lanes_used(tail(before + n - 1)) == kLanes);
+  const uint32_t first = writable(table, place, longer, touched);
   if (i == kLanes) ++b, i = 0;
-  for (uint32_t k = n - 1;; --k) {  // the last lane of each block moves into the next
-    uint8_t* to = block(first + k);
-    open_lane(view, to, k == b ? i : 0);
-    if (k == b) break;
-    uint8_t* from = block(first + k - 1);
-    each_array(view, from, [&](uint8_t* source, size_t size) {
-      std::memcpy(to + (source - from), source + (kLanes - 1) * size, size);
-    });
-    BlockTail &into = tail_of(view, to), &out_of = tail_of(view, from);
-    for (int g = 0; g < 4; ++g) into.constrains[g] |= out_of.constrains[g] >> (kLanes - 1);
-    into.valid |= out_of.valid >> (kLanes - 1);
-    into.verify |= out_of.verify >> (kLanes - 1);
-  }
+  open_lane(view, block(first + b), longer - b, i);
   lane.write(view, block(first + b), i);
 }
 
@@ -343,27 +358,15 @@ void TreeEditor::remove_at(Table& table, uint32_t place, int32_t label, Touched&
   const View& view = table.view;
   const uint32_t before = table.nodes[place].first;
   if (!holds(before, label)) return;
-  uint32_t n = blocks_of(before);
-  const uint32_t first = writable(table, place, n, n, touched);
-  for (uint32_t b = 0; b < n; ++b) {
+  const uint32_t first = writable(table, place, runs_[before].length, touched);
+  uint32_t& n = runs_[first].length;
+  for (uint32_t b = block_for(first, label) - first; b < n && tail(first + b).rule[0] <= label; ++b) {
     for (int i = 0; i < lanes_used(tail(first + b));) {
       if (tail(first + b).rule[i] != label) {
         ++i;
         continue;
       }
-      close_lane(view, block(first + b), i);
-      for (uint32_t k = b; k + 1 < n; ++k) {  // the first lane of each block moves into the one before
-        uint8_t *to = block(first + k), *from = block(first + k + 1);
-        each_array(view, from, [&](uint8_t* source, size_t size) {
-          std::memcpy(to + (source - from) + (kLanes - 1) * size, source, size);
-        });
-        BlockTail &into = tail_of(view, to), &out_of = tail_of(view, from);
-        for (int g = 0; g < 4; ++g)
-          into.constrains[g] |= static_cast<uint8_t>((out_of.constrains[g] & 1) << (kLanes - 1));
-        into.valid |= static_cast<uint8_t>((out_of.valid & 1) << (kLanes - 1));
-        into.verify |= static_cast<uint8_t>((out_of.verify & 1) << (kLanes - 1));
-        close_lane(view, from, 0);
-      }
+      close_lane(view, block(first + b), n - b, i);
       if (n > 1 && lanes_used(tail(first + n - 1)) == 0) {
         --n;
         tail(first + n - 1).last = 1;
@@ -380,9 +383,8 @@ void TreeEditor::relabel_at(Table& table, uint32_t place, int32_t from, int32_t 
   if (follow_moved(table, place, touched)) return;
   uint32_t first = table.nodes[place].first;
   if (!holds(first, from)) return;
-  const uint32_t n = blocks_of(first);
-  first = writable(table, place, n, n, touched);
-  for (uint32_t b = first; b < first + n; ++b) std::replace(tail(b).rule, tail(b).rule + kLanes, from, to);
+  first = writable(table, place, runs_[first].length, touched);
+  for (uint32_t b = block_for(first, from); b < first + runs_[first].length && tail(b).rule[0] <= from; ++b) std::replace(tail(b).rule, tail(b).rule + kLanes, from, to);
 }
 
 // Makes a leaf's place name another leaf. The one that nobody names any more is free, or will be.
@@ -390,11 +392,12 @@ void TreeEditor::point(Table& table, uint32_t place, uint32_t first, Touched& to
   const uint32_t before = table.nodes[place].first;
   if (before == first) return;
   table.nodes[place].first = first;
+  table.nodes[place].dim = runs_[first].length > 1;
   if (first == kEmptyLeaf) table.nodes[place].shift = forest::kNoBound;
   touched.push_back(place);
   ++runs_[first].refs;
   if (--runs_[before].refs != 0 || before == kEmptyLeaf) return;
-  const uint32_t n = blocks_of(before);
+  const uint32_t n = runs_[before].length;
   if (runs_[before].is_new) return give_back(before, n);
   retired_.push_back({update_, before, n});
   retired_blocks_ += n;
@@ -413,17 +416,18 @@ uint32_t TreeEditor::take_blocks(Table& table, uint32_t n) {
   }
   runs_[first].is_new = true;
   runs_[first].moved_to = kNowhere;  // of a leaf that was here before
+  runs_[first].length = n;
   new_runs_.push_back(first);
   return first;
 }
 
 // From the shortest free run that is long enough, the first of its blocks; the others stay free.
 uint32_t TreeEditor::take_free(uint32_t n) {
-  for (size_t length = std::min(n, kLongRun); length <= kLongRun; ++length) {
-    const auto found = std::find_if(free_[length].rbegin(), free_[length].rend(),
-                                    [&](uint32_t first) { return runs_[first].free >= n; });
-    if (found == free_[length].rend()) continue;
-    const uint32_t first = *found, whole = runs_[first].free;
+  for (uint64_t lists = some_free_ >> std::min(n, kLongRun) << std::min(n, kLongRun); lists != 0; lists &= lists - 1) {
+    const std::vector<uint32_t>& list = free_[std::countr_zero(lists)];
+    const auto found = std::find_if(list.rbegin(), list.rend(), [&](uint32_t first) { return runs_[first].length >= n; });
+    if (found == list.rend()) continue;  // of long runs, all may be too short
+    const uint32_t first = *found, whole = runs_[first].length;
     unlink_free(first);
     if (whole > n) link_free(first + n, whole - n);
     return first;
@@ -432,43 +436,47 @@ uint32_t TreeEditor::take_free(uint32_t n) {
 }
 
 void TreeEditor::give_back(uint32_t first, uint32_t n) {
-  if (first + n < used_blocks_ && runs_[first + n].free != 0) {
+  if (first + n < used_blocks_ && runs_[first + n].is_free) {
     const uint32_t behind = first + n;
-    n += runs_[behind].free;
+    n += runs_[behind].length;
     unlink_free(behind);
   }
-  if (runs_[first - 1].free != 0) {  // block 0 is the empty leaf's
-    first -= runs_[first - 1].free;
-    n += runs_[first].free;
+  if (runs_[first - 1].is_free) {  // block 0 is the empty leaf's
+    first -= runs_[first - 1].length;
+    n += runs_[first].length;
     unlink_free(first);
   }
   link_free(first, n);
 }
 
 void TreeEditor::link_free(uint32_t first, uint32_t n) {
-  std::vector<uint32_t>& list = free_[std::min(n, kLongRun)];
-  runs_[first].free = runs_[first + n - 1].free = n;
-  runs_[first].in_list = static_cast<uint32_t>(list.size());
-  list.push_back(first);
+  const uint32_t which = std::min(n, kLongRun);
+  runs_[first].length = runs_[first + n - 1].length = n;
+  runs_[first].is_free = runs_[first + n - 1].is_free = true;
+  runs_[first].in_list = static_cast<uint32_t>(free_[which].size());
+  free_[which].push_back(first);
+  some_free_ |= uint64_t{1} << which;
   free_blocks_ += n;
 }
 
 void TreeEditor::unlink_free(uint32_t first) {
-  const uint32_t n = runs_[first].free, place = runs_[first].in_list;
-  std::vector<uint32_t>& list = free_[std::min(n, kLongRun)];
+  const uint32_t n = runs_[first].length, place = runs_[first].in_list, which = std::min(n, kLongRun);
+  std::vector<uint32_t>& list = free_[which];
   list[place] = list.back();
   runs_[list[place]].in_list = place;
   list.pop_back();
-  runs_[first].free = runs_[first + n - 1].free = 0;
+  if (list.empty()) some_free_ &= ~(uint64_t{1} << which);
+  runs_[first].is_free = runs_[first + n - 1].is_free = false;
   free_blocks_ -= n;
 }
 
-// An arena of the table's own, with room for n blocks and a quarter of what is used. What was retired is free in it.
+// An arena of the table's own, with room for n blocks, for a quarter of what is used, and for what a few updates retire.
+// What was retired is free in it.
 void TreeEditor::renew_arena(Table& table, uint32_t n) {
+  const size_t wanted = std::min(used_blocks() / 4 + kUpdatesAhead * retired_blocks_, 2 * used_blocks()) + kSpareBlocks;
   for (const Retired& run : retired_) give_back(run.first, run.n);
   retired_.clear();
   retired_blocks_ = 0;
-  const size_t wanted = used_blocks() / 4 + kSpareBlocks;
   const size_t spare = n + wanted - std::min<size_t>(free_blocks_, wanted);
   auto larger = std::make_shared<Arena>((used_blocks_ + spare) * block_bytes_);
   std::memcpy(larger->data(), arena_->data(), used_blocks_ * block_bytes_);
