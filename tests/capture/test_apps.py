@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from meshsieve import apps, capture, flows
+from meshsieve import apps, capture, flows, http_requests
 from tests.capture.app_payloads import OTHERS, TALKS, TCP, UDP, Talk, client_hello, dns_question, record, u16
 from tests.capture.builder import Frame, eth, pcap
 
@@ -286,6 +286,54 @@ def test_fragments_that_do_not_fit_make_no_datagram(what: str, frames: Any, whol
     datagram, name = dns_datagram()
     columns = recognise(tmp_path / "a.pcap", frames(cut(datagram, [40, 80], proto=17)))
     assert (name in columns.attribute("dns_name")) == whole, what
+
+
+@pytest.mark.parametrize(
+    ("what", "length", "whole"),
+    [
+        ("the UDP length is that of the datagram", 0, True),
+        ("it ends within the first fragment", -100, False),
+        ("it ends before the last byte, behind which stands no payload", -1, False),
+        ("it is beyond the datagram", 1, False),
+    ],
+)
+def test_the_udp_length_of_a_fragmented_datagram_holds(what: str, length: int, whole: bool, tmp_path: Path) -> None:
+    datagram, name = dns_datagram()
+    changed = datagram[:4] + u16(len(datagram) + length) + datagram[6:]
+    for fragments in (cut(changed, [40, 80], proto=17), cut(changed, [40, 80], proto=17)[::-1]):
+        columns = recognise(tmp_path / "a.pcap", fragments)
+        assert (name in columns.attribute("dns_name")) == whole, what
+
+
+def asked(tmp_path: Path, frames: list[Frame]) -> list[str]:
+    path = tmp_path / "requests.pcap"
+    path.write_bytes(pcap(frames))
+    return [str(path) for batch in http_requests.read(path) for path in batch["path"]]
+
+
+def test_a_whole_packet_in_the_first_fragment_of_a_tunnel_is_not_continued_by_the_next(tmp_path: Path) -> None:
+    """The inner packet ends before the outer fragment does: what follows is no part of its payload."""
+
+    def outer(padding: int) -> list[Frame]:
+        head = b"GET /a HTTP/1.1\r\nHost: a\r\n"
+        inner = eth().ipv4().tcp(50000, 80, "PA", seq=1).payload(head).bytes()[14:]
+        first = inner + b"\0" * (-len(inner) % 8 + padding)
+        return [
+            eth().ipv4().tcp(50000, 80, "S", seq=0),
+            eth().ipv4("10.9.0.1", "10.9.0.2", proto=4, ident=6, more=True).raw(first),
+            eth().ipv4("10.9.0.1", "10.9.0.2", proto=4, ident=6, offset=len(first)).raw(b"x: y\r\n\r\n"),
+        ]
+
+    assert asked(tmp_path, outer(0)) == []
+    assert asked(tmp_path, outer(8)) == []
+
+
+def test_a_transport_header_in_two_fragments_is_not_read_as_payload(tmp_path: Path) -> None:
+    """What a receiver takes for the acknowledgement number and for a header that is too short is no request."""
+    segment = struct.pack(">HHI", 50000, 80, 1) + b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+    for frames in (cut(segment, [8], proto=6), cut(segment, [8], proto=6)[::-1]):
+        assert asked(tmp_path, [eth().ipv4().tcp(50000, 80, "S", seq=0), *frames]) == []
+        assert recognise(tmp_path / "a.pcap", frames).apps[0] == ""
 
 
 def test_tcp_whose_segments_are_fragmented_is_put_together(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import pickle
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lz4.frame
 import numpy as np
@@ -82,6 +84,7 @@ TIMES = [
     ("negative offset", {"resolution": 9, "offset_s": -2}, 5, -2 * 10**9 + 5),
     ("beyond int64 saturates", {"resolution": 0}, 2**63, 2**63 - 1),
     ("below int64 saturates", {"resolution": 9, "offset_s": -(2**63)}, 0, -(2**63)),
+    ("a negative offset brings it back", {"resolution": 0, "offset_s": -(2**63) + 7}, 2**63, 7 * 10**9),
     ("10^-127 s", {"resolution": 127}, 2**64 - 1, 0),
     ("2^-127 s", {"resolution": 255}, 2**64 - 1, 0),
 ]
@@ -277,6 +280,25 @@ def test_lz4_that_breaks_gives_what_was_there(change, said, tmp_path: Path) -> N
     reader = capture.read(write(tmp_path, change(lz4.frame.compress(MANY, content_checksum=True))))
     assert len(numbers(reader)) == 600
     assert said in (reader.problem or "")
+
+
+# What a decompressor has read but had no room to write is not lost where the file is cut: batches are read through a
+# buffer that is smaller than the blocks of these formats.
+ZEROS = pcap([Captured(FRAMES[0].bytes() + bytes(200_000), i) for i in range(12)])
+
+
+@pytest.mark.parametrize(
+    ("pack", "end"),
+    [
+        pytest.param(zstd, 4, id="zstandard", marks=needs_zstd),
+        pytest.param(lambda d: lz4.frame.compress(d, block_size=lz4.frame.BLOCKSIZE_MAX4MB), 4, id="lz4"),
+        pytest.param(lambda d: gzip.compress(d, mtime=0), 8, id="gzip"),
+    ],
+)
+def test_all_that_was_decompressed_of_a_cut_file_is_read(pack, end: int, tmp_path: Path) -> None:
+    reader = capture.read(write(tmp_path, pack(ZEROS)[:-end]))
+    assert len(numbers(reader)) == 12
+    assert "ends in the middle" in (reader.problem or "")
 
 
 # Files over 1 MiB are decompressed on a second thread.
@@ -511,6 +533,40 @@ def test_interrupt_while_a_pipe_is_silent(tmp_path: Path) -> None:
         child.send_signal(signal.SIGINT)
         assert child.wait(timeout=60) != 0
         assert b"KeyboardInterrupt" in child.stderr.read()
+
+
+@pytest.mark.parametrize("threads", [False, True], ids=["plain", "gzip on a second thread"])
+def test_interrupt_in_a_file_of_blocks_that_are_skipped(threads: bool, tmp_path: Path) -> None:
+    """No packet is ever given, for a gibibyte; on the disk it is a hole."""
+    size = 16 << 20
+    path = tmp_path / "skipped.pcapng"
+    if threads:
+        member = gzip.compress(block(0x0BAD, bytes(size - 12)), 1)
+        path.write_bytes(gzip.compress(START) + member * 64)
+    else:
+        with path.open("wb") as file:
+            file.write(START)
+            for _ in range(64):
+                file.write(struct.pack("<II", 0x0BAD, size))
+                file.seek(size - 12, os.SEEK_CUR)
+                file.write(struct.pack("<I", size))
+    reader = capture.read(path)
+    assert reader.size_bytes is not None
+    seen = []
+
+    def interrupt(*_: Any) -> None:
+        seen.append(reader.bytes_read)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(reader)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert seen[0] < reader.size_bytes
 
 
 # Memory

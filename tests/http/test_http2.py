@@ -165,6 +165,19 @@ def test_a_header_bomb_is_cut_and_the_connection_goes_on(tmp_path: Path) -> None
     assert "unread_bytes" not in counts
 
 
+def test_a_name_outlives_the_entry_that_it_is_taken_from(tmp_path: Path) -> None:
+    """A literal takes its name from the entry which it drives out of the table."""
+    size = b"\x7f\xd0\x1e"  # 4,047: name, value and 32 bytes fill the table nearly
+    head = b"\x82\x86\x84\x01\x01a"
+    first = head + b"\x40\x05x-abc" + size + b"v" * 4047 + b"\x7e" + size + b"w" * 4047
+    client = frame(HEADERS, 1, first, END_STREAM | END_HEADERS)
+    client += frame(HEADERS, 3, head + b"\xbe", END_STREAM | END_HEADERS)
+    rows, counts = read(tmp_path, segments(conversation(client, answered(1, 3))))
+    v, w = ("x-abc", "v" * 4047), ("x-abc", "w" * 4047)
+    assert [[tuple(line) for line in row["headers"]] for row in rows] == [[v, w], [w]]
+    assert "unread_bytes" not in counts
+
+
 def test_grpc(tmp_path: Path) -> None:
     c, s = Http2(), Http2()
     client = c.headers(1, get("/shop.Cart/Add", method="POST", content_type="application/grpc+proto", te="trailers"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from meshsieve import capture, flows
 from meshsieve.engine import Engine
 from meshsieve.fqdn_table import FqdnTable
 from meshsieve.importers.nsx import NsxImporter
@@ -162,3 +163,16 @@ def test_the_table_forgets_the_oldest_and_counts() -> None:
         table.add([(second * 10**9, 60, address(SERVER), text)])
     v4 = int.from_bytes(address(SERVER), "big")
     assert (table.names(4, v4, 3 * 10**9), table.forgotten, len(table)) == (("b", "c"), 1, 2)
+
+
+def test_one_message_gives_a_bounded_number_of_names(tmp_path: Path) -> None:
+    """A chain of aliases to many addresses multiplies; what is left out is counted."""
+    chain: list[Record] = [(f"n{i}", CNAME, 60, f"n{i + 1}") for i in range(50)]
+    message = response("n0", chain + [("n50", A, 60, f"10.7.0.{i}") for i in range(100)])
+    path = tmp_path / "capture.pcap"
+    path.write_bytes(pcap([answer(message)]))
+    table = flows.FlowTable()
+    for _ in capture.read(path, flows=table):
+        pass
+    table.finish()
+    assert table.dns_answers_lost == 51 * 100 - 1024

@@ -136,7 +136,7 @@ struct FlowStats {
   uint64_t fragments_unmatched = 0;    // of these, given up: counted in a flow without ports
   uint64_t apps_given_up = 0;          // recognition ended early: too much waited
   uint64_t fragmented_evicted = 0;     // datagrams dropped from the fragment table because it was full
-  uint64_t dns_answers_dropped = 0;    // beyond kMostDnsAnswers that nobody took
+  uint64_t dns_answers_dropped = 0;    // beyond kMostDnsAnswers or their bytes that nobody took, or too many of one message
 };
 
 // Community ID version 1 (github.com/corelight/community-id-spec) of flow i, seed 0: "1:" and base64 of a SHA-1.
@@ -165,7 +165,7 @@ class FlowTable {
   size_t finished() const;
   // What DNS responses (from port 53, over UDP or whole in one TCP segment) said since the last call, in capture order;
   // empty where no applications are recognised.
-  static constexpr size_t kMostDnsAnswers = 1u << 18;
+  static constexpr size_t kMostDnsAnswers = 1u << 18, kMostDnsAnswerBytes = 32u << 20;
   std::vector<DnsAnswer> take_dns_answers();
 
   FlowStats stats() const;

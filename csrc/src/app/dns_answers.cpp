@@ -8,7 +8,7 @@ namespace meshsieve::app {
 namespace {
 
 constexpr uint16_t kA = 1, kCname = 5, kAaaa = 28, kIn = 1;
-constexpr size_t kMostRecords = 256, kMostNames = 64, kMostJumps = 32;
+constexpr size_t kMostRecords = 256, kMostNames = 64, kMostJumps = 32, kMostPairs = 1024;
 
 struct DnsRecord {
   std::string owner;
@@ -80,18 +80,18 @@ std::optional<std::vector<DnsRecord>> read_records(Bytes message, size_t at, siz
 
 }  // namespace
 
-void read_dns_answers(Bytes message, int64_t time_ns, std::vector<DnsAnswer>& out) {
+size_t read_dns_answers(Bytes message, int64_t time_ns, std::vector<DnsAnswer>& out) {
   Reader header(message);
   header.skip(2);
   const uint16_t flags = header.u16(), questions = header.u16(), answers = header.u16();
   header.skip(4);
   // A response (QR) to a standard query, not cut (TC), without error.
-  if (!header.ok() || (flags & 0xfa0f) != 0x8000 || questions != 1 || answers == 0) return;
+  if (!header.ok() || (flags & 0xfa0f) != 0x8000 || questions != 1 || answers == 0) return 0;
   size_t at = 12;
   const std::optional<std::string> asked = read_name(message, at);
-  if (!asked || asked->empty() || message.size() - at < 4) return;
+  if (!asked || asked->empty() || message.size() - at < 4) return 0;
   const std::optional<std::vector<DnsRecord>> records = read_records(message, at + 4, answers);
-  if (!records) return;
+  if (!records) return 0;
 
   struct Link {
     std::string name;
@@ -109,16 +109,19 @@ void read_dns_answers(Bytes message, int64_t time_ns, std::vector<DnsAnswer>& ou
     chain.back().ttl = alias->ttl;
     chain.push_back({alias->target, UINT32_MAX});
   }
+  size_t pairs = 0;
   for (const DnsRecord& record : *records) {
     if (record.type == kCname || record.owner != chain.back().name) continue;
     uint32_t ttl = record.ttl;
     for (auto link = chain.rbegin(); link != chain.rend(); ++link) {
       ttl = std::min(ttl, link->ttl);
+      if (++pairs > kMostPairs) continue;
       DnsAnswer answer{time_ns, ttl, static_cast<uint8_t>(record.type == kA ? 4 : 6), {}, link->name};
       std::copy(record.data.begin(), record.data.end(), answer.address.end() - static_cast<long>(record.data.size()));
       out.push_back(std::move(answer));
     }
   }
+  return pairs > kMostPairs ? pairs - kMostPairs : 0;
 }
 
 }  // namespace meshsieve::app

@@ -1,8 +1,10 @@
 #include "app/x509.h"
 
-#include <vector>
+#include <unordered_set>
+#include <utility>
 
 #include "app/der.h"
+#include "meshsieve/apps.h"
 
 namespace meshsieve::app {
 
@@ -11,25 +13,35 @@ namespace {
 constexpr uint8_t kSequence = 0x30, kSet = 0x31, kOid = 0x06, kOctets = 0x04, kBoolean = 0x01;
 constexpr std::string_view kCommonName("\x55\x04\x03", 3), kSubjectAltName("\x55\x1d\x11", 3);
 
-void add_name(std::vector<std::string>& names, Bytes name) {
-  std::string text(text_of(name));
-  if (text.empty() || std::find(names.begin(), names.end(), text) != names.end()) return;
-  names.push_back(std::move(text));
-}
+// Names in the order in which they stand, each once; no more than an attribute has room for.
+class Names {
+ public:
+  void add(Bytes name) {
+    const std::string_view text = text_of(name);
+    if (text.empty() || joined_.size() > Attributes::kMaxText || !seen_.insert(text).second) return;
+    if (!joined_.empty()) joined_ += ',';
+    joined_ += text;
+  }
+  std::string take() { return std::move(joined_); }
 
-void subject_names(Bytes subject, std::vector<std::string>& names) {
+ private:
+  std::unordered_set<std::string_view> seen_;
+  std::string joined_;
+};
+
+void subject_names(Bytes subject, Names& names) {
   Reader sets(subject);
   for (Element set; (set = expect_element(sets, kSet)).ok;) {
     Reader attributes(set.body);
     for (Element attribute; (attribute = expect_element(attributes, kSequence)).ok;) {
       Reader pair(attribute.body);
       const Element oid = expect_element(pair, kOid);
-      if (oid.ok && text_of(oid.body) == kCommonName) add_name(names, read_element(pair).body);
+      if (oid.ok && text_of(oid.body) == kCommonName) names.add(read_element(pair).body);
     }
   }
 }
 
-void alternative_names(Bytes extensions, std::vector<std::string>& names) {
+void alternative_names(Bytes extensions, Names& names) {
   constexpr uint8_t kDnsName = 0x82;
   Reader list(extensions);
   for (Element extension; (extension = expect_element(list, kSequence)).ok;) {
@@ -42,7 +54,7 @@ void alternative_names(Bytes extensions, std::vector<std::string>& names) {
     Reader wrapped(value.body);
     Reader general(expect_element(wrapped, kSequence).body);
     for (Element name; (name = read_element(general)).ok;) {
-      if (name.tag == kDnsName) add_name(names, name.body);
+      if (name.tag == kDnsName) names.add(name.body);
     }
   }
 }
@@ -53,7 +65,7 @@ std::string certificate_names(Bytes der) {
   Reader outer(der);
   Reader certificate(expect_element(outer, kSequence).body);
   Reader tbs(expect_element(certificate, kSequence).body);
-  std::vector<std::string> names;
+  Names names;
   // version [0], serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo, ..., extensions [3]
   Element element = read_element(tbs);
   if (element.ok && element.tag == 0xa0) element = read_element(tbs);
@@ -67,12 +79,7 @@ std::string certificate_names(Bytes der) {
     Reader wrapped(element.body);
     alternative_names(expect_element(wrapped, kSequence).body, names);
   }
-  std::string out;
-  for (const std::string& name : names) {
-    if (!out.empty()) out += ',';
-    out += name;
-  }
-  return out;
+  return names.take();
 }
 
 }  // namespace meshsieve::app

@@ -5,6 +5,8 @@
 // Why     What a TCP segment or a UDP datagram says may stand in any of its fragments.
 // Rules   Fragments that overlap make a datagram that receivers read differently: it is never whole (RFC 5722). One that
 //         repeats bytes which came before is a copy and changes nothing. Bytes that the capture lacks are never whole.
+//         What a UDP header says of its length holds: bytes behind it are no payload, and one that promises more than
+//         the datagram has makes none.
 // Limits  65,535 bytes and kMostParts separate parts; beyond, never whole.
 #pragma once
 
@@ -44,6 +46,17 @@ class DatagramBuffer {
     if (begin == 0) {
       first_ = packet;
       header_ = payload;
+      // A transport header that goes on in the next fragment, or a tunnel's packet that ends in this one.
+      const bool tunnelled = packet.fragment_level != packet.tunnel_depth;
+      if (packet.payload_offset < kUdpHeader ||
+          (tunnelled && packet.status != static_cast<uint8_t>(DecodeStatus::ip_length_beyond_frame))) {
+        return give_up();
+      }
+      if (packet.has(Field::proto) && packet.proto == kUdp) {
+        promised_ = data[-4] << 8 | data[-3];
+        // All of it is in this fragment, or it is none: then what was read of it alone is all there is.
+        if (promised_ <= kUdpHeader + packet.payload_length) return give_up();
+      }
     }
     if (packet.more_fragments == 0) size_ = end;
     if (bytes_.size() < end) bytes_.resize(end);
@@ -53,7 +66,7 @@ class DatagramBuffer {
 
   bool whole() const {
     return !broken_ && size_ != 0 && header_ <= size_ && parts_.size() == 1 && parts_[0].begin == 0 &&
-           parts_[0].end == size_;
+           parts_[0].end == size_ && (promised_ == 0 || promised_ - kUdpHeader <= size_ - header_);
   }
   // When whole: the packet that was never cut, its payload in `record`, which lives as long as this. `last` is the
   // record that made it whole.
@@ -62,7 +75,7 @@ class DatagramBuffer {
     packet.more_fragments = 0;
     packet.fragment_offset = 0;
     packet.payload_offset = 0;
-    packet.payload_length = static_cast<uint32_t>(size_ - header_);
+    packet.payload_length = static_cast<uint32_t>(promised_ != 0 ? promised_ - kUdpHeader : size_ - header_);
     record = last;
     record.data = bytes_.data() + header_;
     record.captured = record.length = packet.payload_length;
@@ -106,7 +119,11 @@ class DatagramBuffer {
     }
   }
 
+  static constexpr uint8_t kUdp = 17;
+  static constexpr size_t kUdpHeader = 8;
+
   Packet first_;
+  size_t promised_ = 0;             // length in the UDP header; 0 = no UDP
   size_t header_ = kMostBytes + 1;  // bytes before the payload; none is that many
   size_t size_ = 0;                 // 0 = the last fragment has not come
   std::vector<uint8_t> bytes_;

@@ -66,7 +66,10 @@ class FlowTable::Impl {
   }
   size_t finished() const { return finished_->size(); }
   const app::Recognizer* apps() const { return apps_.get(); }
-  std::vector<DnsAnswer> take_dns_answers() { return std::exchange(dns_answers_, {}); }
+  std::vector<DnsAnswer> take_dns_answers() {
+    dns_answer_bytes_ = 0;
+    return std::exchange(dns_answers_, {});
+  }
 
  private:
   // An empty batch, with the memory of an earlier one that nobody holds any more.
@@ -132,6 +135,7 @@ class FlowTable::Impl {
   std::shared_ptr<FlowBatch> handed_out_;  // the last one, if its memory is worth keeping
   std::unique_ptr<app::Recognizer> apps_;
   std::vector<DnsAnswer> dns_answers_;
+  size_t dns_answer_bytes_ = 0;
 };
 
 // ---- keys
@@ -259,14 +263,17 @@ void FlowTable::Impl::snoop(const Packet& packet, const Record& record) {
       packet.payload_length > record.captured - packet.payload_offset) {
     return;
   }
-  if (dns_answers_.size() >= kMostDnsAnswers) {
+  if (dns_answers_.size() >= kMostDnsAnswers || dns_answer_bytes_ >= kMostDnsAnswerBytes) {
     ++stats_.dns_answers_dropped;
     return;
   }
   app::Reader reader(app::Bytes(record.data + packet.payload_offset, packet.payload_length));
   app::Bytes message = reader.rest();
   if (!is_udp(packet.proto)) message = reader.vector16();  // over TCP a length stands before the message
-  if (reader.ok()) app::read_dns_answers(message, record.time_ns, dns_answers_);
+  if (!reader.ok()) return;
+  const size_t before = dns_answers_.size();
+  stats_.dns_answers_dropped += app::read_dns_answers(message, record.time_ns, dns_answers_);
+  for (size_t i = before; i < dns_answers_.size(); ++i) dns_answer_bytes_ += sizeof(DnsAnswer) + dns_answers_[i].name.size();
 }
 
 // An ICMP error about a packet of a flow that we know, whichever side sent it.

@@ -132,7 +132,7 @@ class BlockReader {
   std::span<const uint8_t> left_;
 };
 
-uint32_t size_of(const std::string& name, const std::string& value) {
+uint32_t size_of(std::string_view name, std::string_view value) {
   return static_cast<uint32_t>(name.size() + value.size()) + kEntryOverhead;
 }
 
@@ -162,35 +162,37 @@ void HpackDecoder::forget_history() {
   limit_ = allowed_ = kMaxHpackTable;  // what was agreed is not known either
 }
 
-HpackDecoder::Found HpackDecoder::find(uint64_t index, std::string& name, std::string& value) const {
+uint32_t HpackDecoder::Entry::size() const { return size_of(name ? std::string_view(*name) : "", value); }
+
+HpackDecoder::Found HpackDecoder::find(uint64_t index, Line& line) const {
   if (index == 0) return Found::no;
   if (index <= kStaticTable.size()) {
-    name = kStaticTable[index - 1].first;
-    value = kStaticTable[index - 1].second;
+    line = {kStaticTable[index - 1].first, kStaticTable[index - 1].second, nullptr};
     return Found::yes;
   }
   const uint64_t place = index - kStaticTable.size() - 1;
   if (place >= table_.size()) return partial_ ? Found::missing : Found::no;
-  name = table_[place].first;
-  value = table_[place].second;
-  return name.empty() ? Found::missing : Found::yes;
+  const Entry& entry = table_[place];
+  if (!entry.name) return Found::missing;
+  line = {*entry.name, entry.value, &entry};
+  return Found::yes;
 }
 
 void HpackDecoder::shrink_to(uint32_t bytes) {
   while (table_bytes_ > bytes) {
-    table_bytes_ -= size_of(table_.back().first, table_.back().second);
+    table_bytes_ -= table_.back().size();
     table_.pop_back();
   }
 }
 
-void HpackDecoder::insert(const Line& line) {
-  const uint32_t size = size_of(line.first, line.second);
+void HpackDecoder::insert(Entry&& entry) {
+  const uint32_t size = entry.size();
   if (size > limit_) {
     shrink_to(0);
     return;
   }
   shrink_to(limit_ - size);
-  table_.push_front(line);
+  table_.push_front(std::move(entry));
   table_bytes_ += size;
 }
 
@@ -199,10 +201,10 @@ HpackDecoder::Outcome HpackDecoder::decode(std::span<const uint8_t> block, size_
   BlockReader reader(block);
   Outcome outcome;
   size_t list_bytes = 0;
-  Line line;
-  const auto keep = [&] {
-    list_bytes += size_of(line.first, line.second);
-    if (list_bytes <= max_list_bytes) out.push_back(line);
+  std::string name, value;
+  const auto keep = [&](std::string_view a, std::string_view b) {
+    list_bytes += size_of(a, b);
+    if (list_bytes <= max_list_bytes) out.emplace_back(a, b);
     else outcome.too_large = true;
   };
   for (bool first_line = true; !reader.done();) {
@@ -218,17 +220,24 @@ HpackDecoder::Outcome HpackDecoder::decode(std::span<const uint8_t> block, size_
     const bool indexed = (first & 0x80) != 0;
     const bool add = (first & 0xc0) == 0x40;  // a literal for the table (01) or not (0000, 0001)
     if (!reader.integer(indexed ? 7 : add ? 6 : 4, number)) return kBad;
-    if (indexed && outcome.too_large && number != 0 && number <= kStaticTable.size() + table_.size()) continue;
+    Line line;
     const bool named = !indexed && number == 0;
-    const Found found = named ? (reader.string(line.first) ? Found::yes : Found::no)
-                              : find(number, line.first, line.second);
+    if (named && !reader.string(name)) return kBad;
+    const Found found = named ? Found::yes : find(number, line);
     if (found == Found::no) return kBad;
-    // A literal of unknown name stays in the table without name, so that the entries behind it are found.
-    if (found == Found::missing) line.first.clear();
-    if (!indexed && !reader.string(line.second)) return kBad;
-    if (add) insert(line);
+    if (named) line.name = name;
+    if (!indexed) {
+      if (!reader.string(value)) return kBad;
+      line.value = value;
+    }
     if (found == Found::missing) outcome.missing = true;
-    else keep();
+    else keep(line.name, line.value);
+    if (!add) continue;
+    // A literal of unknown name stays in the table without name, so that the entries behind it are found.
+    Entry entry{nullptr, std::move(value)};
+    if (line.entry != nullptr) entry.name = line.entry->name;
+    else if (found == Found::yes) entry.name = std::make_shared<const std::string>(line.name);
+    insert(std::move(entry));
   }
   return outcome;
 }

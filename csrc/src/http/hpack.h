@@ -8,13 +8,15 @@
 // Partial A connection whose beginning was not captured, or that has a hole, lacks entries of the table. After
 //         forget_history() a reference to an unknown entry is a missing line, not an error; entries that came later are
 //         found, since indices count from the newest one.
-// Cost    Linear in the block; a reference beyond the list limit copies nothing.
+// Cost    Linear in the block: a name that is referred to is shared, a value is copied only into lines that are kept.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -37,16 +39,25 @@ class HpackDecoder {
   };
   Outcome decode(std::span<const uint8_t> block, size_t max_list_bytes, HeaderLines& out);
 
-  size_t bytes() const { return table_bytes_; }
+  size_t bytes() const { return table_bytes_ + table_.size() * sizeof(Entry); }
 
  private:
-  using Line = std::pair<std::string, std::string>;
+  struct Entry {
+    std::shared_ptr<const std::string> name;  // null: a name that was not captured
+    std::string value;
+    uint32_t size() const;
+  };
+  // A line that is referred to; the views last until the table changes.
+  struct Line {
+    std::string_view name, value;
+    const Entry* entry = nullptr;  // null: of the static table
+  };
   enum class Found : uint8_t { yes, missing, no };
-  Found find(uint64_t index, std::string& name, std::string& value) const;
-  void insert(const Line& line);
+  Found find(uint64_t index, Line& line) const;
+  void insert(Entry&& entry);
   void shrink_to(uint32_t bytes);
 
-  std::deque<Line> table_;  // the newest entry first
+  std::deque<Entry> table_;  // the newest one first
   uint32_t table_bytes_ = 0;
   uint32_t limit_ = 4096;    // the sender's present limit
   uint32_t allowed_ = 4096;

@@ -90,10 +90,15 @@ size_t BackgroundSource::read(uint8_t* to, size_t size) {
       return 0;
     }
   }
+  if (interrupted_ && delivered_ >= look_at_) {
+    look_at_ = delivered_ + kSignalsEveryBytes;
+    interrupted_();
+  }
   const Block& block = blocks_[drained_ % kBlocks];
   const size_t n = std::min(size, block.size - read_at_);
   std::memcpy(to, block.bytes.data() + read_at_, n);
   read_at_ += n;
+  delivered_ += n;
   if (read_at_ == block.size) {
     read_at_ = 0;
     {

@@ -23,7 +23,7 @@ namespace meshsieve {
 
 class BackgroundSource : public Source {
  public:
-  // `interrupted` is called every kPatience while the reader waits; it may throw.
+  // `interrupted` is called every kPatience while the reader waits, and every few MiB; it may throw.
   BackgroundSource(std::unique_ptr<Source> source, std::function<void()> interrupted);
   ~BackgroundSource() override;
   BackgroundSource(const BackgroundSource&) = delete;
@@ -47,6 +47,7 @@ class BackgroundSource : public Source {
   std::function<void()> interrupted_;
   std::array<Block, kBlocks> blocks_;
   size_t read_at_ = 0;  // in the block that is being read
+  uint64_t delivered_ = 0, look_at_ = kSignalsEveryBytes;  // when to call interrupted_
   std::atomic<uint64_t> file_bytes_{0};
 
   std::mutex mutex_;

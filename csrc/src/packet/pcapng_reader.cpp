@@ -47,8 +47,7 @@ int64_t nanoseconds(uint64_t units, const Interface& interface) {
   } else {
     for (int i = 9; i < exponent && ns != 0; ++i) ns /= 10;
   }
-  const auto bounded = static_cast<__int128>(std::min<unsigned __int128>(ns, uint64_t{1} << 63));
-  return saturated(bounded + static_cast<__int128>(interface.offset_seconds) * 1'000'000'000);
+  return saturated(static_cast<__int128>(ns) + static_cast<__int128>(interface.offset_seconds) * 1'000'000'000);
 }
 
 class PcapngReader final : public RecordReader {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "meshsieve/errors.h"
@@ -33,6 +34,10 @@ class FileSource : public Source {
   FileSource& operator=(const FileSource&) = delete;
 
   size_t read(uint8_t* to, size_t size) override {
+    if (interrupted_ && bytes_ >= look_at_) {
+      look_at_ = bytes_ + kSignalsEveryBytes;
+      interrupted_();
+    }
     for (;;) {
       const ssize_t got = ::read(descriptor_, to, size);
       if (got >= 0) {
@@ -44,12 +49,15 @@ class FileSource : public Source {
     }
   }
   uint64_t file_bytes_read() const override { return bytes_; }
+  // From now on on a thread that has nothing to do with signals.
+  void ignore_signals() { interrupted_ = nullptr; }
 
  private:
   int descriptor_;
   bool owned_;
   std::function<void()> interrupted_;
   uint64_t bytes_ = 0;
+  uint64_t look_at_ = kSignalsEveryBytes;
 };
 
 // Bytes already read to look at the magic, then the rest of the file.
@@ -116,7 +124,8 @@ class GzipSource : public InflatingSource {
     stream_.next_out = to;
     stream_.avail_out = static_cast<uInt>(size);
     while (stream_.avail_out == size) {
-      if (stream_.avail_in == 0) {
+      // Behind a full buffer the library may hold more of what it has read.
+      if (stream_.avail_in == 0 && !std::exchange(was_full_, false)) {
         if (!refill()) {
           if (in_member_) throw CaptureError("the gzip data ends in the middle");
           return 0;
@@ -142,6 +151,7 @@ class GzipSource : public InflatingSource {
         throw CaptureError(std::string("the gzip data is damaged: ") + (stream_.msg ? stream_.msg : "no gzip data"));
       }
     }
+    was_full_ = stream_.avail_out == 0;
     const size_t n = size - stream_.avail_out;
     count_output(n);
     return n;
@@ -150,6 +160,7 @@ class GzipSource : public InflatingSource {
  private:
   z_stream stream_{};
   bool in_member_ = true;
+  bool was_full_ = false;
 };
 
 class ZstdSource : public InflatingSource {
@@ -163,19 +174,21 @@ class ZstdSource : public InflatingSource {
   size_t read(uint8_t* to, size_t size) override {
     ZSTD_outBuffer out{to, size, 0};
     while (out.pos == 0) {
-      if (in_.pos == in_.size && !refill()) {
-        if (in_frame_) throw CaptureError("the Zstandard data ends in the middle");
-        return 0;
+      if (in_.pos == in_.size && !std::exchange(was_full_, false)) {
+        if (!refill()) {
+          if (in_frame_) throw CaptureError("the Zstandard data ends in the middle");
+          return 0;
+        }
+        in_ = {block_.data(), filled_, 0};
       }
-      if (in_.pos == in_.size) in_ = {block_.data(), filled_, 0};
       const size_t result = ZSTD_decompressStream(stream_.get(), &out, &in_);
       if (ZSTD_isError(result)) {
         throw CaptureError(std::string("the Zstandard data is damaged or needs too large a window: ") +
                            ZSTD_getErrorName(result));
       }
       in_frame_ = result != 0;
-      if (out.pos == 0 && in_.pos == in_.size && in_frame_ && filled_ == 0) return 0;
     }
+    was_full_ = out.pos == size;
     count_output(out.pos);
     return out.pos;
   }
@@ -187,6 +200,7 @@ class ZstdSource : public InflatingSource {
   std::unique_ptr<ZSTD_DStream, Free> stream_;
   ZSTD_inBuffer in_{nullptr, 0, 0};
   bool in_frame_ = true;
+  bool was_full_ = false;
 };
 
 class Lz4Source : public InflatingSource {
@@ -200,12 +214,12 @@ class Lz4Source : public InflatingSource {
   size_t read(uint8_t* to, size_t size) override {
     size_t written = 0;
     while (written == 0) {
-      if (at_ == filled_) {
-        at_ = 0;
+      if (at_ == filled_ && !std::exchange(was_full_, false)) {
         if (!refill()) {
           if (in_frame_) throw CaptureError("the LZ4 data ends in the middle");
           return 0;
         }
+        at_ = 0;
       }
       written = size;
       size_t taken = std::min(wanted_, filled_ - at_);
@@ -217,6 +231,7 @@ class Lz4Source : public InflatingSource {
       in_frame_ = result != 0;
       wanted_ = in_frame_ ? result : kFrameStart;
     }
+    was_full_ = written == size;
     count_output(written);
     return written;
   }
@@ -232,6 +247,7 @@ class Lz4Source : public InflatingSource {
   // nothing of what came before.
   size_t wanted_ = kFrameStart;
   bool in_frame_ = true;
+  bool was_full_ = false;
 };
 
 }  // namespace
@@ -278,7 +294,8 @@ OpenedSource open_source(const std::string& path, std::function<void()> interrup
   const bool standard_input = path == "-";
   const int descriptor = standard_input ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) throw CaptureError(std::string("the file cannot be opened: ") + std::strerror(errno));
-  std::unique_ptr<Source> file = std::make_unique<FileSource>(descriptor, !standard_input, interrupted);
+  auto file = std::make_unique<FileSource>(descriptor, !standard_input, interrupted);
+  FileSource* const bare = file.get();
   struct stat status;
   if (::fstat(descriptor, &status) == 0) {
     if (S_ISDIR(status.st_mode)) throw CaptureError("the path is a folder, not a capture file");
@@ -308,6 +325,7 @@ OpenedSource open_source(const std::string& path, std::function<void()> interrup
   if (lz4) opened.source = std::make_unique<Lz4Source>(std::move(opened.source));
   // Never on a pipe: nobody could wake the thread from a read that blocks.
   if (opened.compressed && may_use_thread && opened.file_size >= kLeastBytesForThread) {
+    bare->ignore_signals();
     opened.source = std::make_unique<BackgroundSource>(std::move(opened.source), std::move(interrupted));
   }
   return opened;

@@ -20,6 +20,7 @@ inline constexpr uint64_t kMaxInflationRatio = 1000;
 inline constexpr uint64_t kInflationRatioFrom = 16u << 20;  // below this output the ratio is not looked at
 inline constexpr uint64_t kMaxInflatedBytes = uint64_t{1} << 40;
 inline constexpr int kMaxZstdWindowLog = 25;
+inline constexpr uint64_t kSignalsEveryBytes = 4 << 20;
 
 class Source {
  public:
@@ -41,7 +42,8 @@ struct OpenedSource {
 std::unique_ptr<Source> open_range(const std::string& path, std::string prologue, uint64_t begin, uint64_t end,
                                    uint64_t file_size);
 
-// `interrupted` is called when a signal arrives during a blocking read; it may throw to end the read.
+// `interrupted` is called when a signal arrives during a blocking read and every few MiB, for a file may be made of blocks
+// that nobody is given; it may throw to end the read.
 // `may_use_thread`: decompression may run on a second thread.
 OpenedSource open_source(const std::string& path, std::function<void()> interrupted, bool may_use_thread);
 

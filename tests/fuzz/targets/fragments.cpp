@@ -33,6 +33,7 @@ struct Expected {
       bool copy = false;
       for (size_t j = 0; j < i; ++j) {
         const Fragment& other = fragments[j];
+        if (other.begin == other.end) continue;
         if (one.covers_as(other)) {
           copy = true;
           conflicting |= one.last != other.last || !std::ranges::equal(one.bytes, other.bytes);
