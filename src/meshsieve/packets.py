@@ -285,6 +285,8 @@ class PacketClassifier:
         rules 0-0: forest, ... bytes, built in ... ms, taken
         """
         stats = self.stats
+        if not stats.rules:
+            return "no rules, no table: every packet gets -1"
         hidden = (
             [f"{stats.hidden} of {stats.rules} rules in no table: an earlier rule covers them"] if stats.hidden else []
         )
@@ -340,6 +342,8 @@ def _candidate_text(candidate: _core.Candidate) -> str:
     if candidate.declined:
         return f"{text}: declined, {candidate.declined}"
     text += f", {candidate.bytes} bytes, built in {candidate.build_seconds * 1e3:.1f} ms"
+    if candidate.engine != "linear" and not candidate.bytes:
+        text += ", no table fits the budget: every rule in turn"
     if candidate.lookup_ns:
         text += f", {candidate.lookup_ns:.0f} ns a look-up"
     return f"{text}, taken" if candidate.taken else text

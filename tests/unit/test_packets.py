@@ -161,6 +161,16 @@ def test_unknown_engines_and_budgets_are_refused():
         packets.compile([Rule(), "deny"])
 
 
+def test_what_the_compiler_did_can_be_read():
+    assert repr(packets.compile(RULES, engine="forest", backend="scalar").stats).startswith(
+        f"<CompileStats: engine forest, backend scalar, {len(RULES)} rules, "
+    )
+    assert packets.compile([]).explain_compile() == "no rules, no table: every packet gets -1"
+    smallest = packets.compile(RULES, budget_bytes=1)
+    assert "no table fits the budget: every rule in turn" in smallest.explain_compile()
+    assert smallest.stats.bytes == 0
+
+
 def test_read_rules_wants_exactly_one_list(tmp_path):
     path = tmp_path / "office.rules"
     path.write_text("@10.0.0.0/8\t0.0.0.0/0\t0 : 65535\t22 : 22\t0x06/0xFF\n")

@@ -79,7 +79,11 @@ void bind_classifier(py::module_& module) {
                              })
       .def_readonly("build_seconds", &CompileStats::build_seconds)
       .def_readonly("candidates", &CompileStats::candidates)
-      .def_readonly("worst_case_steps", &CompileStats::worst_case_steps);
+      .def_readonly("worst_case_steps", &CompileStats::worst_case_steps)
+      .def("__repr__", [](const CompileStats& s) {
+        return py::str("<CompileStats: engine {}, backend {}, {} rules, {} bytes, at most {} steps>")
+            .format(s.engine, s.backend, s.rules, s.bytes, s.worst_case_steps);
+      });
 
   py::class_<Classifier, std::shared_ptr<Classifier>>(module, "Classifier")
       .def_property_readonly("stats", &Classifier::stats)
