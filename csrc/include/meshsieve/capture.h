@@ -90,9 +90,9 @@ class CaptureReader {
   static void show(const Decoded& run, FlowTable& flows, std::span<PacketObserver* const> observers, PacketBatch& batch,
                    uint32_t row);
   bool is_wanted(const Record& record);
-  size_t next_run(Record* out);
-  size_t merged_run(Record* out);
-  size_t concatenated_run(Record* out);
+  void next_run(Run& run);
+  void merged_run(Run& run);
+  void concatenated_run(Run& run);
   bool refill(File& file);
 
   CaptureOptions options_;

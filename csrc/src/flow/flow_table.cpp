@@ -424,8 +424,7 @@ void FlowTable::Impl::write(uint32_t slot, FlowEnd why) {
 }
 
 void FlowTable::Impl::end(uint32_t slot, FlowEnd why) {
-  const uint32_t next = slots_.cold(slot).next;
-  if (next != Slots::kNone) slots_.prefetch_all(next);  // which often ends next
+  lists_.prefetch_after(slot);  // what often ends next
   write(slot, why);
   if (apps_) apps_->end(slot);
   lists_.remove(slot);

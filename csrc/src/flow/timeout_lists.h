@@ -93,6 +93,15 @@ class TimeoutLists {
     }
   }
 
+  // Two flows behind a slot in its list: the first one's lines were asked for when the slot before ended.
+  void prefetch_after(uint32_t slot) {
+    const uint32_t next = slots_.cold(slot).next;
+    if (next == Slots::kNone) return;
+    const uint32_t then = slots_.cold(next).next;
+    slots_.prefetch_all(next);
+    if (then != Slots::kNone) slots_.prefetch_all(then);
+  }
+
   // After a packet, which may have changed the class.
   void update(uint32_t slot) {
     const HotFlow& flow = slots_.hot(slot);

@@ -26,9 +26,10 @@ constexpr size_t kMaxFiles = 65535;           // the column `file` is 16 bits wi
 }  // namespace
 
 struct CaptureReader::Run {
-  Record records[kMaxRun];
+  const Record* records = nullptr;  // of one file, or those in `merged`
   size_t at = 0;
   size_t n = 0;
+  Record merged[kMaxRun];
 };
 
 struct CaptureReader::Decoded {
@@ -39,10 +40,13 @@ struct CaptureReader::Decoded {
   uint64_t bytes = 0;  // of all records so far
 };
 
-struct CaptureReader::File : Run {
+struct CaptureReader::File {
   std::string name;
   uint16_t index;
   std::unique_ptr<RecordReader> reader;
+  Record records[kMaxRun];  // their member `file` is set once: readers leave it alone
+  size_t at = 0;
+  size_t n = 0;
 
   const Record& head() const { return records[at]; }
 };
@@ -64,6 +68,7 @@ CaptureReader::CaptureReader(CaptureOptions options)
     auto file = std::make_unique<File>();
     file->name = options_.names.at(i);
     file->index = static_cast<uint16_t>(i);
+    for (Record& record : file->records) record.file = file->index;
     try {
       const CaptureShard* shard = options_.shards.empty() ? nullptr : &options_.shards.at(i);
       if (shard != nullptr && shard->end != 0) {
@@ -129,8 +134,7 @@ CaptureReader::Progress CaptureReader::follow(FlowTable& flows, std::span<Packet
 // The next packets that are wanted, at most `room` of them and perhaps none. False at the end of the capture.
 bool CaptureReader::decode_run(uint64_t room, Decoded& run) {
   if (run_->at == run_->n) {
-    run_->at = 0;
-    run_->n = next_run(run_->records);
+    next_run(*run_);
     if (run_->n == 0) return false;
   }
   room = std::min(room, options_.count - delivered_);
@@ -138,15 +142,14 @@ bool CaptureReader::decode_run(uint64_t room, Decoded& run) {
   run.n = 0;
   if (takes_all_) {
     run.n = std::min<uint64_t>(run_->n - run_->at, room);
-    for (size_t i = 0; i < run.n; ++i) run.bytes += run.records[i].captured + 16;
     packets_read_ += run.n;
     run_->at += run.n;
   } else {
     for (; run_->at != run_->n && run.n != room; ++run_->at) {
       const Record& record = run_->records[run_->at];
       ++packets_read_;
-      run.bytes += record.captured + 16;
       if (is_wanted(record)) run.wanted[run.n++] = record;
+      else run.bytes += record.captured + 16;
     }
     run.records = run.wanted;
   }
@@ -154,6 +157,7 @@ bool CaptureReader::decode_run(uint64_t room, Decoded& run) {
   uint8_t any_status = 0;
   for (size_t i = 0; i < run.n; ++i) {
     decode(run.records[i], run.packets[i]);
+    run.bytes += run.records[i].captured + 16;
     any_status |= run.packets[i].status;
   }
   if (any_status == 0) status_counts_[0] += run.n;
@@ -175,15 +179,16 @@ bool CaptureReader::is_wanted(const Record& record) {
   return !filter_ || filter_->matches(record);
 }
 
-size_t CaptureReader::next_run(Record* out) {
-  return files_.size() > 1 && options_.merge ? merged_run(out) : concatenated_run(out);
+void CaptureReader::next_run(Run& run) {
+  run.at = run.n = 0;
+  if (files_.size() > 1 && options_.merge) merged_run(run);
+  else concatenated_run(run);
 }
 
 // Reads the next records of a file; false, with its problem noted, at its end.
 bool CaptureReader::refill(File& file) {
   file.at = 0;
   file.n = file.reader->next_run(file.records);
-  for (size_t i = 0; i < file.n; ++i) file.records[i].file = file.index;
   if (file.n != 0) return true;
   const RecordReader& reader = *file.reader;
   if (!reader.problem().empty()) {
@@ -195,19 +200,19 @@ bool CaptureReader::refill(File& file) {
   return false;
 }
 
-size_t CaptureReader::concatenated_run(Record* out) {
+void CaptureReader::concatenated_run(Run& run) {
   for (; current_file_ < files_.size(); ++current_file_) {
     File& file = *files_[current_file_];
     if (!refill(file)) continue;
-    std::copy_n(file.records, file.n, out);
-    return file.n;
+    run.records = file.records;
+    run.n = file.n;
+    return;
   }
-  return 0;
 }
 
 // The heads of all files in a heap. A file whose run is used up is read on only at the next call, because its records
-// in `out` become invalid by that.
-size_t CaptureReader::merged_run(Record* out) {
+// in `run` become invalid by that.
+void CaptureReader::merged_run(Run& run) {
   const auto later = [](const File* a, const File* b) {
     return a->head().time_ns != b->head().time_ns ? a->head().time_ns > b->head().time_ns : a->index > b->index;
   };
@@ -221,12 +226,12 @@ size_t CaptureReader::merged_run(Record* out) {
     for (const auto& file : files_) enter(file.get());
   }
   if (drained_) enter(std::exchange(drained_, nullptr));
-  size_t n = 0;
-  while (!heap_.empty() && n < kMaxRun) {
+  run.records = run.merged;
+  while (!heap_.empty() && run.n < kMaxRun) {
     std::pop_heap(heap_.begin(), heap_.end(), later);
     File* first = heap_.back();
     heap_.pop_back();
-    out[n++] = first->head();
+    run.merged[run.n++] = first->head();
     if (++first->at == first->n) {
       drained_ = first;
       break;
@@ -234,7 +239,6 @@ size_t CaptureReader::merged_run(Record* out) {
     heap_.push_back(first);
     std::push_heap(heap_.begin(), heap_.end(), later);
   }
-  return n;
 }
 
 }  // namespace meshsieve
