@@ -23,8 +23,9 @@ from itertools import groupby
 from typing import Any, Literal
 
 from meshsieve.inventory import NO_VNIC
-from meshsieve.model import MAX_V4, MAX_V6, Action, Match, RuleSet, Span, ValueSet, range_text
+from meshsieve.model import Action, Match, RuleSet, ValueSet
 from meshsieve.policy import ACTION_VERDICT, Layer, Point, Verdict
+from meshsieve.value_sets import MAX_V4, MAX_V6, Span, range_text
 
 PORT_PROTOCOLS = {6: "TCP", 17: "UDP", 33: "DCCP", 132: "SCTP", 136: "UDP-Lite"}
 ICMP_PROTOCOLS = {1: "ICMP", 58: "ICMPv6"}

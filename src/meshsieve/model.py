@@ -1,4 +1,4 @@
-"""The rule model as people and importers see it: sets of values, rules, rule sets, and where each came from.
+"""The rule model as people and importers see it: rules, rule sets, and where each came from.
 
 A *rule* is a conjunction over fields (``meshsieve._core.FIELDS``, from csrc/include/meshsieve/fields.def). Each field
 is constrained to a ``ValueSet``. What is a disjunction, as services are ("TCP 80 or UDP 53"), goes into
@@ -12,25 +12,32 @@ interpret offline, so where its match holds the packet is *undecided* at this ru
 
 from __future__ import annotations
 
-import ipaddress
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from meshsieve import _core
+from meshsieve.codes import MarkCodes, NameCodes
 from meshsieve.errors import ModelError
+from meshsieve.value_sets import FIELD_INDEX, MAX_V6, FlatSets, ValueSet, flatten
 
-Span = tuple[tuple[int, int], ...]
-
-MAX_V4 = 2**32 - 1
-MAX_V6 = 2**128 - 1
-FIELD_INDEX: dict[str, int] = {info.name: i for i, info in enumerate(_core.FIELDS)}
+__all__ = [
+    "FIELD_INDEX",
+    "Action",
+    "MarkCodes",
+    "Match",
+    "NameCodes",
+    "Rule",
+    "RuleSet",
+    "Source",
+    "ValueSet",
+    "listed",
+]
 
 
 class Action(IntEnum):
@@ -41,132 +48,6 @@ class Action(IntEnum):
     REJECT = 2
     SKIP = 3
     UNDECIDED = 4
-
-
-def _canonical(pairs: Iterable[tuple[int, int]]) -> Span:
-    merged: list[list[int]] = []
-    for lo, hi in sorted(pairs):
-        if hi < lo:
-            raise ModelError(f"range {lo}-{hi} ends before it starts")
-        if merged and lo <= merged[-1][1] + 1:
-            merged[-1][1] = max(merged[-1][1], hi)
-        else:
-            merged.append([lo, hi])
-    return tuple((lo, hi) for lo, hi in merged)
-
-
-def _intersect(a: Span, b: Span) -> Span:
-    out, i, j = [], 0, 0
-    while i < len(a) and j < len(b):
-        lo, hi = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
-        if lo <= hi:
-            out.append((lo, hi))
-        if a[i][1] < b[j][1]:
-            i += 1
-        else:
-            j += 1
-    return tuple(out)
-
-
-def _complement(span: Span, largest: int) -> Span:
-    out, start = [], 0
-    for lo, hi in span:
-        if lo > start:
-            out.append((start, lo - 1))
-        start = hi + 1
-    if start <= largest:
-        out.append((start, largest))
-    return tuple(out)
-
-
-@dataclass(frozen=True, slots=True)
-class ValueSet:
-    """An immutable set of one field's values: sorted, disjoint, non-touching inclusive intervals.
-
-    v4  intervals of IPv4 addresses or, for a number field, of its numbers
-    v6  intervals of IPv6 addresses; empty for number fields
-
-    >>> ValueSet.addresses(["10.0.0.0/8", "10.5.0.1"])
-    ValueSet(10.0.0.0-10.255.255.255)
-    """
-
-    v4: Span = ()
-    v6: Span = ()
-
-    @staticmethod
-    def numbers(*items: int | tuple[int, int]) -> ValueSet:
-        """The given numbers and inclusive ``(low, high)`` ranges."""
-        return ValueSet(_canonical((i, i) if isinstance(i, int) else i for i in items))
-
-    @staticmethod
-    def addresses(items: Iterable[str]) -> ValueSet:
-        """Addresses, prefixes and ``low-high`` ranges, IPv4 and IPv6 mixed. Host bits of a prefix are an error.
-
-        raises  ModelError naming the text
-        """
-        v4: list[tuple[int, int]] = []
-        v6: list[tuple[int, int]] = []
-        for text in items:
-            version, lo, hi = parse_address_range(text)
-            (v4 if version == 4 else v6).append((lo, hi))
-        return ValueSet(_canonical(v4), _canonical(v6))
-
-    def union(self, *others: ValueSet) -> ValueSet:
-        return ValueSet(
-            _canonical(i for s in (self, *others) for i in s.v4), _canonical(i for s in (self, *others) for i in s.v6)
-        )
-
-    def intersection(self, other: ValueSet) -> ValueSet:
-        return ValueSet(_intersect(self.v4, other.v4), _intersect(self.v6, other.v6))
-
-    def complement(self, field_name: str) -> ValueSet:
-        """Every other value of the field; for addresses, of both families."""
-        if _core.FIELDS[FIELD_INDEX[field_name]].kind == "address":
-            return ValueSet(_complement(self.v4, MAX_V4), _complement(self.v6, MAX_V6))
-        return ValueSet(_complement(self.v4, 2 ** _core.FIELDS[FIELD_INDEX[field_name]].bits - 1))
-
-    def contains(self, value: int, version: int = 4) -> bool:
-        return any(lo <= value <= hi for lo, hi in (self.v6 if version == 6 else self.v4))
-
-    def __bool__(self) -> bool:
-        """False for the empty set, which matches nothing (it is not "any")."""
-        return bool(self.v4 or self.v6)
-
-    def __repr__(self) -> str:
-        shown = [f"{lo}" if lo == hi else f"{lo}-{hi}" for lo, hi in self.v4[:8]]
-        if self.v6 or any(hi > 0xFFFF for _, hi in self.v4):
-            shown = [range_text(lo, hi, 4) for lo, hi in self.v4[:8]] + [
-                range_text(lo, hi, 6) for lo, hi in self.v6[:8]
-            ]
-        more = len(self.v4) + len(self.v6) - len(shown)
-        return f"ValueSet({', '.join(shown)}{f', ... {more} more' if more > 0 else ''})"
-
-
-def range_text(lo: int, hi: int, version: int) -> str:
-    """``10.0.0.1`` or ``10.0.0.1-10.0.0.9``."""
-    make = ipaddress.IPv6Address if version == 6 else ipaddress.IPv4Address
-    return str(make(lo)) if lo == hi else f"{make(lo)}-{make(hi)}"
-
-
-def parse_address_range(text: str) -> tuple[int, int, int]:
-    """``(version, low, high)`` of an address, a prefix (``/8`` or ``/255.0.0.0``) or a ``low-high`` range.
-
-    Strict: leading zeros, host bits below the prefix, mixed families and inverted ranges are refused.
-
-    raises  ModelError naming the text
-    """
-    try:
-        if "-" in text:
-            low, high = (ipaddress.ip_address(part.strip()) for part in text.split("-", 1))
-            if low.version != high.version:
-                raise ValueError("the two ends differ in family")
-            if int(high) < int(low):
-                raise ValueError("the range ends before it starts")
-            return low.version, int(low), int(high)
-        net = ipaddress.ip_network(text.strip())
-        return net.version, int(net.network_address), int(net.broadcast_address)
-    except ValueError as error:
-        raise ModelError(f"'{text}' is not an address, prefix or range: {error}") from None
 
 
 Match = Mapping[str, ValueSet]
@@ -226,81 +107,6 @@ def listed(rules: Iterable[Rule]) -> list[Rule]:
         if not isinstance(rule, Rule):
             raise ModelError(f"rule {i} is {rule!r}; give Rule objects")
     return out
-
-
-@dataclass(frozen=True, slots=True)
-class NameCodes:
-    """Numbers for the texts of a ``name`` field, so that prefix patterns (``eth+``) become ranges.
-
-    Sorted texts at which membership in any rule's set can change; a name's code is the number of those that are
-    <= it. Names unknown to the rules thus fall between and still match the right patterns.
-
-    >>> codes = NameCodes.of(exact=["lo"], prefixes=["eth"])
-    >>> codes.prefix("eth").contains(codes.code("eth7")), codes.exact("lo").contains(codes.code("eth7"))
-    (True, False)
-    """
-
-    cuts: tuple[str, ...] = ()
-    from_end: bool = False
-
-    @staticmethod
-    def of(exact: Iterable[str] = (), prefixes: Iterable[str] = (), *, from_end: bool = False) -> NameCodes:
-        """from_end: names are read backwards and without regard to case, so that "prefixes" are endings: domains."""
-        if from_end:
-            exact, prefixes = ([_backwards(text) for text in texts] for texts in (exact, prefixes))
-        cuts: set[str] = set()
-        for name in exact:
-            cuts |= {name, name + "\0"}
-        for prefix in prefixes:
-            cuts |= {prefix, prefix + "\U0010ffff"}
-        return NameCodes(tuple(sorted(cuts)), from_end)
-
-    def code(self, name: str) -> int:
-        return bisect_right(self.cuts, _backwards(name) if self.from_end else name)
-
-    def exact(self, name: str) -> ValueSet:
-        return ValueSet.numbers(self.code(name))
-
-    def prefix(self, prefix: str) -> ValueSet:
-        """The names that start with ``prefix`` (``from_end``: that end with it); "" is every name."""
-        if not prefix:
-            return ValueSet.numbers((0, 2**32 - 1))
-        last = "\U0010ffff" + prefix if self.from_end else prefix + "\U0010ffff"
-        return ValueSet.numbers((self.code(prefix), self.code(last) - 1))
-
-
-def _backwards(name: str) -> str:
-    return name.lower()[::-1]
-
-
-MarkTest = tuple[int, int, str]  # value, mask, register
-
-
-@dataclass(frozen=True, slots=True)
-class MarkCodes:
-    """Numbers for packet marks, by which tests ``(value, mask, register)`` hold: a test on single bits would be
-    millions of ranges of the mark itself. The registers are those of ``importers/marks.py``: mark, ct_mark, ct_nat.
-
-    >>> codes = MarkCodes(((0x4000, 0x4000, "mark"),))
-    >>> codes.test(0x4000, 0x4000, "mark"), codes.code({"mark": 0x4001})
-    (ValueSet(1), 1)
-    """
-
-    tests: tuple[MarkTest, ...] = ()
-
-    MOST: ClassVar[int] = 10  # tests of one rule list; a test is half of 2^tests codes
-
-    def code(self, marks: Mapping[str, int]) -> int:
-        return sum(1 << i for i, (value, mask, name) in enumerate(self.tests) if marks[name] & mask == value)
-
-    @property
-    def registers(self) -> frozenset[str]:
-        return frozenset(name for _, _, name in self.tests)
-
-    def test(self, value: int, mask: int, register: str) -> ValueSet:
-        """The codes of the marks for which ``register & mask == value``, one of the tests."""
-        bit = 1 << self.tests.index((value, mask, register))
-        return ValueSet.numbers(*(code for code in range(1 << len(self.tests)) if code & bit))
 
 
 class RuleSet(Sequence[Rule]):
@@ -565,11 +371,11 @@ class RuleSet(Sequence[Rule]):
     def _flat_with(self, more: Sequence[ValueSet]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """``_flatten`` of the sets and of further ones; what has been flattened once is kept."""
         if self._flat is None:
-            self._flat = _flatten(self._sets)
+            self._flat = flatten(self._sets)
         offsets, intervals = self._flat
         if not more:
             return self._flat
-        more_offsets, more_intervals = _flatten(more)
+        more_offsets, more_intervals = flatten(more)
         return (
             np.concatenate([offsets, more_offsets[1:] + offsets[-1]]),
             np.concatenate([intervals, more_intervals]),
@@ -629,26 +435,6 @@ class _PickedLabels(Sequence[tuple[str, Source, tuple[str, ...], bool]]):
         return self._base[at] if at < len(self._base) else self._added[at - len(self._base)]
 
 
-class FlatSets(Sequence[ValueSet]):
-    """Sets made when they are looked at, from the columns of ``_core.RuleSet``."""
-
-    def __init__(self, offsets: npt.NDArray[np.uint64], intervals: npt.NDArray[np.uint64]) -> None:
-        self._offsets, self._intervals = offsets, intervals
-
-    def __len__(self) -> int:
-        return len(self._offsets) // 2
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = 2 * range(len(self))[index]
-        begin, middle, end = (int(v) for v in self._offsets[at : at + 3])
-        return ValueSet(self._span(begin, middle), self._span(middle, end))
-
-    def _span(self, begin: int, end: int) -> tuple[tuple[int, int], ...]:
-        return tuple((a << 64 | b, c << 64 | d) for a, b, c, d in self._intervals[begin:end].tolist())
-
-
 def _as_words(name: str, column: npt.ArrayLike) -> npt.NDArray[np.uint64]:
     """uint64 (n,), or (n, 2) for IPv6 addresses, high and low words."""
     if name not in FIELD_INDEX:
@@ -670,14 +456,3 @@ def _is_less(a: npt.NDArray[np.uint64], b: npt.NDArray[np.uint64]) -> npt.NDArra
     if a.ndim == 2:
         less = less[:, 0] | ((a[:, 0] == b[:, 0]) & less[:, 1])
     return np.asarray(less, np.bool_)
-
-
-def _flatten(sets: Sequence[ValueSet]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Sets as two arrays: offsets (2 * len + 1: the v4 span of set 0, its v6 span, ...), intervals (m, 4: hi and lo
-    words of the low end, then of the high end)."""
-    mask = 2**64 - 1
-    spans = [span for s in sets for span in (s.v4, s.v6)]
-    offsets = np.zeros(len(spans) + 1, np.uint64)
-    np.cumsum([len(span) for span in spans], out=offsets[1:])
-    words = [(lo >> 64, lo & mask, hi >> 64, hi & mask) for span in spans for lo, hi in span]
-    return offsets, np.array(words, np.uint64).reshape(-1, 4)

@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from meshsieve import _core
 from meshsieve.errors import TableError
-from meshsieve.model import FlatSets, MarkCodes, NameCodes, RuleSet, Source
+from meshsieve.model import MarkCodes, NameCodes, RuleSet, Source
 from meshsieve.reports.files import atomic_file
+from meshsieve.value_sets import FlatSets
 
 Label = tuple[str, Source, tuple[str, ...], bool]
 

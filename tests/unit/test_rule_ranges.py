@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from meshsieve._core import FIELDS
 from meshsieve.errors import ModelError
-from meshsieve.model import MAX_V6, Action, Rule, RuleSet, ValueSet
+from meshsieve.model import Action, Rule, RuleSet, ValueSet
+from meshsieve.value_sets import MAX_V6
 
 LARGEST = {info.name: MAX_V6 if info.kind == "address" else 2**info.bits - 1 for info in FIELDS}
 V4 = 2**32 - 1

@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from meshsieve.codes import MarkTest
 from meshsieve.errors import PolicyError
 from meshsieve.importers.chains import ChainRule, Jump, Program, Return
 from meshsieve.importers.conditions import FALSE, TRUE, Condition, any_of, conjunction, constraint, negation, unknown
-from meshsieve.model import Action, MarkCodes, MarkTest, Source
+from meshsieve.model import Action, MarkCodes, Source
 from meshsieve.policy import Rewrite, bits_text
 
 ALL = 0xFFFFFFFF

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meshsieve.model import MAX_V4, MAX_V6, Action, Match, Rule, Source, ValueSet
+from meshsieve.model import Action, Match, Rule, Source, ValueSet
 from meshsieve.policy import Diagnostic, Layer, Point
+from meshsieve.value_sets import MAX_V4, MAX_V6
 
 MAX_PIECES = 64
 MAX_COVERS = 512

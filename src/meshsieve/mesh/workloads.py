@@ -12,7 +12,7 @@ from meshsieve.errors import UsageError
 from meshsieve.importers.kubernetes.cluster import WORKLOAD_KINDS, Pod, pod_of
 from meshsieve.importers.typed import Node
 from meshsieve.mesh.objects import MeshObject, ObjectStore
-from meshsieve.model import range_text
+from meshsieve.value_sets import range_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from meshsieve import _core
-from meshsieve.model import FIELD_INDEX, Match, Rule, Source, Span, ValueSet
+from meshsieve.model import FIELD_INDEX, Match, Rule, Source, ValueSet
 from meshsieve.policy import Diagnostic, Layer, Point
 from meshsieve.set_text import address_text, interval_texts
+from meshsieve.value_sets import Span
 
 SCHEMA = "meshsieve.rules/1"
 

@@ -28,8 +28,9 @@ from meshsieve.importers.nsx import NsxImporter
 from meshsieve.importers.nsx.catalogue import Catalogue
 from meshsieve.importers.nsx.groups import Groups
 from meshsieve.importers.nsx.objects import CATEGORIES
-from meshsieve.model import Action, Rule, parse_address_range
+from meshsieve.model import Action, Rule
 from meshsieve.policy import ImportOptions, Layer, SourceFile
+from meshsieve.value_sets import parse_address_range
 from tests.conformance.report import Report
 
 PROTOCOLS = {"TCP": 6, "UDP": 17, "ICMP": 1}

@@ -18,8 +18,9 @@ from meshsieve.errors import PolicyError
 from meshsieve.importers.conditions import FALSE, Condition, any_of, conjunction, constraint
 from meshsieve.importers.iptables.names import PROTOCOLS
 from meshsieve.importers.iptables.words import split
-from meshsieve.model import ValueSet, parse_address_range
+from meshsieve.model import ValueSet
 from meshsieve.policy import SourceFile
+from meshsieve.value_sets import parse_address_range
 
 MAX_TERMS = 64
 _PORT_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "udplite": 136, "dccp": 33}

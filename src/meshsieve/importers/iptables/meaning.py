@@ -31,7 +31,8 @@ from meshsieve.importers.iptables.names import (
 from meshsieve.importers.iptables.syntax import LIMIT, UNKNOWN, Option
 from meshsieve.importers.iptables.targets import mark_and_mask
 from meshsieve.importers.marks import Test
-from meshsieve.model import NameCodes, ValueSet, parse_address_range
+from meshsieve.model import NameCodes, ValueSet
+from meshsieve.value_sets import parse_address_range
 
 MULTIPORT_LIMIT = 15
 # An address mask with holes stands for 2^holes ranges; beyond this the match is left uninterpreted.

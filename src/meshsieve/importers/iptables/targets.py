@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from meshsieve.importers.conditions import Condition
 from meshsieve.importers.marks import Assign
-from meshsieve.model import Span, ValueSet
+from meshsieve.model import ValueSet
 from meshsieve.policy import Rewrite, Shift
+from meshsieve.value_sets import Span
 
 NAT_TARGETS = frozenset({"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"})
 # Targets that change what later rules test.

@@ -22,7 +22,8 @@ from meshsieve.importers.iptables.names import (
     PROTOCOLS,
     SERVICES,
 )
-from meshsieve.model import NameCodes, ValueSet, parse_address_range
+from meshsieve.model import NameCodes, ValueSet
+from meshsieve.value_sets import parse_address_range
 
 TCP_FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
 # EtherTypes as values of ip_ver, which is 0 for frames without IP.

@@ -6,7 +6,8 @@ import ipaddress
 from collections.abc import Iterable
 
 from meshsieve.errors import ModelError
-from meshsieve.model import ValueSet, parse_address_range
+from meshsieve.model import ValueSet
+from meshsieve.value_sets import parse_address_range
 
 Range = tuple[int, int, int]  # version, low, high
 

@@ -16,9 +16,10 @@ from meshsieve.importers.nsx.objects import Policy
 from meshsieve.importers.nsx.order import Placed, ambiguous, placed
 from meshsieve.importers.nsx.profiles import APP_FIELDS
 from meshsieve.importers.nsx.rules import NOTHING, RuleTranslator, is_any, rule_set
-from meshsieve.model import Action, Source, ValueSet, range_text
+from meshsieve.model import Action, Source, ValueSet
 from meshsieve.model import Rule as ModelRule
 from meshsieve.policy import Diagnostic, Point
+from meshsieve.value_sets import range_text
 
 OUT, IN = 1, 2
 MAX_CONFLICTS = 100  # findings about addresses that two interfaces share
