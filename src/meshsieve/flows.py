@@ -52,6 +52,7 @@ class FlowOptions:
     signatures   the user's own applications, before the built-in ones (``meshsieve.apps.load_signatures``)
     apps_waiting_bytes  kept for flows whose recognition is not done; beyond, the oldest are given up, and
                         counted
+    apps_attribute_bytes  of what all flows in the table have told; beyond, the least recently used are evicted
     domain_names keep which names DNS answers gave for addresses, which rules about domain names ask for
 
     raises       UsageError, when a table is made, for a number out of its range
@@ -75,6 +76,7 @@ class FlowOptions:
     apps: bool = True
     signatures: Signatures | None = None
     apps_waiting_bytes: int = 16 << 20
+    apps_attribute_bytes: int = 256 << 20
     domain_names: bool = True
 
     @classmethod
@@ -101,6 +103,7 @@ class FlowOptions:
             ("max_flows", 1, 1 << 30),
             ("max_fragmented", 1, 1 << 30),
             ("apps_waiting_bytes", 0, 1 << 40),
+            ("apps_attribute_bytes", 0, 1 << 40),
         ):
             if not least <= options[name] <= most:
                 raise UsageError(f"{name} is {options[name]}; it must lie between {least} and {most}")

@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 
 from meshsieve import apps, capture, flows, http_requests
-from tests.capture.app_payloads import OTHERS, TALKS, TCP, UDP, Talk, client_hello, dns_question, record, u16
+from tests.capture.app_payloads import (
+    OTHERS,
+    TALKS,
+    TCP,
+    UDP,
+    Talk,
+    client_hello,
+    dns_question,
+    record,
+    server_hello,
+    u16,
+)
 from tests.capture.builder import Frame, eth, pcap
 
 IDS = [f"{i}-{talk.app}" for i, talk in enumerate(TALKS)]
@@ -421,6 +432,21 @@ def test_payload_that_waits_is_bounded_and_counted(tmp_path: Path) -> None:
     assert columns.stats is not None
     assert 70 <= columns.stats["apps_given_up"] <= 90
     assert columns.attribute("sni")[-1] == "www.example.org"
+
+
+def test_attributes_of_live_flows_are_bounded_and_lost_to_nobody(tmp_path: Path) -> None:
+    """Beyond the budget the least recently used flows end, and are written with what they told."""
+    names = [f"{n:03}.{'x' * 60}.example.org" for n in range(100)]
+    answer = record(server_hello() + b"\x0e\0\0\0")
+    talks = [Talk("tls", ((True, record(client_hello(name=name))), (False, answer))) for name in names]
+    frames = [frame for n, talk in enumerate(talks) for frame in frames_of(talk, 2000 + n)]
+    path = tmp_path / "a.pcap"
+    columns = recognise(path, frames, apps_attribute_bytes=5_000)
+    assert columns.stats is not None
+    assert 50 < columns.stats["evicted"] < 100
+    assert columns.attribute("sni") == names
+    again = flows.read(path, options=flows.FlowOptions(apps_attribute_bytes=5_000), batch_size=7)
+    assert again.extra["end_reason"].tolist() == columns.extra["end_reason"].tolist(), "whatever the batches"
 
 
 def test_switched_off_nothing_is_recognised(tmp_path: Path) -> None:

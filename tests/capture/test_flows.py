@@ -295,6 +295,7 @@ IMPOSSIBLE = [
     {"udp_reply_s": 1e12},
     {"max_fragmented": 0},
     {"apps_waiting_bytes": -1},
+    {"apps_attribute_bytes": -1},
 ]
 
 

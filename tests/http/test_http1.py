@@ -284,9 +284,24 @@ def test_memory_is_bounded_and_what_was_given_up_is_counted(tmp_path: Path) -> N
     assert counts["evicted"] > 30
 
 
-def test_keep_alive_probes_are_no_data(tmp_path: Path) -> None:
-    from tests.capture.builder import eth
+def test_what_waiting_segments_cost_beside_their_bytes_counts_as_memory(tmp_path: Path) -> None:
+    """Every second byte of a request, one a segment: the memory is not in the bytes."""
+    frames = []
+    for port in range(10):
+        opened = segments([("c", b"G")], close=False, dport=1000 + port)
+        begin = CLIENT_ISN + 2
+        frames += opened + [
+            eth()
+            .ipv4("10.0.0.1", "10.0.0.2")
+            .tcp(4000, 1000 + port, "A", seq=(begin + 2 * i + 1) % 2**32)
+            .payload(b"x")
+            for i in range(400)
+        ]
+    _, counts = read(tmp_path, frames, RequestOptions(memory_bytes=100_000))
+    assert counts["evicted"] > 4
 
+
+def test_keep_alive_probes_are_no_data(tmp_path: Path) -> None:
     frames = segments([("c", GET), ("s", OK), ("c", GET), ("s", OK)])
     seq = (CLIENT_ISN + len(GET)) % 2**32
     probe = eth().ipv4("10.0.0.1", "10.0.0.2").tcp(4000, 80, "A", seq=seq, ack=5001 + len(OK)).payload(b"\0")

@@ -84,6 +84,7 @@ class Attributes {
     }
   }
   void clear() { packed_.clear(); }
+  size_t bytes() const { return packed_.size(); }
 
  private:
   size_t size_at(size_t at) const {
@@ -103,7 +104,8 @@ struct UserSignature {
 
 struct AppOptions {
   bool enabled = true;
-  uint64_t waiting_bytes = 16u << 20;  // of flows whose recognition is not done: payload and state
+  uint64_t waiting_bytes = 16u << 20;     // of flows whose recognition is not done: payload and state
+  uint64_t attribute_bytes = 256u << 20;  // of all live flows; beyond, the least recently used are evicted
   std::vector<UserSignature> signatures;
 };
 

@@ -65,7 +65,8 @@ struct Recognizer::State : Progress {
 
   // With itself: a flood of flows that say little is bounded as well.
   size_t held_bytes() const {
-    return sizeof(State) + stream[0].held_bytes() + stream[1].held_bytes() + history_bytes;
+    return sizeof(State) + stream[0].memory_bytes() + stream[1].memory_bytes() + history_bytes +
+           findings.attributes.bytes();
   }
 
   // As new; the buffers stay, for the next flow.
@@ -100,7 +101,7 @@ Recognizer::Recognizer(AppOptions options) : options_(std::move(options)), candi
 Recognizer::~Recognizer() = default;
 
 size_t Recognizer::bytes() const {
-  return slots_.capacity() * sizeof(Slot) + waiting_bytes_ + expected_.size() * (sizeof(FlowKey) * 2 + 32);
+  return slots_.capacity() * sizeof(Slot) + waiting_bytes_ + waiting_.size() * sizeof(Waiting) + attribute_bytes_ + expected_.size() * (sizeof(FlowKey) * 2 + 32);
 }
 
 Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
@@ -374,12 +375,18 @@ void Recognizer::account(Slot& slot, uint32_t number) {
     waiting_.push_back({number, state.flow_id});
   }
   while (waiting_bytes_ > options_.waiting_bytes && !waiting_.empty()) give_up_oldest();
-  // Entries of flows that were decided long ago.
-  while (!waiting_.empty()) {
-    const State* first = slots_[waiting_.front().slot].state.get();
-    if (first != nullptr && first->flow_id == waiting_.front().flow_id) break;
-    waiting_.pop_front();
-  }
+  tidy_queue();
+}
+
+// Takes out entries of flows that were decided long ago: those at the front, and all when one that still waits has let
+// more of them gather behind it than there are slots.
+void Recognizer::tidy_queue() {
+  const auto decided = [this](const Waiting& waiting) {
+    const State* state = slots_[waiting.slot].state.get();
+    return state == nullptr || state->flow_id != waiting.flow_id;
+  };
+  while (!waiting_.empty() && decided(waiting_.front())) waiting_.pop_front();
+  if (waiting_.size() > 2 * slots_.size() + 1024) std::erase_if(waiting_, decided);
 }
 
 void Recognizer::give_up_oldest() {
@@ -395,6 +402,7 @@ void Recognizer::give_up_oldest() {
 // What was learned stays; the state goes. inspect() tells the flow table at the flow's next packet.
 void Recognizer::keep(Slot& slot) {
   slot.attributes = slot.state->findings.attributes;
+  attribute_bytes_ += slot.attributes.bytes();
   give_back(std::move(slot.state));
   slot.closed = true;
 }
@@ -416,6 +424,7 @@ void Recognizer::end(uint32_t number) {
     waiting_bytes_ -= slot.state->accounted;
     give_back(std::move(slot.state));
   }
+  attribute_bytes_ -= slot.attributes.bytes();
   slot.attributes = Attributes();
   slot.closed = false;
 }

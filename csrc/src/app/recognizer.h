@@ -5,7 +5,8 @@
 //         goes on learning until it is done. A user's signatures come before the built-ins.
 // Cost    A decided flow costs one test of a byte a packet. A state lives from the first payload to the decision.
 // Limits  kMaxPayloads packets or kMaxBytes a direction; kMaxDuplicates packets without news. All that waits is within
-//         AppOptions::waiting_bytes, the oldest flow given up; at most kMaxExpected announced flows, the oldest out.
+//         AppOptions::waiting_bytes, the oldest flow given up; at most kMaxExpected announced flows, the oldest out. The
+//         flow table evicts flows while their attributes are over AppOptions::attribute_bytes.
 // Same    Nothing depends on batches, hash keys or addresses in memory.
 #pragma once
 
@@ -46,6 +47,7 @@ class Recognizer {
   void end(uint32_t slot);
 
   uint64_t given_up() const { return given_up_; }
+  bool holds_too_much() const { return attribute_bytes_ > options_.attribute_bytes; }
   size_t bytes() const;
 
  private:
@@ -66,6 +68,7 @@ class Recognizer {
   void expect(const Payload& payload, const FlowRow& row, std::vector<Expectation>& expectations);
   Open close(Slot& slot, FlowRow& row, Open directions);
   void account(Slot& slot, uint32_t number);
+  void tidy_queue();
   void give_up_oldest();
   void keep(Slot& slot);
 
@@ -81,6 +84,7 @@ class Recognizer {
   };
   std::deque<Waiting> waiting_;  // flows that hold payload, the oldest first; some have been decided meanwhile
   uint64_t waiting_bytes_ = 0;
+  uint64_t attribute_bytes_ = 0;  // of decided flows
   uint64_t given_up_ = 0;
   KeyedHash hash_;
   struct Hash {

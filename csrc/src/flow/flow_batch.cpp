@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <numeric>
-#include <ranges>
 #include <type_traits>
 
 #include "meshsieve/flow_table.h"
@@ -55,8 +54,9 @@ void FlowBatch::settle() {
   const auto fill = [this](auto& column, auto member) {
     const size_t n = column.size();
     if (column.capacity() < n + waiting_.size()) column.reserve(2 * n + kMostWaiting);
-    const auto values = waiting_ | std::views::transform(member);
-    column.insert(column.end(), values.begin(), values.end());
+    column.resize(n + waiting_.size());
+    std::transform(waiting_.begin(), waiting_.end(), column.begin() + static_cast<ptrdiff_t>(n),
+                   [member](const FlowRow& row) { return row.*member; });
   };
 #define FIELD_COLUMN(type, name) fill(name, &FlowRow::name);
 #define FLOW_COLUMN(type, name, doc) fill(name, &FlowRow::name);

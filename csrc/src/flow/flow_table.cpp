@@ -124,6 +124,8 @@ class FlowTable::Impl {
   void follow_state(HotFlow& flow, uint8_t flags, int direction);
   void write(uint32_t slot, FlowEnd why);
   void end(uint32_t slot, FlowEnd why);
+  void evict_oldest();
+  void bound_attributes();
 
   FlowOptions options_;
   std::array<Pending, kMaxFlowRun> pending_;
@@ -181,10 +183,12 @@ void FlowTable::Impl::update(const Packet* packets, const Record* records, size_
       leave_without_flow(batch, at);
     } else if (packets[i].is_fragment()) {
       fragment(packets[i], records[i], pending[i], batch, at);
+      bound_attributes();
     } else {
       pending[i].slot = locate(pending[i]);
       if (!steady_packet(packets[i], records[i], pending[i], batch, at)) {
         packet(packets[i], records[i], pending[i], batch, at);
+        bound_attributes();
       }
     }
   }
@@ -286,12 +290,19 @@ bool FlowTable::Impl::is_related(const Packet& packet) {
 
 // ---- one flow
 
+void FlowTable::Impl::evict_oldest() {
+  ++stats_.evicted;
+  end(lists_.oldest(), FlowEnd::evicted);
+}
+
+// After a packet that may have told something: a flood of flows that each tell 4 KiB is bounded as one of flows is.
+inline void FlowTable::Impl::bound_attributes() {
+  while (apps_ != nullptr && apps_->holds_too_much()) evict_oldest();
+}
+
 uint32_t FlowTable::Impl::start(const Packet& packet, const Record& record, const DirectedKey& key, uint32_t tag,
                                 bool related) {
-  if (slots_.live() >= options_.max_flows) {
-    ++stats_.evicted;
-    end(lists_.oldest(), FlowEnd::evicted);
-  }
+  if (slots_.live() >= options_.max_flows) evict_oldest();
   const uint32_t slot = slots_.take(stats_.packets);
   HotFlow& flow = slots_.hot(slot);
   ColdFlow& cold = slots_.cold(slot);

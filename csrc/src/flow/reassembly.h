@@ -6,7 +6,8 @@
 // Rules   Sequence numbers compare modulo 2^32 (RFC 9293, section 3.4). Of bytes that come twice the first copy counts;
 //         if a later one differs, conflicting() says so. Bytes before the start are none of the stream's.
 // Limits  `limit` bytes, waiting segments included, and `max_waiting` waiting segments; what has no room is dropped and
-//         lost() says so. Memory grows only with bytes that came.
+//         lost() says so. Memory grows only with bytes that came, and goes when they are done with; memory_bytes() counts
+//         what a waiting segment costs beside its bytes, for a sender may send them one by one.
 // Example start(100); add(103, "def") waits; add(100, "abc") -> bytes() == "abcdef".
 #pragma once
 
@@ -73,6 +74,7 @@ class TcpStream {
     if (begin_ <= 2 * kept_ || begin_ < ready_.size() / 2) return;
     ready_.erase(ready_.begin(), ready_.begin() + static_cast<ptrdiff_t>(begin_ - kept_));
     begin_ = kept_;
+    give_memory_back();
   }
 
   // Segments wait for bytes that have not come.
@@ -82,6 +84,7 @@ class TcpStream {
   uint32_t skip_gap() {
     const uint32_t missing = waiting_.front().seq - next_;
     ready_.clear();
+    give_memory_back();
     begin_ = 0;
     next_ += missing;
     while (!waiting_.empty() && waiting_.front().seq == next_) take_first_waiting({});
@@ -93,6 +96,9 @@ class TcpStream {
   size_t waiting_segments() const { return waiting_.size(); }
   size_t waiting_bytes() const { return waiting_bytes_; }
   size_t held_bytes() const { return ready_.size() - begin_ + waiting_bytes_; }
+  size_t memory_bytes() const {
+    return ready_.size() + waiting_bytes_ + waiting_.size() * (sizeof(Segment) + kAllocation);
+  }
 
   // As new, not started; a buffer of up to `spare` bytes stays.
   void clear(uint32_t limit, size_t spare) {
@@ -116,6 +122,13 @@ class TcpStream {
     uint32_t seq;
     std::vector<uint8_t> bytes;
   };
+
+  static constexpr size_t kAllocation = 32;  // of a few bytes
+  static constexpr size_t kSpareBytes = 16 << 10;
+
+  void give_memory_back() {
+    if (ready_.capacity() > kSpareBytes && ready_.capacity() / 4 > ready_.size()) ready_.shrink_to_fit();
+  }
 
   size_t room() const { return limit_ - std::min<size_t>(limit_, held_bytes()); }
 

@@ -472,7 +472,7 @@ void HttpFlow::finish() {
 
 size_t HttpFlow::bytes() const {
   size_t sum = sizeof *this + pending_bytes_;
-  for (const Direction& d : directions_) sum += d.stream.held_bytes();
+  for (const Direction& d : directions_) sum += d.stream.memory_bytes();
   return http2_ ? sum + http2_->bytes() : sum;
 }
 

@@ -41,6 +41,7 @@ std::shared_ptr<FlowHandle> make_table(const py::dict& options) {
   take("max_fragmented", out.max_fragmented);
   take("apps", out.apps.enabled);
   take("apps_waiting_bytes", out.apps.waiting_bytes);
+  take("apps_attribute_bytes", out.apps.attribute_bytes);
   if (options.contains("app_signatures")) {
     out.apps.signatures = options["app_signatures"].cast<std::vector<UserSignature>>();
   }
