@@ -6,6 +6,7 @@ import meshsieve
 from meshsieve.classification import Classification, ClassifiedBatch
 from meshsieve.explanation import Explanation
 from meshsieve.summary import Summary
+from meshsieve.walk.verdict import RequestVerdict
 
 engine = meshsieve.load("nsx.json", strict=False)
 assert_type(engine, meshsieve.Engine)
@@ -15,6 +16,8 @@ for batch in result:
     assert_type(batch, ClassifiedBatch)
     assert_type(len(batch), int)
 assert_type(result.summary(), Summary)
-assert_type(engine.explain("tcp 10.0.0.1:1 > 10.0.0.2:2"), Explanation)
+assert_type(engine.explain("tcp 10.0.0.1:1 > 10.0.0.2:2"), Explanation | RequestVerdict)
+assert_type(engine.explain({"src": "10.0.0.1", "dst": "10.0.0.2", "proto": 1}), Explanation)
+assert_type(engine.explain(meshsieve.Request(method="GET", authority="a", path="/")), RequestVerdict)
 assert_type(result.summary().total.packets, int)
 engine.classify_pcap("a.pcap", by="flows")  # type: ignore[arg-type]

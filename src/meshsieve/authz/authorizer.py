@@ -1,7 +1,8 @@
 """Authorization as people use it: build it from a mesh's objects, ask who may do what, and why.
 
 >>> az = from_kubernetes(POLICIES)                                                     # doctest: +SKIP
->>> az.decide(Request(method="GET", path="/admin", principal="cluster.local/ns/a/sa/b"), workload="shop/web")
+>>> admin = Request(method="GET", path="/admin", principal="cluster.local/ns/a/sa/b")  # doctest: +SKIP
+>>> az.decide(admin, workload="shop/web")                                              # doctest: +SKIP
 Decision(allowed=False, action='DENY', by='DENY', status=403, policy='shop/no-admin', ...)
 """
 
