@@ -89,11 +89,12 @@ Answer mqtt(const Payload& p, Findings& out) {
       const std::string_view name = text_of(reader.vector16());
       const uint8_t level = reader.u8();
       reader.skip(3);
+      if (level >= 5) reader.skip(remaining_length(reader).value_or(0));  // properties
       const Bytes client = reader.vector16();
       if (name != "MQTT" && name != "MQIsdp") return p.here.size() < 10 ? Answer::more : Answer::no;
       if (!reader.ok() && *size < 1024) return Answer::more;
       out.attributes.set(Attribute::protocol_version, level == 3 ? "3.1" : level == 4 ? "3.1.1" : level == 5 ? "5.0" : "");
-      if (level < 5) out.attributes.set(Attribute::client_software, client.data(), client.size());
+      out.attributes.set(Attribute::client_software, client.data(), client.size());
       out.done = true;
       return Answer::yes;
     }

@@ -169,16 +169,17 @@ Bytes thrift_method(Bytes message) {
 }
 
 Answer thrift(const Payload& p, Findings& out) {
-  if (p.here.size() < 16) return p.tcp() ? Answer::more : Answer::no;
+  constexpr uint32_t kShortest = 6;  // a call by a name of one letter without arguments, in the compact protocol
+  if (p.here.size() < kShortest || (p.udp() && p.here.size() < 16)) return p.tcp() ? Answer::more : Answer::no;
   Bytes method = thrift_method(p.here);
   if (method.empty()) {
     Reader framed(p.here);
     const uint32_t size = framed.u32();
-    if (size >= 12 && size <= 16 << 20) method = thrift_method(framed.rest());
+    if (size >= kShortest && size <= 16 << 20) method = thrift_method(framed.rest());
   }
   if (method.empty()) {
     const auto starts = [](Bytes bytes) { return begins(bytes, "\x80\x01") || (bytes.size() > 1 && bytes[0] == 0x82 && (bytes[1] & 31) == 1); };
-    const bool could = p.here.size() < 160 && (starts(p.here) || starts(p.here.subspan(4)));
+    const bool could = p.here.size() < 16 || (p.here.size() < 160 && (starts(p.here) || starts(p.here.subspan(4))));
     return p.tcp() && could ? Answer::more : Answer::no;
   }
   out.app = App::thrift;

@@ -60,6 +60,16 @@ Answer redis_command(std::string_view text) {
   return bulk ? Answer::yes : nested ? Answer::likely : Answer::no;
 }
 
+// Commands without the framing: words that only Redis has.
+bool is_inline_command(std::string_view text) {
+  const std::string_view verb = word(text);
+  if (text.find("\r\n") == std::string_view::npos) return false;
+  for (const std::string_view command : {"PING", "INFO", "MONITOR", "SUBSCRIBE", "AUTH", "SYNC", "PSYNC", "REPLCONF", "HELLO"}) {
+    if (equals_nocase(verb, command)) return true;
+  }
+  return false;
+}
+
 Answer redis(const Payload& p, Findings& out) {
   const std::string_view text = text_of(p.here), there = text_of(p.there);
   out.app = App::redis;
@@ -82,16 +92,13 @@ Answer redis(const Payload& p, Findings& out) {
                : number(line->substr(1), 9) || *line == "$-1" ? Answer::likely : Answer::no;
       break;
     }
-    default: {
-      // Inline commands: a word that only Redis has.
-      const std::string_view verb = word(text);
+    default:
       if (text.find("\r\n") == std::string_view::npos) return text.size() < 16 ? Answer::more : Answer::no;
-      for (const std::string_view command : {"PING", "INFO", "MONITOR", "SUBSCRIBE", "AUTH", "SYNC", "PSYNC", "REPLCONF", "HELLO"}) {
-        if (equals_nocase(verb, command)) answer = Answer::likely;
-      }
-    }
+      if (is_inline_command(text)) answer = Answer::likely;
   }
   if (answer == Answer::likely && there.starts_with('*') && redis_command(there) == Answer::yes) answer = Answer::yes;
+  // POP3 has AUTH as well, and "+OK" and "-ERR" for it.
+  if (answer == Answer::likely && !is_letter(text[0]) && is_inline_command(there) && !equals_nocase(word(there), "AUTH")) answer = Answer::yes;
   out.done = answer == Answer::yes;
   return answer;
 }
@@ -124,7 +131,13 @@ Answer memcached_text(std::string_view text, Findings& out) {
   if ((verb == "get" || verb == "gets" || verb == "gat") && n_words(rest) >= 1 && all.find("HTTP/") == std::string_view::npos) {
     return Answer::likely;
   }
-  if (verb == "stats" || verb == "version" || verb == "flush_all" || (verb == "END" && rest.empty()) || verb == "delete" ||
+  // Meta commands and their answers: "mg key flags", "HD", "EN"
+  for (const std::string_view command : {"mg", "ms", "md", "ma", "me"}) {
+    if (verb == command && n_words(rest) >= 1) return Answer::likely;
+  }
+  if (verb == "VERSION" && n_words(rest) == 1 && is_digit(rest[0])) return Answer::likely;
+  if (verb == "HD" || *line == "EN" || *line == "MN" || *line == "NF" || (verb == "VA" && n_words(rest) >= 1)) return Answer::likely;
+  if (verb == "stats" || verb == "version" || verb == "mn" || verb == "flush_all" || (verb == "END" && rest.empty()) || verb == "delete" ||
       verb == "incr" || verb == "decr" || verb == "touch" || verb == "NOT_FOUND" || verb == "DELETED") {
     return Answer::likely;
   }
@@ -148,7 +161,13 @@ Answer memcached(const Payload& p, Findings& out) {
     return Answer::yes;
   }
   if (p.tcp()) {
-    const Answer answer = memcached_text(text_of(p.here), out);
+    Answer answer = memcached_text(text_of(p.here), out);
+    // Commands are written small, answers in capitals.
+    Findings other;
+    if (answer == Answer::likely && !p.there.empty() && is_upper(text_of(p.here)[0]) != is_upper(text_of(p.there)[0]) &&
+        memcached_text(text_of(p.there), other) >= Answer::likely) {
+      answer = Answer::yes;
+    }
     out.done = answer == Answer::yes;
     return answer;
   }
@@ -174,12 +193,13 @@ Answer cassandra(const Payload& p, Findings& out) {
   }
   const uint8_t version = reader.u8(), flags = reader.u8();
   const uint8_t number = version & 0x7f;
+  const bool of_vendor = number == 0x41 || number == 0x42;  // DataStax Enterprise; its drivers try them first
   const bool response = (version & 0x80) != 0;
   reader.skip(number >= 3 ? 2 : 1);
   const uint8_t code = reader.u8();
   const uint32_t size = reader.u32();
-  if (!reader.ok()) return number >= 1 && number <= 5 ? Answer::more : Answer::no;
-  if (number < 1 || number > 5 || flags > 0x1f || code > 16 || size > 256 << 20) return Answer::no;
+  if (!reader.ok()) return (number >= 1 && number <= 6) || of_vendor ? Answer::more : Answer::no;
+  if (number < 1 || (number > 6 && !of_vendor) || flags > 0x1f || code > 16 || size > 256 << 20) return Answer::no;
   const Bytes body = reader.up_to(size);
   const std::string_view text = text_of(body);
   const auto has = [&](std::string_view part) { return text.find(part) != std::string_view::npos; };
@@ -194,7 +214,7 @@ Answer cassandra(const Payload& p, Findings& out) {
     fits = (code == 0 && size >= 6) || (code == 2 && size == 0) || (code == 8 && size >= 4 && body.size() >= 4 && body[0] == 0) ||
            code == 12 || code == 14 || code == 16;
   }
-  if (!sure && !fits) return Answer::no;
+  if (!sure && (!fits || of_vendor)) return Answer::no;
   out.app = App::cassandra;
   out.done = sure;
   return sure ? Answer::yes : Answer::likely;
@@ -267,7 +287,7 @@ Answer zookeeper(const Payload& p, Findings& out) {
 
 void add_stores(Registry& registry) {
   registry.push_back({App::elasticsearch, kTcp, bytes_of("E"), &elasticsearch});
-  registry.push_back({App::cassandra, kTcp, byte_range(1, 5) + byte_range(0x81, 0x85) + byte_range(0xca, 0xca), &cassandra});
+  registry.push_back({App::cassandra, kTcp, byte_range(1, 6) + byte_range(0x81, 0x86) + bytes_of("\x41\x42\xc1\xc2\xca"), &cassandra});
   registry.push_back({App::mongodb, kTcp, any_byte(), &mongodb});
   registry.push_back({App::redis, kTcp, bytes_of("*+-:$%") + letters(), &redis});
   registry.push_back({App::memcached, kTcp, bytes_of("\x80\x81") + letters(), &memcached});
