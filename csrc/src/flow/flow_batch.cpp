@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <numeric>
 #include <type_traits>
+#include <utility>
 
 #include "meshsieve/flow_table.h"
 
@@ -89,15 +89,14 @@ void FlowBatch::reserve(size_t n) {
   present.reserve(n);
 }
 
+// Records of one flow stand in the order of their times already: they were written one after another.
 void FlowBatch::sort() {
-  std::vector<size_t> order(size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return flow_id[a] != flow_id[b] ? flow_id[a] < flow_id[b] : first_ns[a] < first_ns[b];
-  });
-  const auto reorder = [&](auto& column) {
-    auto sorted = column;
-    for (size_t i = 0; i < sorted.size(); ++i) sorted[i] = column[order[i]];
+  std::vector<std::pair<uint64_t, size_t>> order(size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = {flow_id[i], i};
+  std::sort(order.begin(), order.end());
+  const auto reorder = [&]<class T>(std::vector<T>& column) {
+    std::vector<T> sorted(column.size());
+    std::transform(order.begin(), order.end(), sorted.begin(), [&](const auto& row) { return column[row.second]; });
     column.swap(sorted);
   };
 #define FIELD_COLUMN(type, name) reorder(name);
@@ -106,7 +105,9 @@ void FlowBatch::sort() {
 #undef FIELD_COLUMN
 #undef FLOW_COLUMN
   reorder(present);
-  for (auto& column : attributes) reorder(column);
+  for (auto& column : attributes) {
+    if (!column.empty()) reorder(column);
+  }
 }
 
 std::vector<FlowBatch::ColumnInfo> FlowBatch::columns() const {

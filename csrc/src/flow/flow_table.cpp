@@ -552,6 +552,7 @@ void FlowTable::Impl::give_up(const FragmentedDatagram& datagram) {
 
 void FlowTable::Impl::finish() {
   while (!fragments_.empty()) give_up(fragments_.take_oldest());
+  finished_->reserve(finished_->size() + slots_.live());
   lists_.end_all([this](uint32_t slot) { end(slot, FlowEnd::open); });
 }
 
