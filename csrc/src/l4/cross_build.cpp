@@ -183,19 +183,21 @@ TableArray<Narrow> narrowed(const std::vector<Wide>& numbers) {
   return narrow;
 }
 
-void set_axes(const CellBuilder& builder, uint32_t width, Cells& cells) {
-  const std::vector<uint32_t>& rows = builder.source().of_class;
-  if (uint64_t{width} * builder.source().rows.size() > ~uint32_t{0})
+// The positions of the rows and columns of table t.
+void set_positions(const Plan::Table& table, size_t t, size_t stride, TableArray<uint32_t>& rows,
+                   TableArray<uint32_t>& columns) {
+  const std::vector<uint32_t>&row_of = table.source->of_class, &column_of = table.destination->of_class;
+  uint64_t width = table.destination->rows.size();
+  if (table.in_blocks) width = (width + kCellBlock - 1) / kCellBlock * kCellBlock;
+  if (width * table.source->rows.size() > ~uint32_t{0})
     throw CompileError("a cross-product table of more than 2^32 cells");
-  cells.row = TableArray<uint32_t>(rows.size());
-  for (size_t c = 0; c < rows.size(); ++c) cells.row[c] = rows[c] * width;
-  cells.column = TableArray<uint32_t>::copy_of(builder.destination().of_class);
+  for (size_t c = 0; c < row_of.size(); ++c) rows[c * stride + t] = row_of[c] * static_cast<uint32_t>(width);
+  for (size_t c = 0; c < column_of.size(); ++c) columns[c * stride + t] = column_of[c];
 }
 
 Cells build_whole(CellBuilder& builder) {
   const uint32_t width = builder.destination().rows.size(), height = builder.source().rows.size();
   Cells cells;
-  set_axes(builder, width, cells);
   std::vector<uint32_t> nodes(size_t{width} * height, 0);
   for (uint32_t s = 0; s < height; ++s)
     for (const uint32_t b : builder.go_to(s)) {
@@ -212,7 +214,6 @@ Cells build_in_blocks(CellBuilder& builder) {
   const uint32_t height = builder.source().rows.size();
   const uint32_t width = (builder.destination().rows.size() + kCellBlock - 1) / kCellBlock;  // in blocks
   Cells cells;
-  set_axes(builder, width, cells);
   std::vector<uint32_t> blocks(size_t{width} * height, 0), nodes(kCellBlock, 0);
   FlatMap by_rules, by_nodes;
   uint32_t most = 0;
@@ -276,8 +277,12 @@ CrossTable::CrossTable(std::shared_ptr<const RuleSet> rules, int32_t begin, int3
 // Builds the tables of a plan. Throws CompileError where nodes, maps and winners, unknown until then, exceed the limits.
 void CrossTable::fill(const Problem& problem, const Plan& plan, size_t most, Work& work) {
   NodePool pool(problem, most, work);
+  const size_t n_tables = plan.tables.size();
+  rows_ = TableArray<uint32_t>(stride(n_tables) * problem.source.n_classes);
+  columns_ = TableArray<uint32_t>(stride(n_tables) * problem.destination.n_classes);
   cells_.clear();
   for (const Plan::Table& table : plan.tables) {
+    set_positions(table, cells_.size(), stride(n_tables), rows_, columns_);
     CellBuilder builder(problem, table, pool);
     cells_.push_back(table.in_blocks ? build_in_blocks(builder) : build_whole(builder));
   }

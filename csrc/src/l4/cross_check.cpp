@@ -14,16 +14,19 @@ void check_nodes(const TableArray<Id>& blocks, const TableArray<Id>& cells, uint
                  size_t n_nodes) {
   for (size_t i = 0; i < cells.size(); ++i) require(cells[i] < n_nodes, "a node that is not there");
   if (blocks.size() == 0) return require(last_row + last_column < cells.size(), "a cell that is not there");
-  require(last_row + last_column / kCellBlock < blocks.size(), "a block of cells that is not there");
+  require((last_row + last_column) / kCellBlock < blocks.size(), "a block of cells that is not there");
   for (size_t i = 0; i < blocks.size(); ++i)
     require((uint64_t{blocks[i]} + 1) * kCellBlock <= cells.size(), "a cell that is not there");
 }
 
-void check_cells(const Cells& cells, size_t n_sources, size_t n_destinations, size_t n_nodes) {
-  require(cells.row.size() == n_sources && cells.column.size() == n_destinations, "rows or columns of other classes");
-  uint64_t row = 0, column = 0;
-  for (size_t c = 0; c < n_sources; ++c) row = std::max<uint64_t>(row, cells.row[c]);
-  for (size_t c = 0; c < n_destinations; ++c) column = std::max<uint64_t>(column, cells.column[c]);
+// The largest of the numbers t, t + stride, ...
+uint64_t last_position(const TableArray<uint32_t>& positions, size_t t, size_t stride) {
+  uint64_t last = 0;
+  for (size_t i = t; i < positions.size(); i += stride) last = std::max<uint64_t>(last, positions[i]);
+  return last;
+}
+
+void check_cells(const Cells& cells, uint64_t row, uint64_t column, size_t n_nodes) {
   const bool narrow = cells.narrow.size() != 0;
   require(narrow ? cells.wide.size() + cells.wide_blocks.size() == 0 : cells.narrow_blocks.size() == 0,
           "cells of two kinds");
@@ -54,7 +57,12 @@ void CrossTable::check() const {
   };
   const size_t n_sources = classes_of(axes_.source), n_destinations = classes_of(axes_.destination);
   const size_t n_p = classes_of(axes_.p), n_q = classes_of(axes_.q);
-  for (const Cells& cells : cells_) check_cells(cells, n_sources, n_destinations, nodes_.size());
+  require(cells_.size() <= kMostTables, "too many tables");
+  const size_t apart = stride(cells_.size());
+  require(rows_.size() == n_sources * apart && columns_.size() == n_destinations * apart,
+          "rows or columns of other classes");
+  for (size_t t = 0; t < cells_.size(); ++t)
+    check_cells(cells_[t], last_position(rows_, t, apart), last_position(columns_, t, apart), nodes_.size());
   require(winners_.size() == 0 || wide_winners_.size() == 0, "winners of two widths");
 
   const bool in_blocks = p_entries_.size() != 0;

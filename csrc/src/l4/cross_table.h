@@ -11,7 +11,7 @@
 // Why     A look-up is a fixed chain of loads, so 64 packets overlap perfectly: the fastest engine while tables stay in
 //         the caches, up to about 10,000 rules of usual policies. P x Q is never formed, neither for all rules (services
 //         with source ports would make thousands of classes) nor for a cell beyond what its own rules tell apart.
-// Cost    Look-up: 9 loads a table. Build: one step for each (rule, S class, D class) of a table, known from class
+// Cost    Look-up: 7 loads a table and 4 for the positions in all of them. Build: one step for each (rule, S class, D class) of a table, known from class
 //         counts before anything is built (cross_plan.cpp), and about a microsecond a different cell. Memory: cells 2 or 4
 //         bytes each, or in blocks, usually a tenth to a quarter of that; a node 16 bytes and 2 (4 from 65,535 rules on) a winner; a P map an eighth of a byte a class, a Q map 2 bytes.
 // Limits  At most two dimensions besides P and Q; 65,535 rules that can win in one cell; build steps and bytes within the
@@ -22,6 +22,7 @@
 // Source  Cross-producting: Srinivasan et al., SIGCOMM 1998; reducing in phases: Gupta and McKeown, RFC, SIGCOMM 1999.
 #pragma once
 
+#include <bit>
 #include <memory>
 #include <vector>
 
@@ -53,21 +54,24 @@ inline constexpr uint32_t kMostPatterns = 1 << (32 - kLocalBits);
 
 // One of the tables that rules are split into: a node for every cell, in one array where that is small. Else a row of cells
 // is cut into blocks: neighbours among the classes are neighbours among the addresses, so most blocks are empty or equal.
+// A cell lies at the position of its row and that of its column, added: width * row + column, the width a multiple of
+// kCellBlock where there are blocks, so that both kinds are found alike.
 inline constexpr uint32_t kCellBlock = 16;
 struct Cells {
-  TableArray<uint32_t> row, column;  // per class of the axis: where its row (of cells, or of blocks) starts; which column
   TableArray<uint16_t> narrow_blocks, narrow;  // blocks of each row, none where `narrow` is all cells; and nodes
   TableArray<uint32_t> wide_blocks, wide;      // used where nodes or blocks do not fit 16 bits
   size_t bytes() const {
-    return row.bytes() + column.bytes() + narrow_blocks.bytes() + narrow.bytes() + wide_blocks.bytes() + wide.bytes();
+    return narrow_blocks.bytes() + narrow.bytes() + wide_blocks.bytes() + wide.bytes();
   }
 
   template <class Archive>
   void visit(Archive& a) {
-    a("row", row)("column", column)("narrow_blocks", narrow_blocks)("narrow", narrow);
-    a("wide_blocks", wide_blocks)("wide", wide);
+    a("narrow_blocks", narrow_blocks)("narrow", narrow)("wide_blocks", wide_blocks)("wide", wide);
   }
 };
+inline constexpr size_t kMostTables = 4;
+// How far the positions of two classes lie apart: those of all tables for one class are neighbours, in one cache line.
+inline size_t stride(size_t n_tables) { return n_tables == 0 ? 0 : std::bit_ceil(n_tables); }
 
 // The rules of one segment as their positions on the axes. Rows are those of classes::Dimension; row 0 is "any".
 struct Axis {
@@ -162,16 +166,20 @@ class CrossTable final : public EngineTable {
  private:
   template <class Archive>
   void visit(Archive& a) {
-    a("front", front_)("axes", axes_)("cells", cells_)("nodes", nodes_)("p_entries", p_entries_);
+    a("front", front_)("axes", axes_)("rows", rows_)("columns", columns_)("cells", cells_)("nodes", nodes_);
+    a("p_entries", p_entries_);
     a("p_patterns", p_patterns_)("q_maps", q_maps_)("winners", winners_)("wide_winners", wide_winners_);
   }
   void check() const;  // cross_check.cpp
   void fill(const Problem& problem, const Plan& plan, size_t most, Work& work);
   void look_up(const classes::ClassChunk& chunk, size_t n, RuleResult* out) const;
+  template <size_t kStride, class Winner>
+  void look_up_in(const TableArray<Winner>& winners, const classes::ClassChunk& chunk, size_t n, RuleResult* out) const;
 
   classes::ClassFront front_;
   classes::Verdicts verdicts_;
   AxisChoice axes_;
+  TableArray<uint32_t> rows_, columns_;  // source class * stride + table: position of the row; destination, column
   std::vector<Cells> cells_;
   TableArray<Node> nodes_;
   TableArray<uint32_t> p_entries_;  // rows of one entry a block of P classes; none where the patterns are the maps

@@ -24,7 +24,7 @@
 
 namespace meshsieve::saved {
 
-inline constexpr uint32_t kFormatVersion = 2;
+inline constexpr uint32_t kFormatVersion = 3;
 inline constexpr size_t kAlignment = 64;
 
 enum class Kind : uint32_t { classifier = 1, prefixes = 2 };
