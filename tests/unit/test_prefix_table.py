@@ -156,6 +156,36 @@ def test_many_changes_in_a_crowded_place(root: str, version: int) -> None:
     assert table.lookup(within[0]) == -1
 
 
+@pytest.mark.parametrize(
+    "root", ["2001:db8::/32", "::/32", "ffff:ffff::/32", "2001:db8:7::/48", "::/0", "2001:db8::/64"]
+)
+@pytest.mark.parametrize("backend", _core.backends())
+def test_ipv6_networks_crowded_in_one_prefix(root: str, backend: str) -> None:
+    """The window of slots that their high words get, its ends, and what lies on both sides of it."""
+    random = np.random.default_rng(3)
+    within = ipaddress.IPv6Network(root)
+    ranges: dict[tuple[int, int], int] = {(int(within[0]), int(within[-1])): 0}
+    for value in range(1, 500):
+        bits = int(random.integers(within.prefixlen, min(128, within.prefixlen + 32) + 1))
+        low = int.from_bytes(random.bytes(16)) & (2 ** (128 - within.prefixlen) - 1)
+        first = (int(within[0]) | low) >> (128 - bits) << (128 - bits)
+        ranges[first, first + 2 ** (128 - bits) - 1] = value
+    near = {min(max(end + d, 0), 2**128 - 1) for span in ranges for end in span for d in (-1, 0, 1)} | {0, 2**128 - 1}
+    asked = sorted(near)
+    narrowest = sorted(ranges.items(), key=lambda item: item[0][1] - item[0][0])
+    expected = [next((value for (low, high), value in narrowest if low <= a <= high), -1) for a in asked]
+    table = PrefixTable(
+        {
+            str(next(ipaddress.summarize_address_range(*map(ipaddress.IPv6Address, span)))): v
+            for span, v in ranges.items()
+        },
+        backend=backend,
+    )
+    rows = np.array([(a >> 64, a & (2**64 - 1)) for a in asked], np.uint64)
+    assert list(table.lookup_batch(rows, ip_ver=[6] * len(asked))) == expected
+    assert [table.lookup(ipaddress.IPv6Address(a)) for a in asked] == expected
+
+
 def test_a_failed_update_changes_nothing_of_a_table_in_use() -> None:
     table = PrefixTable({"10.0.0.0/8": 1})
     assert table.lookup("10.0.0.1") == 1

@@ -95,8 +95,11 @@ void Map128::check(LargestIds& ids) const {
     heights[i] = {own.low == kNever ? kNever : own.low + 1, own.high + 1, own.under};
   }
   require(high_levels_ <= kMostLevels && low_levels_ <= kMostLevels, "too many levels");
-  const Heights root = of(root_, nodes_.size());
-  require(root.high <= high_levels_ && root.under <= low_levels_, "a search tree deeper than its levels");
+  require(slots_.size() >= 2 && shift_ < 64, "no slots of search trees");
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    const Heights root = of(slots_[slot], nodes_.size());
+    require(root.high <= high_levels_ && root.under <= low_levels_, "a search tree deeper than its levels");
+  }
 }
 
 void PagedMap::check(LargestIds& ids) const {

@@ -91,7 +91,7 @@ static inline uint32_t step64(const classes::Node64* nodes, uint32_t entry, uint
 }
 
 static void search128(const classes::Search128View& map, const U128* values, size_t n, uint32_t* __restrict out) {
-  for (size_t i = 0; i < n; ++i) out[i] = map.root;
+  for (size_t i = 0; i < n; ++i) out[i] = map.entry_of(values[i].hi);
   for (uint32_t level = 0; level < map.high_levels; ++level)
     for (size_t i = 0; i < n; ++i)
       out[i] = step64(map.nodes, out[i], values[i].hi, classes::kTerminal | classes::kLowWord);

@@ -92,6 +92,30 @@ constexpr auto all_joins(std::index_sequence<kCombination...>) {
 }
 constexpr auto kJoinColumns = all_joins(std::make_index_sequence<(kMostBytes + 1) * (kMostWords + 1)>());
 
+// Addresses [first, first + n) of a column: in place where they already are contiguous, else copied into `buffer`.
+const U128* load128(const Column& column, size_t first, size_t n, U128* buffer) {
+  const uint8_t* data = column.at(first);
+  const bool in_place = column.width == sizeof(U128) && column.stride == sizeof(U128) &&
+                        reinterpret_cast<uintptr_t>(data) % alignof(U128) == 0;
+  if (in_place) return reinterpret_cast<const U128*>(data);
+  for (size_t i = 0; i < n; ++i) buffer[i] = column.address(first + i);
+  return buffer;
+}
+
+// Fills in which packets are of IPv6; returns how many. Without a version none is.
+size_t find_v6(const Column& version, size_t first, size_t n, uint8_t* is_v6) {
+  size_t n_v6 = 0;
+  if (version.data == nullptr) {
+    std::fill_n(is_v6, n, uint8_t{0});
+  } else if (version.width == 1 && version.stride == 1) {
+    const uint8_t* versions = version.at(first);
+    for (size_t i = 0; i < n; ++i) n_v6 += is_v6[i] = versions[i] == 6;
+  } else {
+    for (size_t i = 0; i < n; ++i) n_v6 += is_v6[i] = version.number(first + i) == 6;
+  }
+  return n_v6;
+}
+
 void classify_address(const FieldMap& map, const simd::Backend& backend, const KeyColumns& keys, size_t first, size_t n,
                       uint32_t* out) {
   const Column& column = keys.column[map.field];
@@ -100,18 +124,13 @@ void classify_address(const FieldMap& map, const simd::Backend& backend, const K
   if (column.width == 4 && version.data == nullptr)
     return backend.search32(map.v4.view(), load32(column, first, n, buffer), n, out);
 
-  U128 wide[kChunk];
-  bool is_v6[kChunk];
-  size_t n_v6 = 0;
-  for (size_t i = 0; i < n; ++i) {
-    wide[i] = column.address(first + i);
-    is_v6[i] = version.data != nullptr && version.number(first + i) == 6;
-    n_v6 += is_v6[i];
-  }
-  if (n_v6 != n) {
-    for (size_t i = 0; i < n; ++i) buffer[i] = static_cast<uint32_t>(wide[i].lo);
-    backend.search32(map.v4.view(), buffer, n, out);
-  }
+  U128 wide_buffer[kChunk];
+  uint8_t is_v6[kChunk];
+  const U128* wide = load128(column, first, n, wide_buffer);
+  const size_t n_v6 = find_v6(version, first, n, is_v6);
+  if (n_v6 == n) return backend.search128(map.v6.view(), wide, n, out);
+  for (size_t i = 0; i < n; ++i) buffer[i] = static_cast<uint32_t>(wide[i].lo);
+  backend.search32(map.v4.view(), buffer, n, out);
   if (n_v6 != 0) {
     uint32_t v6[kChunk];
     backend.search128(map.v6.view(), wide, n, v6);

@@ -83,6 +83,50 @@ class Tree64Builder {
   std::unordered_map<Image, uint32_t, ImageHash> known_;
 };
 
+uint32_t levels_of(size_t intervals, size_t fan_out) {
+  uint32_t levels = 0;
+  for (; intervals > 1; ++levels) intervals = (intervals + fan_out - 1) / fan_out;
+  return levels;
+}
+
+// A part of the high words whose values have slots: an aligned block of 2^(shift + bits) values.
+struct Window {
+  uint64_t first = 0;
+  uint32_t shift = 0, bits = 0;
+};
+
+// The window for which a look-up is the cheapest, judged by some of the starts (sorted). A level costs about as much as
+// slots that are eight times as many, from what the first-level cache bears on.
+Window best_window(const std::vector<uint64_t>& start) {
+  constexpr size_t kMostJudged = 4096;
+  std::vector<uint64_t> some;
+  const size_t n = std::min(start.size(), kMostJudged);
+  for (size_t i = 0; i < n; ++i) some.push_back(start[start.size() * i / n]);
+  const double of_each = static_cast<double>(start.size()) / static_cast<double>(n);
+  Window best;
+  double least = 1e9;
+  for (const uint32_t bits : {4u, 8u, 12u})
+    for (uint32_t shift = 0; shift + bits <= 64; ++shift) {
+      const auto block_of = [&](uint64_t value) { return shift + bits == 64 ? 0 : value >> (shift + bits); };
+      size_t from = 0, to = 0;  // of the block with the most starts
+      for (size_t i = 0, next; i < n; i = next) {
+        for (next = i + 1; next < n && block_of(some[next]) == block_of(some[i]);) ++next;
+        if (next - i > to - from) from = i, to = next;
+      }
+      size_t most = 0;  // starts of one slot
+      for (size_t i = from, next; i < to; i = next) {
+        for (next = i + 1; next < to && some[next] >> shift == some[i] >> shift;) ++next;
+        most = std::max(most, next - i);
+      }
+      const auto levels = [&](size_t starts) { return levels_of(static_cast<size_t>(of_each * static_cast<double>(starts)) + 1, 8); };
+      const double cost = std::max(levels(most), levels(n - (to - from) + 1)) + (bits == 12 ? 0.5 : bits == 8 ? 0.1 : 0);
+      if (cost >= least) continue;
+      least = cost;
+      best = {block_of(some[from]) << (shift + bits) % 64, shift, bits};
+    }
+  return best;
+}
+
 // --- 32 bits --------------------------------------------------------------------------------------------------------
 
 constexpr uint32_t kFanOut32 = 32;
@@ -91,12 +135,6 @@ constexpr uint32_t kMostSlotBits = 16;
 constexpr uint32_t kMostLevels = 4;  // 32^4 intervals: more than 16 bits can tell apart
 constexpr size_t kBlocks = size_t{1} << kBlockBits;
 constexpr size_t kMostSlots = size_t{1} << 27;  // the first slot of a block has 27 bits
-
-uint32_t levels_for(size_t intervals) {
-  uint32_t levels = 0;
-  for (; intervals > 1; ++levels) intervals = (intervals + kFanOut32 - 1) / kFanOut32;
-  return levels;
-}
 
 // How deep a block's trees are, and how many nodes they have, by the bits that index its slots.
 struct BlockShape {
@@ -111,7 +149,7 @@ struct BlockShape {
         const uint64_t slot = b->start.lo >> shift;
         size_t n = b->start.lo == slot << shift ? 0 : 1;  // what reaches in from the slot before
         for (; b != to && b->start.lo >> shift == slot; ++b) ++n;
-        by_bits[bits].levels = std::max(by_bits[bits].levels, levels_for(n));
+        by_bits[bits].levels = std::max(by_bits[bits].levels, levels_of(n, kFanOut32));
         while (n > 1) by_bits[bits].nodes += static_cast<uint32_t>(n = (n + kFanOut32 - 1) / kFanOut32);
       }
     }
@@ -306,7 +344,34 @@ Map128::Map128(const std::vector<Boundary>& boundaries) {
     add_high(high, entry & kTerminal ? entry : entry | kLowWord);
     if (!(entry & kTerminal) && high != ~uint64_t{0}) add_high(high + 1, last);
   }
-  root_ = builder.tree(std::move(high_start), std::move(high_child), &high_levels_);
+  const Window window = best_window(high_start);
+  first_ = window.first;
+  shift_ = window.shift;
+  slots_ = TableArray<uint32_t>((size_t{1} << window.bits) + 1);
+  // What holds the values from `from` to `last`: the interval that reaches in, and those that start there.
+  const auto cut = [&](size_t& at, uint64_t from, uint64_t last, std::vector<uint64_t>& start, std::vector<uint32_t>& child) {
+    while (at + 1 < high_start.size() && high_start[at + 1] <= from) ++at;
+    start.push_back(from);
+    child.push_back(high_child[at]);
+    for (; at + 1 < high_start.size() && high_start[at + 1] <= last; ++at) {
+      start.push_back(high_start[at + 1]);
+      child.push_back(high_child[at + 1]);
+    }
+  };
+  size_t at = 0;
+  std::vector<uint64_t> outside;
+  std::vector<uint32_t> outside_child;
+  if (first_ != 0) cut(at, 0, first_ - 1, outside, outside_child);
+  for (size_t slot = 0; slot + 1 < slots_.size(); ++slot) {
+    std::vector<uint64_t> start;
+    std::vector<uint32_t> child;
+    const uint64_t from = first_ + (uint64_t{slot} << shift_);
+    cut(at, from, from + ((uint64_t{1} << shift_) - 1), start, child);
+    slots_[slot] = builder.tree(std::move(start), std::move(child), &high_levels_);
+  }
+  const uint64_t last = first_ + ((uint64_t{slots_.size() - 2} << shift_) | ((uint64_t{1} << shift_) - 1));
+  if (last != ~uint64_t{0}) cut(at, last + 1, ~uint64_t{0}, outside, outside_child);
+  slots_[slots_.size() - 1] = outside.empty() ? slots_[0] : builder.tree(std::move(outside), std::move(outside_child), &high_levels_);
   nodes_ = builder.take();
 }
 

@@ -117,24 +117,29 @@ class Map32 {
   uint32_t levels_ = 0;
 };
 
-// 128-bit values -> class: nodes over the high word, then, where that does not decide, nodes over the low word.
+// 128-bit values -> class: slots and nodes over the high word, then, where that does not decide, nodes over the low word.
 class Map128 {
  public:
-  Map128() = default;
+  Map128() : slots_(2) { slots_[0] = slots_[1] = kTerminal; }  // all is class 0
   explicit Map128(const std::vector<Boundary>& boundaries);
-  Search128View view() const { return {nodes_.data(), root_, high_levels_, low_levels_}; }
-  size_t bytes() const { return nodes_.bytes(); }
+  Search128View view() const {
+    return {nodes_.data(), slots_.data(), first_, slots_.size() - 1, shift_, high_levels_, low_levels_};
+  }
+  size_t bytes() const { return nodes_.bytes() + slots_.bytes(); }
   uint32_t levels() const { return high_levels_ + low_levels_; }
 
   template <class Archive>
   void visit(Archive& a) {
-    a("nodes", nodes_)("root", root_)("high_levels", high_levels_)("low_levels", low_levels_);
+    a("nodes", nodes_)("slots", slots_)("first", first_)("shift", shift_);
+    a("high_levels", high_levels_)("low_levels", low_levels_);
   }
   void check(LargestIds& ids) const;
 
  private:
   TableArray<Node64> nodes_;
-  uint32_t root_ = kTerminal, high_levels_ = 0, low_levels_ = 0;
+  TableArray<uint32_t> slots_;
+  uint64_t first_ = 0;
+  uint32_t shift_ = 0, high_levels_ = 0, low_levels_ = 0;
 };
 
 // 16-bit values -> class: pages of 256 values, equal pages stored once.

@@ -6,7 +6,9 @@
 // Node32 31 sorted keys of 16 bits, since all bits above are decided by then; child i holds the values that are greater
 //        than exactly i keys. A key is the first value of child i + 1, minus one, with the sign bit flipped so that
 //        signed vector compares order it; unused keys are the largest signed value, which nothing exceeds.
-// IPv6   | terminal : 1 | low word : 1 | index : 30 |  is an entry of the trees over 64-bit words.
+// IPv6   slots -> nodes. Networks are crowded in one prefix of all, so a window of the high word is cut into slots, whose
+//        entries begin trees; those of all other values share one.
+//        | terminal : 1 | low word : 1 | index : 30 |  is an entry of the trees over 64-bit words.
 //        terminal: index is a class. Else index is a node; "low word": the node starts a tree over the low 64 bits,
 //        because the high 64 bits alone did not decide.
 // Node64 seven sorted keys, as above.
@@ -56,11 +58,20 @@ struct Search32View {
 };
 inline constexpr uint32_t kBlockBits = 12;
 
+// Entries by high word: slot i of the window that begins at `first` holds 2^shift values; the last entry is for all others.
 struct Search128View {
   const Node64* nodes;
-  uint32_t root;
+  const uint32_t* slots;
+  uint64_t first, n_inside;
+  uint32_t shift;
   uint32_t high_levels;
   uint32_t low_levels;
+
+  // What lies before the window wraps around, and so is not inside either.
+  uint32_t entry_of(uint64_t high) const {
+    const uint64_t slot = (high - first) >> shift;
+    return slots[slot < n_inside ? slot : n_inside];
+  }
 };
 
 }  // namespace meshsieve::classes

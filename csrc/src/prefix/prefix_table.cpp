@@ -113,7 +113,7 @@ uint32_t child_of(const classes::Node64& node, uint64_t word) {
 
 // Likewise, for IPv6.
 uint32_t class_of(const classes::Search128View& map, U128 value) {
-  uint32_t entry = map.root;
+  uint32_t entry = map.entry_of(value.hi);
   for (uint32_t left = map.high_levels; left != 0 && (entry & (classes::kTerminal | classes::kLowWord)) == 0; --left)
     entry = child_of(map.nodes[entry], value.hi);
   entry &= ~classes::kLowWord;
