@@ -149,7 +149,13 @@ class LiveTable:
     @property
     def broken(self) -> bool: ...
     @property
-    def worn(self) -> bool: ...
+    def worn(self) -> bool:
+        """A table built anew would be better or smaller."""
+    @property
+    def crowded(self) -> bool:
+        """Most slots are of rules that were taken out."""
+    def renumber(self) -> LiveVersion:
+        """Publishes the same list with slots numbered as its rules stand; those taken out are forgotten."""
     def apply(
         self, remove: npt.NDArray[np.int64], at: npt.NDArray[np.int64], rules: list[Any] | RuleSet
     ) -> LiveVersion:

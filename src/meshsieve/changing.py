@@ -196,6 +196,8 @@ class Writer:
         self._history.put(rules)
         if self._since is not None:
             self._since.append((gone, positions, rules))
+        if self._live.crowded:
+            state, self._history = self._live.renumber(), self._history.of(state.slots)
         return Version(
             native=state,
             lookup=_fast.Lookup(state.capsule),

@@ -102,6 +102,14 @@ class Changes(RuleBasedStateMachine):
             self.clf._writer._renew()
 
     @rule()
+    def number_the_slots_anew(self) -> None:
+        writer = self.clf._writer
+        if writer._live is not None:
+            slots = writer._live.published.slots
+            writer._live.renumber()
+            writer._history = writer._history.of(slots)
+
+    @rule()
     def keep(self) -> None:
         self.kept = [*self.kept[-3:], (self.clf.snapshot(), list(self.model))]
 

@@ -239,8 +239,8 @@ def test_what_was_put_in_is_found_again_however_often_slots_are_renumbered():
             history, put = history.of(slots), wanted
 
 
-def test_a_table_built_anew_after_many_changes_holds_the_same_list():
-    """More rules are put in as columns than a changeable table remembers, so that a thread builds another."""
+def test_a_table_that_forgets_rules_long_gone_holds_the_same_list():
+    """More rules are put in as columns than a changeable table remembers, so that it numbers its slots anew."""
     clf = packets.compile(named(*"abcd"))
     ports = np.arange(1000, 2000)
     for _ in range(80):

@@ -83,6 +83,11 @@ std::vector<Move> Order::edit(const Order& before, const std::vector<int32_t>& r
   return moves;
 }
 
+void Order::renumber(const Order& before) {
+  *this = before;
+  for (uint32_t p = 0; p < slots_.size(); ++p) slots_[p] = p | (slots_[p] & kUncertain);
+}
+
 // Labels for the positions [begin, end), which are all that lack one between their neighbours.
 void Order::assign_label_run(size_t begin, size_t end, Moved& moved) {
   const int64_t before = begin == 0 ? -1 : labels_[begin - 1];

@@ -45,6 +45,9 @@ class Order {
   std::vector<Move> edit(const Order& before, const std::vector<int32_t>& remove, const std::vector<int32_t>& at,
                          const std::vector<uint32_t>& slots);
 
+  // Becomes `before` with slots numbered as the rules stand.
+  void renumber(const Order& before);
+
   size_t size() const { return slots_.size(); }
   Label label(size_t position) const { return labels_[position]; }
   uint32_t slot(size_t position) const { return slots_[position]; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <set>
 #include <string>
 #include <thread>
@@ -27,12 +28,21 @@ constexpr size_t kManyIntervals = 16;   // a rule, on average: a policy of group
 constexpr size_t kFewRules = 64;
 constexpr size_t kMostBehind = 1024;    // changes of nodes that are copied one by one
 
-size_t intervals_of(const RuleSet& rules) {
-  size_t n = 0;
-  for (const Match& match : rules.common)
+// What each rule names besides its alternatives.
+std::vector<uint32_t> intervals_of(const RuleSet& rules) {
+  std::vector<uint32_t> intervals;
+  intervals.reserve(rules.common.size());
+  for (const Match& match : rules.common) {
+    size_t n = 0;
     for (const SetId id : match)
       if (id != kAnySet) n += rules.sets[id].v4.size() + rules.sets[id].v6.size();
-  return n;
+    intervals.push_back(static_cast<uint32_t>(n));
+  }
+  return intervals;
+}
+
+size_t sum_of(const std::vector<uint32_t>& values) {
+  return std::accumulate(values.begin(), values.end(), size_t{0});
 }
 
 void refuse_skips(const RuleSet& rules) {
@@ -231,10 +241,11 @@ LiveTable::LiveTable(std::shared_ptr<const RuleSet> rules, const CompileOptions&
       store_(std::make_shared<RuleStore>()),
       trees_(rules->common.size()),
       built_rules_(rules->common.size()),
-      intervals_(intervals_of(*rules)) {
+      intervals_(intervals_of(*rules)),
+      all_intervals_(sum_of(intervals_)) {
   const size_t n = built_rules_;
   refuse_skips(*rules);
-  refuse_groups(intervals_, n);
+  refuse_groups(all_intervals_, n);
   if (n > Order::kMostRules) throw Unsuitable("more than 2^24 rules");
   auto replica = std::make_shared<Replica>();
   replica->rules = store_;
@@ -343,7 +354,7 @@ void LiveTable::check(const Update& update) const {
       throw ModelError("cannot insert at " + std::to_string(position) + ": positions are 0 to " + std::to_string(n));
   if (update.rules == nullptr) return;
   refuse_skips(*update.rules);
-  refuse_groups(intervals_ + intervals_of(*update.rules), store_->size() + update.at.size());
+  refuse_groups(all_intervals_ + sum_of(intervals_of(*update.rules)), store_->size() + update.at.size());
   if (n + update.at.size() > Order::kMostRules) throw Unsuitable("more than 2^24 rules");
   uint32_t known = bit_of(Field::ip_ver);
   for (const Field field : forest.tables[forest::kV4].boxes.field) known |= bit_of(field);
@@ -353,12 +364,66 @@ void LiveTable::check(const Update& update) const {
 Published LiveTable::apply(const Update& update, const std::function<void()>& pause) {
   const std::lock_guard lock(writing_);
   check(update);
-  broken_ = true;
   const auto touched = std::make_shared<std::array<Touched, kFamilies>>();
+  Copy& copy = begin_update();
+  edit(*copy.replica, update, pause, *touched);
+  end_update(copy, touched);
+
+  size_t unsure = 0;
+  for (const auto& editor : editor_) unsure += editor->unsure_lanes();
+  const size_t rules = copies_.back().replica->order.size();
+  size_t arena = 0;
+  for (const auto& editor : editor_) arena += editor->arena_blocks();
+  crowded_ = store_->size() > 4 * rules + 65'536;
+  worn_ = used_blocks() > 2 * built_blocks_ + 1024 || arena > 4 * built_blocks_ + 4096 ||
+          unsure > 256 + rules / 16 || rules > 2 * built_rules_ + 1024;
+  return published();
+}
+
+Published LiveTable::renumber() {
+  const std::lock_guard lock(writing_);
+  Copy& copy = begin_update();
+  const Order& before = copies_.back().replica->order;
+  copy.replica->order.renumber(before);
+  std::vector<uint32_t> slots = before.slots();
+  for (uint32_t& slot : slots) slot = slot_number(slot);
+  store_ = std::make_shared<RuleStore>(*store_, slots);
+  copy.replica->rules = store_;
+
+  std::vector<std::array<uint8_t, kFamilies>> trees;
+  std::vector<uint32_t> intervals;
+  for (const uint32_t slot : slots) {
+    trees.push_back(trees_[slot]);
+    intervals.push_back(intervals_[slot]);
+  }
+  trees_ = std::move(trees);
+  intervals_ = std::move(intervals);
+  all_intervals_ = sum_of(intervals_);
+  for (size_t family = 0; family < kFamilies; ++family) {
+    const size_t dims = simple_[family][0].dims();
+    std::vector<forest::Range> hulls(hulls_[family].empty() ? 0 : slots.size() * dims);
+    for (size_t s = 0; s < slots.size(); ++s)
+      if (trees_[s][family] & kHullKept)
+        std::copy_n(hulls_[family].begin() + static_cast<ptrdiff_t>(slots[s] * dims), dims,
+                    hulls.begin() + static_cast<ptrdiff_t>(s * dims));
+    hulls_[family] = std::move(hulls);
+  }
+  end_update(copy, std::make_shared<std::array<Touched, kFamilies>>());
+  crowded_ = false;
+  return published();
+}
+
+// A copy like the published one, to be changed. Until the update ends, the table is broken.
+LiveTable::Copy& LiveTable::begin_update() {
+  broken_ = true;
   Copy& copy = free_copy();
   copy.replica->update = ++updates_;
   for (size_t family = 0; family < kFamilies; ++family) editor_[family]->begin(updates_, oldest_held(family));
-  edit(*copy.replica, update, pause, *touched);
+  return copy;
+}
+
+// Publishes the copy. The others note what was touched.
+void LiveTable::end_update(Copy& copy, std::shared_ptr<const std::array<Touched, kFamilies>> touched) {
   size_t size = 0;
   for (const Touched& own : *touched) size += own.size();
   for (Copy& other : copies_) {
@@ -372,17 +437,7 @@ Published LiveTable::apply(const Update& update, const std::function<void()>& pa
   const auto place = copies_.begin() + (&copy - copies_.data());
   std::rotate(place, place + 1, copies_.end());
   publish(copies_.back().replica);
-
-  size_t unsure = 0;
-  for (const auto& editor : editor_) unsure += editor->unsure_lanes();
-  const size_t rules = copies_.back().replica->order.size();
-  size_t arena = 0;
-  for (const auto& editor : editor_) arena += editor->arena_blocks();
-  worn_ = store_->size() > 4 * rules + 65'536 || used_blocks() > 2 * built_blocks_ + 1024 ||
-          arena > 4 * built_blocks_ + 4096 ||
-          unsure > 256 + rules / 16 || rules > 2 * built_rules_ + 1024;
   broken_ = false;
-  return published();
 }
 
 // A copy that nobody reads, like the published one.
@@ -396,7 +451,6 @@ LiveTable::Copy& LiveTable::free_copy() {
       std::this_thread::sleep_for(std::chrono::microseconds(20));
   if (found == copies_.end() - 1) {
     Copy copy{std::make_shared<Replica>(), {}, 0, true};
-    copy.replica->rules = store_;
     found = copies_.insert(copies_.end() - 1, std::move(copy));
   }
   // More copies than usual were needed while somebody held old versions.
@@ -435,6 +489,7 @@ void LiveTable::follow(Copy& copy) const {
   copy.replica->forest.fields = published.forest.fields;
   copy.replica->forest.backend = published.forest.backend;
   copy.replica->all_certain = published.all_certain;
+  copy.replica->rules = published.rules;
 }
 
 // Keeps the ranges of an entry, where that is all there is of a rule: taking it out then needs no look at its sets.
@@ -540,7 +595,9 @@ void LiveTable::edit(Replica& replica, const Update& update, const std::function
       slots.push_back(slot++ | (certain ? 0 : kUncertain));
       replica.all_certain = replica.all_certain && certain;
     }
-    intervals_ += intervals_of(*update.rules);
+    const std::vector<uint32_t> intervals = intervals_of(*update.rules);
+    intervals_.insert(intervals_.end(), intervals.begin(), intervals.end());
+    all_intervals_ += sum_of(intervals);
     for (const Match& match : update.rules->common) replica.forest.fields.add(match);
     for (const Match& match : update.rules->alternatives) replica.forest.fields.add(match);
   }

@@ -13,7 +13,8 @@
 // Cost    An update: about 1 us a rule that is simple and narrow; 12 bytes a rule of the list to copy the order, whatever
 //         the number of changes: group them. A look-up: that of the forest, and 2 to 4 ns to find the position.
 //         Memory: the forest, and two replicas of nodes and order, a third while a reader holds an old one (plus one, and
-//         at most one forest, for each old version that somebody keeps), and 20 bytes a rule ever put in.
+//         at most one forest, for each old version that somebody keeps), and 70 bytes a slot: of every rule put in until
+//         `renumber`, which costs some milliseconds and no building.
 // Limits  No skips, and no policies of large groups (Unsuitable): those are compiled anew for each publication.
 //         Trees are not split again, so a list that becomes another one gets longer leaves: `worn` says so, and a new
 //         table is built. The same goes for a rule that names a field no rule named before (Unsuitable).
@@ -108,7 +109,11 @@ class LiveTable {
   // ModelError for a position out of range and Unsuitable, having changed nothing; whatever else breaks the table.
   Published apply(const Update& update, const std::function<void()>& pause);
 
+  // Publishes the same list with slots numbered anew, in list order, and forgets rules that were taken out.
+  Published renumber();
+
   bool broken() const { return broken_; }
+  bool crowded() const { return crowded_; }  // most slots are of rules that were taken out: renumber
   bool worn() const { return worn_; }  // a table built anew would be better or smaller
 
  private:
@@ -121,6 +126,8 @@ class LiveTable {
   };
 
   void check(const Update& update) const;
+  Copy& begin_update();
+  void end_update(Copy& copy, std::shared_ptr<const std::array<Touched, forest::kFamilies>> touched);
   Copy& free_copy();
   void follow(Copy& copy) const;
   const forest::Boxes& boxes_of(uint32_t slot, size_t family, size_t max_entries, size_t k);
@@ -154,8 +161,9 @@ class LiveTable {
   std::array<forest::Boxes, kTogether> general_;                                // likewise
   std::vector<TreeEditor::Reached> reached_;                                    // of change_rules, kept for its memory
   size_t built_rules_, built_blocks_;
-  size_t intervals_;  // of all rules in the store
-  std::atomic<bool> broken_ = false, worn_ = false;
+  std::vector<uint32_t> intervals_;  // by slot
+  size_t all_intervals_;
+  std::atomic<bool> broken_ = false, worn_ = false, crowded_ = false;
 };
 
 }  // namespace meshsieve::live

@@ -309,7 +309,7 @@ void TreeEditor::end_change() {
   moving_.clear();
 }
 
-// The leaf at a place, in blocks that may be written to, `longer` of them: of those it did not have the lanes are unused.
+// The leaf at a place, in blocks that may be written to, `longer` of them: the lanes of a new one are unused.
 uint32_t TreeEditor::writable(Table& table, uint32_t place, uint32_t longer, Touched& touched) {
   const uint32_t from = table.nodes[place].first, n = runs_[from].length;
   if (runs_[from].is_new && longer == n) return from;
@@ -384,7 +384,9 @@ void TreeEditor::relabel_at(Table& table, uint32_t place, int32_t from, int32_t 
   uint32_t first = table.nodes[place].first;
   if (!holds(first, from)) return;
   first = writable(table, place, runs_[first].length, touched);
-  for (uint32_t b = block_for(first, from); b < first + runs_[first].length && tail(b).rule[0] <= from; ++b) std::replace(tail(b).rule, tail(b).rule + kLanes, from, to);
+  const uint32_t end = first + runs_[first].length;
+  for (uint32_t b = block_for(first, from); b < end && tail(b).rule[0] <= from; ++b)
+    std::replace(tail(b).rule, tail(b).rule + kLanes, from, to);
 }
 
 // Makes a leaf's place name another leaf. The one that nobody names any more is free, or will be.
@@ -425,7 +427,8 @@ uint32_t TreeEditor::take_blocks(Table& table, uint32_t n) {
 uint32_t TreeEditor::take_free(uint32_t n) {
   for (uint64_t lists = some_free_ >> std::min(n, kLongRun) << std::min(n, kLongRun); lists != 0; lists &= lists - 1) {
     const std::vector<uint32_t>& list = free_[std::countr_zero(lists)];
-    const auto found = std::find_if(list.rbegin(), list.rend(), [&](uint32_t first) { return runs_[first].length >= n; });
+    const auto found =
+        std::find_if(list.rbegin(), list.rend(), [&](uint32_t first) { return runs_[first].length >= n; });
     if (found == list.rend()) continue;  // of long runs, all may be too short
     const uint32_t first = *found, whole = runs_[first].length;
     unlink_free(first);

@@ -174,6 +174,8 @@ void bind_live(py::module_& module) {
       .def_property_readonly("published", &live::LiveTable::published)
       .def_property_readonly("broken", &live::LiveTable::broken)
       .def_property_readonly("worn", &live::LiveTable::worn)
+      .def_property_readonly("crowded", &live::LiveTable::crowded)
+      .def("renumber", &live::LiveTable::renumber, py::call_guard<py::gil_scoped_release>())
       .def(
           "apply",
           [](live::LiveTable& table, const Positions& remove, const Positions& at, const py::object& rules) {
