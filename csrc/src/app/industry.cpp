@@ -69,12 +69,13 @@ Answer iec104(const Payload& p, Findings& out) {
     } else {
       const uint8_t type = apdu.u8();
       const uint8_t objects = apdu.u8() & 0x7f, cause = apdu.u8() & 0x3f;
+      if (size >= 12 && !apdu.ok()) break;
       if (size < 12 || (third & 1) != 0 || type == 0 || type > 127 || objects == 0 || cause == 0 || cause > 47) return Answer::no;
       sure = true;
     }
     ++n;
   }
-  if (n == 0) return p.here.size() < 6 ? Answer::more : Answer::no;
+  if (n == 0) return Answer::more;
   return sure ? found(App::iec104, out) : Answer::likely;
 }
 

@@ -11,6 +11,29 @@ namespace {
 
 using namespace std::string_view_literals;
 
+// What stands behind the client's name in a large request, of which only the beginning is there: Produce says who must
+// acknowledge, Fetch (before version 15) and ListOffsets that no broker asks, Metadata how many topics.
+Answer kafka_body(uint16_t key, uint16_t version, uint32_t size, Reader body) {
+  constexpr uint16_t kProduce = 0, kFetch = 1, kListOffsets = 2, kMetadata = 3;
+  if (key > kMetadata) return Answer::no;
+  const bool flexible = version >= (key == kFetch ? 12 : key == kListOffsets ? 6 : 9);
+  if (flexible && body.u8() != 0) return Answer::no;  // no tagged fields
+  bool fits = true;
+  if (key == kProduce) {
+    if (version >= 3) {  // the name of a transaction, or none: its size and 1
+      const uint32_t name = flexible ? body.u8() : (body.u16() + 1u) & 0xffff;
+      if (name > 128) return Answer::no;
+      body.skip(name == 0 ? 0 : name - 1);
+    }
+    const auto acknowledged = static_cast<int16_t>(body.u16());
+    fits = acknowledged >= -1 && acknowledged <= 1;
+  } else if (key != kFetch || version < 15) {
+    const uint32_t first = flexible && key == kMetadata ? body.u8() : body.u32();
+    fits = first == 0xffffffff || (key == kMetadata && first <= size / 3);
+  }
+  return !body.ok() ? Answer::more : fits ? Answer::yes : Answer::no;
+}
+
 Answer kafka(const Payload& p, Findings& out) {
   Reader reader(p.here);
   const uint32_t size = reader.u32();
@@ -27,7 +50,10 @@ Answer kafka(const Payload& p, Findings& out) {
   if (name_size > 255 || name_size > size - 10) return Answer::no;
   const Bytes name = reader.bytes(name_size);
   if (!reader.ok()) return Answer::more;
-  if (!is_plain_text(text_of(name)) || (size > p.here.size() - 4 && key != 0 && key > 3)) return Answer::no;
+  if (!is_plain_text(text_of(name))) return Answer::no;
+  if (size > p.here.size() - 4) {
+    if (const Answer answer = kafka_body(key, version, size, reader); answer != Answer::yes) return answer;
+  }
   out.app = App::kafka;
   out.attributes.set(Attribute::client_software, name.data(), name.size());
   out.done = true;
