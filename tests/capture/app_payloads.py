@@ -444,6 +444,12 @@ TALKS: list[Talk] = [
     client("elasticsearch", b"ES" + u32(20) + b"\0" * 8 + b"\0" + u32(7170099) + b"x" * 7),
     client("zookeeper", u32(44, 0) + b"\0" * 8 + u32(10000) + b"\0" * 8 + u32(16) + b"\0" * 16),
     # Messages
+    # A large Produce request, of which the rest is not captured: no transaction, all replicas acknowledge.
+    client(
+        "kafka",
+        u32(5000) + u16(0, 7) + u32(1) + vector16(b"producer-1") + b"\xff\xff\xff\xff" + u32(1500),
+        client_software="producer-1",
+    ),
     client("kafka", u32(17) + u16(3, 1) + u32(1) + vector16(b"rdkafka"), client_software="rdkafka"),
     client("amqp", b"AMQP\0\0\x09\1", protocol_version="0-9-1"),
     client("amqp", b"AMQP\0\1\0\0", protocol_version="1.0"),
