@@ -34,13 +34,13 @@ FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/built $(VENV)/dev
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-# Readers and writers of a changing list under ThreadSanitizer. SWAPS=100000 make race    more publications
+# Readers and writers of a changing list and of a prefix table under ThreadSanitizer. SWAPS=100000 make race    more
 SWAPS ?= 10000
 race:
 	mkdir -p build
 	$(CXX) -std=c++20 -O1 -g -fsanitize=thread -Icsrc/include -Icsrc/src -o build/live_race \
-	  tests/native/live_race.cpp csrc/src/l4/*.cpp csrc/src/model/*.cpp csrc/src/simd/*.cpp \
-	  csrc/src/saved/*.cpp -lpthread
+	  tests/native/live_race.cpp tests/native/prefix_race.cpp csrc/src/l4/*.cpp csrc/src/model/*.cpp csrc/src/simd/*.cpp \
+	  csrc/src/prefix/*.cpp csrc/src/saved/*.cpp -lpthread
 	TSAN_OPTIONS=exitcode=66 build/live_race $(SWAPS)
 
 lint: $(VENV)/built $(VENV)/dev

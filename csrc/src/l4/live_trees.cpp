@@ -473,8 +473,8 @@ void TreeEditor::unlink_free(uint32_t first) {
   free_blocks_ -= n;
 }
 
-// An arena of the table's own, with room for n blocks, for a quarter of what is used, and for what a few updates retire.
-// What was retired is free in it.
+// An arena of the table's own, with room for n blocks, a quarter of what is used, and what a few updates retire. What was
+// retired is free in it.
 void TreeEditor::renew_arena(Table& table, uint32_t n) {
   const size_t wanted = std::min(used_blocks() / 4 + kUpdatesAhead * retired_blocks_, 2 * used_blocks()) + kSpareBlocks;
   for (const Retired& run : retired_) give_back(run.first, run.n);
