@@ -101,5 +101,8 @@ def _padded(alone: tuple[LayerVerdict, ...], together: tuple[LayerVerdict, ...])
 
 def test_named_ends_hold_for_every_request(engine: Engine) -> None:
     asked = [meshsieve.Request(authority="ratings:9080", path="/ratings/0", destination_port=9080)] * 3
-    found = BatchWalk(engine.request_walk).judge(asked, client="bookinfo/reviews-v3", assume_mtls=True)
-    assert [found.action(i) for i in range(3)] == ["ALLOW"] * 3
+    for found in (
+        BatchWalk(engine.request_walk).judge(asked, client="bookinfo/reviews-v3", assume_mtls=True),
+        engine.judge_requests(asked, client="bookinfo/reviews-v3", assume_mtls=True),
+    ):
+        assert [found.action(i) for i in range(3)] == ["ALLOW"] * 3

@@ -9,7 +9,7 @@ Cost    Every clause of every rule until one matches: linear in the policies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from meshsieve._core import Regex
@@ -101,10 +101,6 @@ def walk_with(chain: Chain, first: FirstMatch, provider: Provider | None = None)
 def first_match(rules: tuple[Rule, ...], facts: Facts) -> Rule | None:
     """The matching rule that is reported: the first in byte order of names."""
     return next((rule for rule in rules if rule_holds(rule, facts)), None)
-
-
-def all_matches(rules: tuple[Rule, ...], facts: Facts) -> Iterator[Rule]:
-    return (rule for rule in rules if rule_holds(rule, facts))
 
 
 def rule_holds(rule: Rule, facts: Facts) -> bool:

@@ -107,10 +107,6 @@ class Resolved:
     codes: MarkCodes
 
 
-def uses_marks(program: Program) -> bool:
-    return any(rule.tests or rule.assigns for rules in program.values() for rule in rules)
-
-
 def resolve(program: Program, start: str, *, with_exits: bool = False, most_rules: int = 1_000_000) -> Resolved:
     """The program from chain ``start`` on with every test of a register decided.
 
