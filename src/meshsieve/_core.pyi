@@ -312,6 +312,8 @@ class CaptureReader:
         self, batch_size: int, flows: FlowTable | None, http: HttpRequests | None, keep_bytes: bool
     ) -> PacketBatch | None:
         """The next batch, None at the end; the GIL is released."""
+    def follow(self, flows: FlowTable, http: HttpRequests | None) -> bool:
+        """Some packets through the flow table, without columns; False at the end; the GIL is released."""
     def close(self) -> None: ...
     @property
     def packets_read(self) -> int: ...
