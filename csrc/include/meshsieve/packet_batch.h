@@ -42,6 +42,8 @@ class PacketBatch {
   void mark_sparse_used() { sparse_given_ = true; }
   // True once a flow table has filled the flow columns.
   bool has_flows = false;
+  // False: nobody will look at the flow columns, so a flow table may leave them as they are.
+  bool shows_flows = true;
   // append() copies what was captured as well, so that read() gives whole records and a flow table can be asked later.
   bool keeps_bytes = false;
 

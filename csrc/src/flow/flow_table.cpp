@@ -211,7 +211,7 @@ inline bool FlowTable::Impl::steady_packet(const Packet& packet, const Record& r
   flow.bytes[reply] += record.length;
   flow.last_ns = std::max(flow.last_ns, record.time_ns);
   if (tcp) follow_sequence(flow, packet, reply);
-  show_flow(flow, pending.slot, false, reply, false, batch, row);
+  if (batch.shows_flows) show_flow(flow, pending.slot, false, reply, false, batch, row);
   return true;
 }
 

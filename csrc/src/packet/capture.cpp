@@ -122,6 +122,7 @@ CaptureReader::Progress CaptureReader::fill(PacketBatch& batch, FlowTable* flows
 
 CaptureReader::Progress CaptureReader::follow(FlowTable& flows, std::span<PacketObserver* const> observers) {
   if (!followed_) followed_ = std::make_unique<PacketBatch>(kMaxRun);
+  followed_->shows_flows = !observers.empty();
   Decoded run;
   while (run.bytes < kFollowedBytes) {
     if (!decode_run(kMaxRun, run)) return Progress::end;
