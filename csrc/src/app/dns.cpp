@@ -172,6 +172,8 @@ Answer netbios_datagram(const Payload& p, Findings& out) {
   const uint16_t size = reader.u16();
   if (!reader.ok() || type < 0x10 || type > 0x16 || flags > 0x0f || !p.on_port(138)) return Answer::no;
   if (type <= 0x12 && (port != 138 || (p.whole && size > reader.left()))) return Answer::no;
+  if (type == 0x13 && p.here.size() != 11) return Answer::no;
+  if (type >= 0x14 && size >> 8 != 32) return Answer::no;  // a name follows the port
   out.app = App::netbios;
   out.done = true;
   return Answer::yes;

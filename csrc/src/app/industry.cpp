@@ -38,30 +38,48 @@ Answer modbus(const Payload& p, Findings& out) {
   return p.on_port(502) ? Answer::yes : p.here.size() >= end ? Answer::likely : Answer::more;
 }
 
+// CRC-16 of DNP: polynomial 0x3d65, reflected, inverted.
+uint16_t dnp3_check(Bytes bytes) {
+  uint16_t check = 0;
+  for (const uint8_t byte : bytes) {
+    check ^= byte;
+    for (int bit = 0; bit < 8; ++bit) check = static_cast<uint16_t>((check & 1) != 0 ? check >> 1 ^ 0xa6bc : check >> 1);
+  }
+  return static_cast<uint16_t>(~check);
+}
+
 Answer dnp3(const Payload& p, Findings& out) {
   Reader reader(p.here);
   const uint16_t magic = reader.u16();
   const uint8_t size = reader.u8();
   if (!reader.ok()) return p.tcp() ? Answer::more : Answer::no;
   if (magic != 0x0564 || size < 5) return Answer::no;
-  return p.here.size() >= 10 ? found(App::dnp3, out) : p.tcp() ? Answer::more : Answer::no;
+  if (p.here.size() < 10) return p.tcp() ? Answer::more : Answer::no;
+  return dnp3_check(p.here.first(8)) == (p.here[8] | p.here[9] << 8) ? found(App::dnp3, out) : Answer::no;
 }
 
-// APDUs one after another: start, length, four control bytes.
+// Type identifications and causes of transmission that are defined (IEC 60870-5-101, 7.2.1 and 7.2.3).
+bool is_iec_data(uint8_t type, uint8_t cause) {
+  const bool known = (type >= 1 && type <= 40) || (type >= 45 && type <= 51) || (type >= 58 && type <= 64) || type == 70 ||
+                     (type >= 100 && type <= 107) || (type >= 110 && type <= 113) || (type >= 120 && type <= 127);
+  return known && ((cause >= 1 && cause <= 13) || (cause >= 20 && cause <= 41) || (cause >= 44 && cause <= 47));
+}
+
+// APDUs one after another: start, length, four control bytes. A lone one with data is sure when it fills the direction.
 Answer iec104(const Payload& p, Findings& out) {
   Reader reader(p.here);
   size_t n = 0;
-  bool sure = false;
+  bool sure = p.on_port(2404);
   while (reader.left() >= 6) {
     const uint8_t start = reader.u8(), size = reader.u8();
     if (start != 0x68 || size < 4) return Answer::no;
     Reader apdu(reader.up_to(size));
-    const uint8_t first = apdu.u8(), second = apdu.u8(), third = apdu.u8();
-    apdu.skip(1);
+    const bool whole = apdu.left() == size;
+    const uint8_t first = apdu.u8(), second = apdu.u8(), third = apdu.u8(), fourth = apdu.u8();
     if (!apdu.ok()) break;
     if ((first & 3) == 3) {  // one of six: start, stop, test, each activated or confirmed
       const uint8_t function = first >> 2;
-      if (size != 4 || second != 0 || third != 0 || function == 0 || (function & (function - 1)) != 0) return Answer::no;
+      if (size != 4 || second != 0 || third != 0 || fourth != 0 || function == 0 || (function & (function - 1)) != 0) return Answer::no;
       sure = true;
     } else if ((first & 3) == 1) {
       if (size != 4 || first != 1 || second != 0 || (third & 1) != 0) return Answer::no;
@@ -70,8 +88,8 @@ Answer iec104(const Payload& p, Findings& out) {
       const uint8_t type = apdu.u8();
       const uint8_t objects = apdu.u8() & 0x7f, cause = apdu.u8() & 0x3f;
       if (size >= 12 && !apdu.ok()) break;
-      if (size < 12 || (third & 1) != 0 || type == 0 || type > 127 || objects == 0 || cause == 0 || cause > 47) return Answer::no;
-      sure = true;
+      if (size < 12 || (third & 1) != 0 || objects == 0 || !is_iec_data(type, cause)) return Answer::no;
+      sure = sure || (whole && (n != 0 || reader.empty()));
     }
     ++n;
   }

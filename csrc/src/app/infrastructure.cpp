@@ -2,6 +2,8 @@
 //
 // Source  RFC 5905; 951, 2131; 8415; 3164, 5424, 6587; 1350, 2347; 3954; 7011; sFlow version 5; 1058, 2453, 2080; 4271;
 //         2281; 5880; 3GPP TS 29.060, 29.274
+#include <array>
+
 #include "app/dissectors.h"
 #include "app/text.h"
 
@@ -68,10 +70,11 @@ Answer dhcpv6(const Payload& p, Findings& out) {
   reader.skip(relay ? 33 : 3);
   if (!reader.ok() || type == 0 || type > 36) return Answer::no;
   while (reader.left() >= 4) {
-    reader.skip(2);
+    const uint16_t option = reader.u16();
+    if (option == 0 || option > 255) return Answer::no;
     reader.skip(reader.u16());
   }
-  if (!reader.ok() && p.whole) return Answer::no;
+  if (p.whole && (!reader.ok() || !reader.empty())) return Answer::no;
   return found(App::dhcpv6, out);
 }
 
@@ -214,15 +217,29 @@ Answer bgp(const Payload& p, Findings& out) {
 }
 
 Answer hsrp(const Payload& p, Findings& out) {
-  if (p.there_port != 1985 || p.here.size() < 20) return Answer::no;
-  const bool first = p.here[0] == 0 && p.here[1] <= 3, second = p.here[0] == 1 && p.here[1] >= 40;
-  return first || second ? found(App::hsrp, out) : Answer::no;
+  Reader reader(p.here);
+  const uint8_t first = reader.u8(), second = reader.u8(), third = reader.u8(), fourth = reader.u8();
+  if (p.here.size() < 20 || (p.there_port != 1985 && p.there_port != 2029)) return Answer::no;
+  // Version 1: operation (hello, coup, resign) and state; or an advertisement of interfaces: type, size. Version 2 is made
+  // of pieces with kind and size; that of a group has the version, operation, state from 0 to 6, and that of IP.
+  const bool state = third <= 16 && (third & (third - 1)) == 0;
+  const bool old = first == 0 && ((second <= 2 && state && p.here[7] == 0) || (second == 3 && third == 0 && fourth == 1));
+  const bool group = first == 1 && second == 40 && third == 2 && fourth <= 2 && p.here[4] <= 6 && (p.here[5] == 4 || p.here[5] == 6);
+  return old || group ? found(App::hsrp, out) : Answer::no;
 }
 
 Answer bfd(const Payload& p, Findings& out) {
-  const bool port = p.there_port == 3784 || p.there_port == 3785 || p.there_port == 4784;
-  if (!port || p.here.size() < 24 || p.here[0] >> 5 != 1 || p.here[3] < 24 || p.here[3] > p.here.size()) return Answer::no;
-  return found(App::bfd, out);
+  // Single hop, its echo, many hops, link aggregates (RFC 7130), seamless (RFC 7881).
+  constexpr std::array<uint16_t, 5> kPorts = {3784, 3785, 4784, 6784, 7784};
+  if (std::find(kPorts.begin(), kPorts.end(), p.there_port) == kPorts.end()) return Answer::no;
+  Reader reader(p.here);
+  const uint8_t version = reader.u8() >> 5, flags = reader.u8(), multiplier = reader.u8(), size = reader.u8();
+  const uint32_t discriminator = reader.u32();
+  const bool authenticated = (flags & 4) != 0, multipoint = (flags & 1) != 0;
+  if (version != 1 || multiplier == 0 || discriminator == 0 || multipoint || p.here.size() < 24) return Answer::no;
+  if (size > p.here.size()) return Answer::no;
+  const size_t section = authenticated && size > 25 ? p.here[25] : 0;  // its type, its size
+  return size == 24 + section && (section == 0 ? !authenticated : p.here[24] <= 5) ? found(App::bfd, out) : Answer::no;
 }
 
 Answer gtp_control(const Payload& p, Findings& out) {
@@ -238,7 +255,7 @@ Answer gtp_control(const Payload& p, Findings& out) {
 }
 
 Answer wake_on_lan(const Payload& p, Findings& out) {
-  if (p.here.size() < 102) return Answer::no;
+  if (p.here.size() < 102 || p.here[6] == 0xff) return Answer::no;  // a group's address cannot be woken
   for (size_t i = 0; i < 6; ++i) {
     if (p.here[i] != 0xff) return Answer::no;
   }

@@ -238,6 +238,8 @@ Answer coap(const Payload& p, Findings& out) {
   const uint8_t first = reader.u8(), code = reader.u8();
   reader.skip(2);
   const uint8_t token = first & 15, kind = code >> 5;
+  // Requests are never text, and answers hardly.
+  if (kind != 0 && is_plain_text(text_of(p.here))) return Answer::no;
   if (first >> 6 != 1 || token > 8 || kind == 1 || kind == 3 || kind > 5 || (kind == 0 && (code & 31) > 7)) return Answer::no;
   reader.skip(token);
   if (code == 0 && (token != 0 || !reader.empty())) return Answer::no;

@@ -1,6 +1,6 @@
 // Screens and shells: VNC, Citrix, Telnet, X11, rlogin, TeamViewer, SOCKS; and what rides on TPKT and COTP: RDP, S7, H.323.
 //
-// Source  RFC 6143; 854, 855; X11R7 protocol; 1282; 1928; 1006, 905; MS-RDPBCGR 2.2.1, MS-RDPEUDP; ITU-T H.225.0, Q.931
+// Source  RFC 6143; 854, 855; X11R7 protocol; 1282; 1928, 1929; 1006, 905; MS-RDPBCGR 2.2.1, MS-RDPEUDP; ITU-T H.225.0, Q.931
 #include <algorithm>
 #include <array>
 
@@ -107,21 +107,54 @@ Answer teamviewer(const Payload& p, Findings& out) {
   return p.on_port(5938) ? Answer::yes : Answer::likely;
 }
 
+// Both directions of version 5 behind what they negotiated (RFC 1928, 1929); empty where it has not come to that.
+Bytes behind_socks(Bytes bytes, bool client, bool password) {
+  Reader reader(bytes);
+  reader.skip(1);
+  if (client) reader.vector8();
+  else reader.skip(1);
+  if (password) {
+    reader.skip(1);
+    if (client) reader.vector8(), reader.vector8();
+    else reader.skip(1);
+  }
+  reader.skip(3);  // version, command or reply, zero
+  const uint8_t kind = reader.u8();
+  if (kind == 3) reader.vector8();
+  else reader.skip(kind == 4 ? 16 : 4);
+  reader.skip(2);
+  return reader.ok() ? reader.rest() : Bytes{};
+}
+
+// What the proxied connection tells of itself, if it is TLS.
+Answer read_proxied(Bytes client, Bytes server, Findings& out) {
+  const bool password = server[1] == 2;
+  const Bytes sent = behind_socks(client, true, password), received = behind_socks(server, false, password);
+  const TlsProgress one = sent.empty() ? TlsProgress{} : read_tls_stream(sent, out.attributes);
+  const TlsProgress two = received.empty() ? TlsProgress{} : read_tls_stream(received, out.attributes);
+  const bool other = !sent.empty() && one.answer == Answer::no;
+  out.app = App::socks;
+  out.done = other || server[1] == 0xff || (one.client_hello && two.server_hello && two.past_clear);
+  return Answer::yes;
+}
+
 Answer socks(const Payload& p, Findings& out) {
   const uint8_t version = p.here[0];
   const auto greeting = [](Bytes bytes) {  // version 5, methods
     if (bytes.size() < 3 || bytes[0] != 5 || bytes[1] == 0 || bytes.size() < 2u + bytes[1]) return false;
     return std::all_of(bytes.begin() + 2, bytes.begin() + 2 + bytes[1], [](uint8_t m) { return m <= 9 || m >= 0x80; });
   };
-  out.app = App::socks;
   if (version == 5) {
-    if (!greeting(p.here)) {
-      const bool answer = p.here.size() == 2 && greeting(p.there);
-      return answer ? found(App::socks, out) : p.here.size() < 3 || p.here.size() < 2u + p.here[1] ? Answer::more : Answer::no;
+    // A known server's choice and its word on the password look like a greeting as well.
+    if (!greeting(p.here) || (out.app == App::socks && p.reply)) {
+      const bool answer = p.here.size() >= 2 && (p.here.size() == 2 || out.app == App::socks) && greeting(p.there);
+      return answer ? read_proxied(p.there, p.here, out) : p.here.size() < 3 || p.here.size() < 2u + p.here[1] ? Answer::more : Answer::no;
     }
-    if (p.there.size() >= 2 && p.there[0] == 5) return found(App::socks, out);
+    if (p.there.size() >= 2 && p.there[0] == 5) return read_proxied(p.here, p.there, out);
+    out.app = App::socks;
     return p.here.size() == 2u + p.here[1] ? Answer::likely : Answer::no;
   }
+  out.app = App::socks;
   if (version == 0) {  // the answer of version 4
     const bool answer = p.here.size() == 8 && p.here[1] >= 0x5a && p.here[1] <= 0x5d && p.there.size() >= 9 && p.there[0] == 4;
     return answer ? found(App::socks, out) : Answer::no;
@@ -226,6 +259,16 @@ Answer tpkt(const Payload& p, Findings& out) {
   return answered ? Answer::yes : Answer::more;
 }
 
+// H.225 registration (RAS) in PER: the kind of message, optional parts, its number, then in requests and confirmations of
+// discovery and registration the protocol's identifier: itu-t recommendation h 2250 0 version.
+Answer h225_registration(const Payload& p, Findings& out) {
+  constexpr std::string_view kProtocol = "\x06\0\x08\x91\x4a\0"sv;
+  const std::string_view start = text_of(p.here).substr(0, 16);
+  const uint8_t kind = p.here[0] >> 2;  // of 25 in the first edition
+  const size_t at = start.find(kProtocol);
+  return kind <= 24 && at != std::string_view::npos && at >= 3 ? found(App::h323, out) : Answer::no;
+}
+
 // MS-RDPEUDP: the first packet of either side.
 Answer rdp_udp(const Payload& p, Findings& out) {
   Reader reader(p.here);
@@ -247,6 +290,7 @@ void add_remote(Registry& registry) {
   registry.push_back({App::citrix, kTcp, bytes_of("\x7f\x1a"), &citrix});
   registry.push_back({App::rdp, kTcp, byte_range(3, 3), &tpkt});
   registry.push_back({App::rdp, kUdp, any_byte(), &rdp_udp});
+  registry.push_back({App::h323, kUdp, byte_range(0, 0x63), &h225_registration});
   registry.push_back({App::x11, kTcp, bytes_of("Bl\0\1"sv), &x11});
   registry.push_back({App::telnet, kTcp, byte_range(0xff, 0xff), &telnet});
   registry.push_back({App::rlogin, kTcp, byte_range(0, 0), &rlogin});

@@ -194,6 +194,22 @@ Answer pptp(const Payload& p, Findings& out) {
 
 // ---- outer flows
 
+// IPv6 that fills the datagram; before it perhaps how the client was authenticated, and where it was seen (RFC 4380, 5.1.1).
+bool is_teredo(const Payload& p) {
+  Reader reader(p.here);
+  if (begins(reader.rest(), std::string_view("\0\1", 2))) {
+    reader.skip(2);
+    const size_t client = reader.u8(), value = reader.u8();
+    reader.skip(client + value + 9);
+  }
+  if (begins(reader.rest(), std::string_view("\0\0", 2))) reader.skip(8);
+  const size_t left = reader.left();
+  const uint8_t version = reader.u8() >> 4;
+  reader.skip(3);
+  const uint16_t size = reader.u16();
+  return reader.ok() && version == 6 && (size + size_t{40} == left || !p.whole);
+}
+
 Answer outer(const Payload& p, Findings& out) {
   Reader reader(p.here);
   const uint8_t first = reader.u8(), second = reader.u8();
@@ -204,16 +220,17 @@ Answer outer(const Payload& p, Findings& out) {
     const bool flags = (first & 0x08) != 0 && (first & 0x72) == 0 && (extended || (second == 0 && reserved == 0));
     return p.here.size() >= 8 && flags && p.here[7] == 0 ? found(App::vxlan, out) : Answer::no;
   }
-  if (p.on_port(6081)) return p.here.size() >= 8 && first >> 6 == 0 && (second & 0x3f) == 0 ? found(App::geneve, out) : Answer::no;
+  if (p.on_port(6081)) {  // version 0, options in words, the type of what is inside, a network, zero
+    const uint16_t type = reader.u16();
+    const bool fits = p.here.size() >= 8u + (first & 0x3f) * 4u && first >> 6 == 0 && (second & 0x3f) == 0 && type >= 0x600;
+    return fits && p.here[7] == 0 ? found(App::geneve, out) : Answer::no;
+  }
   if (p.on_port(2152)) {
     const uint16_t size = reader.u16();
     const bool known = second == 1 || second == 2 || second == 26 || second == 31 || second == 254 || second == 255;
     return reader.ok() && (first & 0xf0) == 0x30 && known && size <= p.here.size() - 4 ? found(App::gtp_u, out) : Answer::no;
   }
-  if (p.on_port(3544)) {  // IPv6, or an indicator before it
-    const bool indicator = first == 0 && second <= 1;
-    return indicator || first >> 4 == 6 ? found(App::teredo, out) : Answer::no;
-  }
+  if (p.on_port(3544)) return is_teredo(p) ? found(App::teredo, out) : Answer::no;
   // Between clients Teredo has no port: IPv6 that fills the datagram, from or to 2001:0::/32.
   if (first >> 4 != 6 || p.here.size() < 40) return Answer::no;
   Reader header(p.here);
