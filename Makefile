@@ -13,7 +13,7 @@ export PIP_NO_INPUT := 1
 NATIVE := $(shell find csrc src/meshsieve/_bindings -name '*.cpp' -o -name '*.h' -o -name '*.def') \
           $(wildcard src/meshsieve/_fast*.pyx src/meshsieve/_fast*.pxd) setup.py
 
-.PHONY: demo test oracles bench fuzz race docs lint build clean
+.PHONY: demo test oracles bench fuzz race sanitize docs lint build clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/built
@@ -42,6 +42,17 @@ race:
 	  tests/native/live_race.cpp tests/native/prefix_race.cpp csrc/src/l4/*.cpp csrc/src/model/*.cpp csrc/src/simd/*.cpp \
 	  csrc/src/prefix/*.cpp csrc/src/saved/*.cpp -lpthread
 	TSAN_OPTIONS=exitcode=66 build/live_race $(SWAPS)
+
+# The tests through Python under AddressSanitizer and UndefinedBehaviorSanitizer (g++; the build takes about an hour on two
+# cores, and is kept). SANITIZE_TESTS=tests make sanitize    all of them
+SANITIZE_TESTS ?= tests/capture tests/http tests/fuzz tests/saved
+SANITIZERS := libasan.so libubsan.so libstdc++.so
+sanitize: $(VENV)/dev
+	MESHSIEVE_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/sanitized
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:strict_string_checks=1:detect_stack_use_after_return=1 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
+	LD_PRELOAD="$(foreach lib,$(SANITIZERS),$(shell $(CXX) -print-file-name=$(lib)))" \
+	  $(BIN)/python -m pytest -p no:cacheprovider -o pythonpath="$$(echo build/sanitized/lib.*) ." $(SANITIZE_TESTS)
 
 lint: $(VENV)/built $(VENV)/dev
 	$(BIN)/ruff check .

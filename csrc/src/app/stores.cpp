@@ -29,7 +29,8 @@ Answer mongodb(const Payload& p, Findings& out) {
     reader.skip(12);
     const uint32_t returned = reader.le32(), document = returned != 0 ? reader.le32() : 0;
     if (!reader.ok()) return Answer::more;
-    if (returned == 0 ? size != 36 : document < 5 || document > size - 36) return Answer::no;
+    if (returned > (size - 36) / 5 || (returned == 0 && size != 36)) return Answer::no;
+    if (returned != 0 && (document < 5 || document > size - 36)) return Answer::no;
   }
   if (code == kMessage && (size < 21 || (flags & 0xfff8) != 0)) return Answer::no;
   if (code == kQuery && ((answers != 0 && answers != 0xffffffff) || flags > 255)) return Answer::no;

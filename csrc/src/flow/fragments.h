@@ -76,6 +76,7 @@ class FragmentTable {
     datagram.key = key;
     datagram.started_ns = now_ns;
     by_key_.emplace(key, std::prev(in_order_.end()));
+    held_bytes_ += kEntryBytes;
     return datagram;
   }
 
@@ -87,6 +88,7 @@ class FragmentTable {
     forget_fragments(out);
     by_key_.erase(out.key);
     in_order_.pop_front();
+    held_bytes_ -= kEntryBytes;
     return out;
   }
 
@@ -122,7 +124,8 @@ class FragmentTable {
   }
 
  private:
-  static constexpr size_t kMostHeldBytes = 16u << 20;
+  static constexpr size_t kMostHeldBytes = 32u << 20;
+  static constexpr size_t kEntryBytes = sizeof(FragmentedDatagram) + sizeof(FlowKey) + 96;  // list, map and heap
   static size_t bytes_of_pieces(const FragmentedDatagram& datagram) {
     return datagram.seen.capacity() * sizeof(FragmentedDatagram::Piece);
   }
