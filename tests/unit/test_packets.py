@@ -228,6 +228,42 @@ def test_auto_says_what_it_tried():
     assert clf.explain_compile().count("taken") == 1
 
 
+def pairs_of_hosts(n):
+    hosts = np.arange(n, dtype=np.uint32)
+    return {"src_ip": (hosts, hosts), "dst_ip": (hosts % 50, hosts % 50)}
+
+
+def rules_on_two_axes(n):
+    """Half from any source to a host, half from a host to any destination."""
+    hosts = np.arange(n, dtype=np.uint32)
+    low, high = np.zeros(n, np.uint32), np.full(n, 2**32 - 1, np.uint32)
+    odd = hosts % 2 == 1
+    return {
+        "src_ip": (np.where(odd, hosts, low), np.where(odd, hosts, high)),
+        "dst_ip": (np.where(odd, low, hosts), np.where(odd, high, hosts)),
+    }
+
+
+def with_services(boxes, n):
+    ports = np.arange(len(boxes["src_ip"][0]), dtype=np.uint32) % n
+    return boxes | {"dport": (ports, ports)}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "tried"),
+    [
+        pytest.param(with_services(pairs_of_hosts(600), 20), True, id="of few rules, where all go into one table"),
+        pytest.param(with_services(rules_on_two_axes(600), 20), False, id="not where they need several"),
+        pytest.param(with_services(rules_on_two_axes(2000), 20), True, id="but of thousands"),
+        pytest.param(with_services(pairs_of_hosts(20_100), 20), True, id="of many, where they name few services"),
+        pytest.param(with_services(pairs_of_hosts(20_100), 100), False, id="not where they name many"),
+    ],
+)
+def test_auto_tries_cross_product_tables(boxes, tried):
+    clf = packets.compile(RuleSet.from_ranges(boxes))
+    assert ("cross" in [candidate.engine for candidate in clf.stats.candidates]) == tried
+
+
 def test_the_backend_can_be_read_and_forced(monkeypatch):
     monkeypatch.delenv("MESHSIEVE_BACKEND", raising=False)
     assert packets.backend() == meshsieve.backend() == _core.backends()[0]

@@ -10,7 +10,7 @@
 //         There are many of them, in another order each pass: a branch predictor learns thousands of repeated headers by
 //         heart, and an engine with branches then looks up to twice as fast as it is. Where several tables stand they are looked up in turn, so that
 //         none finds the caches as it left them, and a slow phase of the machine meets all.
-// Cost    3 * kSampleHeaders look-ups an engine, and kRounds * kSampleHeaders where there is something to compare: half a
+// Cost    Three look-ups of the sample an engine, and kRounds where there is something to compare: half a
 //         millisecond for fast ones.
 #include "l4/choose.h"
 
@@ -21,27 +21,30 @@
 #include <random>
 #include <string_view>
 
+#include "l4/cross_worth.h"
 #include "meshsieve/errors.h"
 
 namespace meshsieve {
 namespace {
 
-constexpr size_t kSampleHeaders = 8192;
+// Up to 2,048 rules bitmaps have no branch to learn, nor have cross-product tables, and half as many tell them apart.
+size_t sample_headers(int32_t n_rules) { return n_rules <= 2048 ? 4096 : 8192; }
 constexpr int kRounds = 3;  // of the comparison at the end, in which the candidates take turns; the fastest pass counts
 // Short segments, of which a rule base with chains has hundreds, go to the forest unmeasured: it is one or two leaves.
 // A whole list that is as short is worth the measuring.
 constexpr int32_t kFewRules = 32;
 
 // How many rules make an engine worth building to compare it: below, another was as fast in every family measured;
-// above, it takes too long or too much memory.
+// above, it takes too long or too much memory. cross_worth.h looks closer.
 struct Limit {
   std::string_view engine;
   int32_t fewest_rules, most_rules;
 };
-constexpr Limit kEngineLimits[] = {{"linear", 0, 0}, {"bitmap", 0, 4096}, {"sparse", 0, 0}, {"cross", 1500, 20'000}};
+constexpr Limit kEngineLimits[] = {{"linear", 0, 0}, {"bitmap", 0, 4096}, {"sparse", 0, 0}, {"cross", 100, 200'000}};
 // No forest of any rule set measured looked sampled headers up faster than this, so what does is taken without one. In
-// lists of more than 4,096 rules of all families they took 37 to 92 ns.
-double forest_floor_ns(int32_t n_rules) { return n_rules <= 4096 ? 28 : 36; }
+// lists of more than 4,096 rules of all families they took 37 to 92 ns. Of more than 20,000 only lists of few services
+// have another candidate (cross_worth.h); in those they took 45 and 63 ns.
+double forest_floor_ns(int32_t n_rules) { return n_rules <= 4096 ? 28 : n_rules <= 20'000 ? 36 : 48; }
 // Where a rule's sets have this many intervals on average, it is a policy of groups: trees only bound what matches and
 // check rules one by one, products explode, and bitmaps win. Their rows belong to classes of groups, of which there are
 // many for few rules, so they may take kGroupBytes where the caller set no budget.
@@ -58,16 +61,17 @@ double thread_seconds() {
 // Headers that hit the rules, one column a field that they name, as callers have them: 4 bytes an IPv4 address.
 class Sample {
  public:
-  Sample(const RuleSet& rules, int32_t begin, int32_t end) : used_(rules.fields_used() | bit_of(Field::ip_ver)) {
+  Sample(const RuleSet& rules, int32_t begin, int32_t end)
+      : n_(sample_headers(end - begin)), used_(rules.fields_used() | bit_of(Field::ip_ver)) {
     for (int f = 0; f < kFieldCount; ++f)
-      if (used_ >> f & 1) number_[f].resize(kSampleHeaders);
-    for (std::vector<U128>& column : address_) column.resize(kSampleHeaders);
+      if (used_ >> f & 1) number_[f].resize(n_);
+    for (std::vector<U128>& column : address_) column.resize(n_);
     std::uniform_int_distribution<int32_t> any_rule(begin, end - 1);
-    for (size_t i = 0; i < kSampleHeaders; ++i) draw(rules, any_rule(random_), i, random_);
+    for (size_t i = 0; i < n_; ++i) draw(rules, any_rule(random_), i, random_);
   }
 
   void shuffle() {
-    for (size_t i = kSampleHeaders - 1; i > 0; --i) {
+    for (size_t i = n_ - 1; i > 0; --i) {
       const size_t other = random_() % (i + 1);
       for (std::vector<uint32_t>& column : number_)
         if (!column.empty()) std::swap(column[i], column[other]);
@@ -76,9 +80,10 @@ class Sample {
     }
   }
 
-  KeyColumns columns(size_t n = kSampleHeaders) const {
+  // All of them, or the first 1 / share.
+  KeyColumns columns(size_t share = 1) const {
     KeyColumns keys;
-    keys.n = n;
+    keys.n = n_ / share;
     for (int f = 0; f < kFieldCount; ++f) {
       if ((used_ >> f & 1) == 0) continue;
       const bool wide = kFields[f].kind == FieldKind::address && !only_v4_;
@@ -138,6 +143,7 @@ class Sample {
     return {interval.lo.hi + value.hi % (interval.hi.hi - interval.lo.hi), value.lo | interval.lo.lo};
   }
 
+  const size_t n_;
   const uint32_t used_;
   std::array<std::vector<uint32_t>, kFieldCount> number_;
   std::array<std::vector<U128>, 2> address_;
@@ -186,9 +192,10 @@ class Chooser {
       for (const Built& built : built_)
         if (candidates_[built.candidate].lookup_ns < forest_floor_ns(end_ - begin_)) return false;
     for (const Limit& limit : kEngineLimits)
-      if (limit.engine == engine.name)
-        return !is_short() && limit.fewest_rules <= end_ - begin_ && end_ - begin_ <= limit.most_rules;
-    return true;
+      if (limit.engine == engine.name &&
+          (is_short() || end_ - begin_ < limit.fewest_rules || limit.most_rules < end_ - begin_))
+        return false;
+    return std::string_view(engine.name) != "cross" || cross::is_worth_building(*rules_, begin_, end_);
   }
 
   void try_engine(const EngineInfo& engine, const CompileOptions& options) {
@@ -209,7 +216,7 @@ class Chooser {
 
   // The first pass warms the caches; what is slow whatever they hold is not asked twice.
   double first_look(const EngineTable& table) {
-    const double few_ns = nanoseconds_a_lookup(table, sample_->columns(kSampleHeaders / 128));
+    const double few_ns = nanoseconds_a_lookup(table, sample_->columns(128));
     if (few_ns > kSlowNs) return few_ns;
     nanoseconds_a_lookup(table, sample_->columns());
     double best_ns = few_ns;
