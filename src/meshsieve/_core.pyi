@@ -198,7 +198,9 @@ class RowFormatter:
         self, cells: Sequence[tuple[str, bytes, bool]], row_begin: bytes, row_end: bytes, null_text: bytes
     ) -> None: ...
     def clear_texts(self, column: int) -> None:
-        """Codes of the column count from 0 again."""
+        """Codes of the column count from 0 again, in a table of its own."""
+    def share_texts(self, column: int, owner: int) -> None:
+        """The codes of a column are those of another one from now on."""
     def add_texts(self, column: int, pieces: Sequence[bytes]) -> None:
         """More finished texts for a text column, by code."""
     def format(
@@ -331,9 +333,12 @@ class CaptureReader:
 class FlowBatch:
     """Records of flows, a struct of arrays."""
 
-    def attributes(self) -> tuple[dict[str, npt.NDArray[np.int32]], list[str]]:
-        """(codes by attribute, of those that a flow has; their texts)."""
-
+    def attributes(self) -> dict[str, npt.NDArray[np.int32]]:
+        """Codes by attribute, of those that a flow has."""
+    def texts(self) -> list[str | None]:
+        """The texts that the codes mean; never None."""
+    def text_buffers(self) -> tuple[bytes, npt.NDArray[np.int64]]:
+        """The same in UTF-8, end to end, and where each begins: int64 (n + 1,)."""
     def __len__(self) -> int: ...
     def arrays(self) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.uint32], dict[str, npt.NDArray[Any]]]:
         """(fields, present, extra): read-only views that keep the records alive."""

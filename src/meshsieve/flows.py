@@ -26,7 +26,7 @@ from meshsieve.capture import STATUSES, TUNNELS, CaptureReader, Source
 from meshsieve.columns import Array, PacketColumns
 from meshsieve.errors import ColumnError, UsageError
 from meshsieve.fqdn_table import FqdnTable
-from meshsieve.labels import TextTable
+from meshsieve.labels import LateTextTable, TextTable
 
 TCP_STATES: tuple[str, ...] = _core.TCP_STATES
 ENDS: tuple[str, ...] = _core.FLOW_ENDS
@@ -249,7 +249,7 @@ class FlowColumns(PacketColumns):
         columns["app"] = tables.names(extra["app"], ("", *self.app_names[1:]))
         columns["app_how"] = tables.names(extra["app_how"], apps.HOWS)
         columns["app_by_port"] = tables.names(extra["app_by_port"], apps.NAMES)
-        texts = tables.text_array(self.texts.texts)
+        texts = tables.text_array(self.texts.texts) if self._records is None else tables.buffered_texts(self._records)
         absent = tables.texts(np.full(len(self), -1, np.int32), texts)
         for name in apps.ATTRIBUTES:
             columns[name] = tables.texts(extra[name], texts) if name in extra else absent
@@ -333,10 +333,10 @@ class FlowTable:
 
     def _columns(self, native: Any) -> FlowColumns:
         fields, present, extra = native.arrays()
-        codes, texts = native.attributes()
+        codes = native.attributes()
         columns = FlowColumns._of_checked(fields, present, {**extra, **codes}, len(native), native)
         assert isinstance(columns, FlowColumns)
-        columns.app_names, columns.texts, columns._records = self.app_names, TextTable(texts), native
+        columns.app_names, columns.texts, columns._records = self.app_names, LateTextTable(native.texts), native
         answers = self._native.take_dns_answers()
         if self._keeps_names:
             self._fqdns.add(answers)

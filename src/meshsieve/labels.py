@@ -52,8 +52,7 @@ class TextTable:
 
 
 class LateTextTable(TextTable):
-    """A table whose texts are made when somebody asks for them; no code is added. They are printable ASCII in which no
-    format quotes anything."""
+    """A table whose texts are made when somebody asks for them; no code is added."""
 
     __slots__ = ("_made", "_make")
 
@@ -66,6 +65,12 @@ class LateTextTable(TextTable):
         if self._made is None:
             self._made = list(self._make())
         return self._made
+
+
+class PlainTextTable(LateTextTable):
+    """Texts of printable ASCII in which no format quotes anything."""
+
+    __slots__ = ()
 
 
 class Labels:

@@ -120,6 +120,16 @@ def text_array(texts: Sequence[str | None]) -> Any:
     return pa.array(texts, pa.string())
 
 
+def buffered_texts(records: Any) -> Any:
+    """The texts of a batch of the core (``_core.FlowBatch``) as ``text_array`` has them, without Python's texts."""
+    pa = require("pyarrow", "arrow")
+    data, offsets = records.text_buffers()
+    small = offsets[-1] < 1 << 31
+    kind = pa.StringArray if small else pa.LargeStringArray
+    offsets = offsets.astype(np.int32) if small else offsets
+    return kind.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
+
+
 def texts(codes: Array, dictionary: Any) -> Any:
     """int32 codes into ``dictionary`` (``text_array``) as an Arrow dictionary array; -1 is null."""
     pa = require("pyarrow", "arrow")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from meshsieve import apps
 from meshsieve.columns import PacketColumns
-from meshsieve.labels import LateTextTable, TextTable
+from meshsieve.labels import PlainTextTable, TextTable
 from meshsieve.output import Column
 from meshsieve.protocols import PROTOCOL_NAMES
 
@@ -64,7 +64,7 @@ def flow_columns(flows: FlowColumns, attributes: Sequence[str] = MAIN_ATTRIBUTES
 def _community_ids(flows: FlowColumns) -> Column:
     """Nearly every text is new, so each batch has a table of its own, and memory stays bounded."""
     return Column.text(
-        "community_id", np.arange(len(flows), dtype=np.int32), LateTextTable(lambda: flows.community_ids)
+        "community_id", np.arange(len(flows), dtype=np.int32), PlainTextTable(lambda: flows.community_ids)
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from meshsieve import apps, capture, flows, http_requests
@@ -19,6 +20,7 @@ from tests.capture.app_payloads import (
     TCP,
     UDP,
     Talk,
+    certificate,
     client_hello,
     dns_question,
     record,
@@ -176,6 +178,85 @@ def test_ja3_and_ja4_are_what_their_definitions_say(tmp_path: Path) -> None:
     ciphers = hashlib.sha256(b"1301,1302,c02f").hexdigest()[:12]
     extensions = hashlib.sha256(b"000a,000b,000d,002b_0403,0804").hexdigest()[:12]
     assert columns.attribute("ja4") == [f"t13d0306h2_{ciphers}_{extensions}"]
+
+
+def hello_prints(
+    name: str, alpn: tuple[str, ...], ciphers: tuple[int, ...], version: int, ech: bool
+) -> tuple[str, str]:
+    """JA3 and JA4 of ``client_hello`` with these arguments, by their definitions."""
+    kinds = ([0] if name else []) + [10, 11] + ([16] if alpn else []) + [13, 43] + ([0xFE0D] if ech else [])
+    ja3 = f"{version},{'-'.join(map(str, ciphers))},{'-'.join(map(str, kinds))},29-23,0"
+    listed = ",".join(sorted(f"{cipher:04x}" for cipher in ciphers))
+    others = ",".join(sorted(f"{kind:04x}" for kind in kinds if kind not in (0, 16))) + "_0403,0804"
+    ends = alpn[0][0] + alpn[0][-1] if alpn else "00"
+    head = f"t13{'d' if name else 'i'}{len(ciphers):02}{len(kinds):02}{ends}"
+    parts = [head, *(hashlib.sha256(text.encode()).hexdigest()[:12] for text in (listed, others))]
+    return hashlib.md5(ja3.encode()).hexdigest(), "_".join(parts)
+
+
+def test_hellos_that_are_nearly_the_same_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+    """Fingerprints seen lately are kept: each hello comes three times, in any order, with GREASE and without."""
+    kinds = list(
+        itertools.product(
+            ("", "www.example.org"),
+            ((), ("h2",), ("http/1.1", "h2")),
+            ((0x1301, 0xC02F), (0xC02F, 0x1301), (0x1301, 0x1302, 0xC02F)),
+            (0x0303, 0x0302),
+            (False, True),
+        )
+    )
+    asked = [(kind, grease) for kind in kinds for grease in (True, False, True)]
+    random.Random(4).shuffle(asked)
+    frames = []
+    for i, ((name, alpn, ciphers, version, ech), grease) in enumerate(asked):
+        hello = client_hello(name=name, alpn=alpn, ciphers=ciphers, version=version, ech=ech, grease=grease)
+        frames += frames_of(Talk("tls", ((True, record(hello)),)), 20000 + i)
+    columns = recognise(tmp_path / "a.pcap", frames)
+    expected = [hello_prints(*kind) for kind, _ in asked]
+    assert list(zip(columns.attribute("ja3"), columns.attribute("ja4"), strict=True)) == expected
+
+
+def test_answers_that_are_nearly_the_same_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+    asked = list(itertools.product((0xC02F, 0xC030), (0x0303, 0x0302), (False, True), ("", "h2"))) * 2
+    frames = []
+    for i, (suite, version, tls13, alpn) in enumerate(asked):
+        hello = server_hello(suite=suite, version=version, tls13=tls13, alpn=alpn)
+        frames += frames_of(Talk("tls", ((True, record(client_hello())), (False, record(hello)))), 20000 + i)
+    columns = recognise(tmp_path / "a.pcap", frames)
+    texts = [
+        f"{version},{suite},{'-'.join((['43'] if tls13 else []) + (['16'] if alpn else []))}"
+        for suite, version, tls13, alpn in asked
+    ]
+    assert columns.attribute("ja3s") == [hashlib.md5(text.encode()).hexdigest() for text in texts]
+
+
+def test_a_certificate_with_many_names_keeps_each_once(tmp_path: Path) -> None:
+    names = [f"n{i}.example.org" for i in range(30)]
+    server = record(server_hello()) + record(certificate("n3.example.org", *names, *names))
+    talk = Talk("tls", ((True, record(client_hello())), (False, server)))
+    columns = recognise(tmp_path / "a.pcap", frames_of(talk, 50000))
+    expected = ["n3.example.org", *(name for name in names if name != "n3.example.org")]
+    assert columns.attribute("certificate_names") == [",".join(expected)]
+
+
+def test_texts_are_numbered_once_whatever_they_are(tmp_path: Path) -> None:
+    """More texts than a table begins with, repeated, some no UTF-8: the same as Python's and as Arrow's texts."""
+    hosts = [b"h%d.example.org" % (i % 700) for i in range(1500)] + [
+        b"\xff\xfe.example",
+        "münchen.example".encode(),
+    ] * 2
+    frames = []
+    for i, host in enumerate(hosts):
+        request = b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"
+        frames += frames_of(Talk("http", ((True, request),)), 20000 + i)
+    columns = recognise(tmp_path / "a.pcap", frames)
+    expected = [host.decode("utf-8", "backslashreplace") for host in hosts]
+    assert columns.attribute("http_host") == expected
+    assert len(set(columns.texts.texts)) == len(columns.texts.texts)
+    pytest.importorskip("pyarrow")
+    assert columns.to_arrow()["http_host"].to_pylist() == expected
+    some = columns.take(np.arange(1499, 1503))
+    assert some.to_arrow()["http_host"].to_pylist() == expected[1499:1503]
 
 
 def test_a_hello_of_many_segments_and_records(tmp_path: Path) -> None:

@@ -167,6 +167,27 @@ def test_a_text_table_may_grow_between_batches() -> None:
     assert [json.loads(line)["t"] for line in more.splitlines()] == ["b" * 100_000, "a"]
 
 
+def test_columns_may_share_a_table_and_part_again() -> None:
+    one, other = TextTable(["a", "b"]), TextTable(["x", "y"])
+    layouts = [(one, one, other), (other, one, one), (one, other, one), (other, other, other), (one, one, one)]
+    writer = ndjson_writer([Column.text(name, np.array([0]), one) for name in "pqr"])
+    for tables in layouts:
+        columns = [Column.text(name, np.array([0, 1, -1]), t) for name, t in zip("pqr", tables, strict=True)]
+        rows = [json.loads(line) for line in writer.rows(columns).splitlines()]
+        expected = [[*(t.texts[code] for t in tables)] for code in (0, 1)] + [[None] * 3]
+        assert [list(row.values()) for row in rows] == expected
+        one.append("more")
+        other.append("more")
+
+
+def test_a_table_that_is_shared_cannot_be_shared_on() -> None:
+    formatter = _core.RowFormatter([("text", b"", False)] * 3 + [("number", b"", False)], b"", b"\n", b"")
+    formatter.share_texts(1, 0)
+    for column, owner in ((2, 1), (3, 0), (0, 3), (0, 4)):
+        with pytest.raises(ModelError):
+            formatter.share_texts(column, owner)
+
+
 BAD_COLUMNS = [
     ("a code beyond the table", [("text", b"", False)], [(np.array([5], np.int32), None, None)]),
     ("a wrong dtype", [("text", b"", False)], [(np.array([0], np.int64), None, None)]),

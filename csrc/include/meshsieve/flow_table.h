@@ -22,12 +22,12 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "meshsieve/apps.h"
 #include "meshsieve/packet_batch.h"
 #include "meshsieve/packet_observer.h"
+#include "meshsieve/text_pool.h"
 
 namespace meshsieve {
 
@@ -103,19 +103,13 @@ class FlowBatch {
 
   // Attributes: each flow's text as a number into `texts`, -1 without one. Empty = no flow has the attribute.
   std::array<std::vector<int32_t>, kAttributeCount> attributes;
-  std::vector<std::string> texts;
+  TextPool texts;
 
  private:
   static constexpr size_t kMostWaiting = 64;
   // Rows wait, so that each column gets many at once.
   void settle();
-  int32_t text_number(std::string_view text);
   std::vector<FlowRow> waiting_;
-  struct TextHash {
-    using is_transparent = void;
-    size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
-  };
-  std::unordered_map<std::string, int32_t, TextHash, std::equal_to<>> text_numbers_;
 };
 
 // A name that a DNS response gave for an address (IPv4 in the last four bytes).

@@ -42,7 +42,8 @@ class RowFormatter {
   void add_texts(size_t column, const std::vector<std::string>& pieces);
   // Empties the table of a text column: its codes count from 0 again.
   void clear_texts(size_t column);
-  size_t texts(size_t column) const { return tables_[column].size(); }
+  // From now on the codes of `column` are those of `owner`, whose table is its own. clear_texts() gives it its own again.
+  void share_texts(size_t column, size_t owner);
   // Appends n rows to `out`. Throws ModelError if the columns do not fit the layout or a code has no text.
   void append(const std::vector<CellColumn>& columns, size_t n, std::string& out) const;
 
@@ -51,6 +52,9 @@ class RowFormatter {
   std::string row_begin_, row_end_, null_text_;
   std::vector<std::vector<std::string>> tables_;
   std::vector<size_t> longest_;
+  std::vector<size_t> table_of_;  // by column: its own, or that of the column that it shares with
+
+  void check_text_column(size_t column) const;
 };
 
 inline constexpr size_t kMaxAddressText = 45;  // INET6_ADDRSTRLEN - 1

@@ -9,7 +9,9 @@
 //         which only JA4 (BSD-3-Clause) is made here
 #include "app/handshake.h"
 
+#include <array>
 #include <charconv>
+#include <functional>
 
 #include "app/digest.h"
 #include "app/x509.h"
@@ -64,6 +66,33 @@ std::string joined_hex(const Values& values) {
   }
   return out;
 }
+
+// Fingerprints of the hellos seen last. Clients and servers repeat themselves (which is what fingerprints are for), and
+// finding one again costs a fraction of making it. `key` is all that the fingerprint is made from, word for word, so what is
+// found is what would have been made.
+template <class Made>
+class Lately {
+ public:
+  template <class Make>
+  const Made& find(const Values& key, const Make& make) {
+    const std::string_view bytes(reinterpret_cast<const char*>(key.data()), 2 * key.size());
+    Entry& entry = entries_[std::hash<std::string_view>()(bytes) % entries_.size()];
+    if (entry.key.empty() || entry.key != key) {
+      entry.made = make();
+      if (key.size() <= kLongest) entry.key = key;
+      else entry.key.clear();
+    }
+    return entry.made;
+  }
+
+ private:
+  struct Entry {
+    Values key;
+    Made made;
+  };
+  static constexpr size_t kLongest = 512;  // a longer key, which no common client has, is not kept: at most 512 KiB in all
+  std::array<Entry, 512> entries_;
+};
 
 struct ClientHello {
   uint16_t version = 0;
@@ -231,6 +260,49 @@ std::string ja4(const ClientHello& hello, HelloOf carrier) {
   return out;
 }
 
+struct ClientPrints {
+  std::string ja3, ja4;
+};
+
+// Both fingerprints. The key: all lists with their sizes, and what else ja4() looks at.
+const ClientPrints& prints_of(const ClientHello& hello, HelloOf carrier) {
+  static thread_local Lately<ClientPrints> lately;
+  static thread_local Values key;
+  key.clear();
+  const std::string_view protocol = hello.alpn.empty() ? std::string_view() : hello.alpn[0];
+  const auto end_of = [](char c) { return static_cast<uint8_t>(c); };
+  key.push_back(static_cast<uint16_t>(static_cast<uint8_t>(carrier) << 8 | hello.has_server_name << 1 | !protocol.empty()));
+  key.push_back(protocol.empty() ? 0 : static_cast<uint16_t>(end_of(protocol.front()) << 8 | end_of(protocol.back())));
+  key.push_back(hello.version);
+  key.push_back(highest_version(hello, carrier));
+  for (const Values* list : {&hello.ciphers, &hello.extensions, &hello.groups, &hello.point_formats, &hello.signatures}) {
+    const size_t at = key.size();
+    key.push_back(0);
+    for (const uint16_t value : *list) {
+      if (!is_grease(value)) key.push_back(value);  // which of them a client draws makes no difference
+    }
+    key[at] = static_cast<uint16_t>(key.size() - at - 1);
+  }
+  key.push_back(!hello.extensions.empty());  // also if all of them are GREASE
+  return lately.find(key, [&] { return ClientPrints{ja3(hello), ja4(hello, carrier)}; });
+}
+
+// MD5 of "version,suite,extensions" of a ServerHello, decimal.
+const std::string& ja3s(uint16_t version, uint16_t suite, const Values& extensions) {
+  static thread_local Lately<std::string> lately;
+  static thread_local Values key;
+  key.assign({version, suite});
+  key.insert(key.end(), extensions.begin(), extensions.end());
+  return lately.find(key, [&] {
+    std::string text = std::to_string(version) + ',' + std::to_string(suite) + ',';
+    for (size_t i = 0; i < extensions.size(); ++i) {
+      if (i != 0) text += '-';
+      add_decimal(text, extensions[i]);
+    }
+    return md5_hex(text);
+  });
+}
+
 }  // namespace
 
 std::string_view tls_version_name(uint16_t version) {
@@ -274,8 +346,9 @@ bool read_client_hello(Bytes body, HelloOf carrier, Attributes& out) {
   if (!protocols.empty()) out.set(Attribute::alpn, protocols);
   if (hello.encrypted) out.set(Attribute::ech, "outer");
   out.set(Attribute::tls_version, tls_version_name(highest_version(hello, carrier)));
-  out.set(Attribute::ja3, ja3(hello));
-  out.set(Attribute::ja4, ja4(hello, carrier));
+  const ClientPrints& prints = prints_of(hello, carrier);
+  out.set(Attribute::ja3, prints.ja3);
+  out.set(Attribute::ja4, prints.ja4);
   return true;
 }
 
@@ -292,7 +365,7 @@ bool read_server_hello(Bytes body, Attributes& out) {
   if (!draft) reader.skip(1);
   if (!reader.ok()) return false;
   uint16_t version = legacy;
-  std::string kinds;
+  Values kinds;
   if (!reader.empty()) {
     Reader extensions(reader.vector16());
     if (!reader.ok()) return false;
@@ -300,8 +373,7 @@ bool read_server_hello(Bytes body, Attributes& out) {
       const uint16_t kind = extensions.u16();
       Reader extension(extensions.vector16());
       if (!extensions.ok()) return false;
-      if (!kinds.empty()) kinds += '-';
-      kinds += std::to_string(kind);
+      kinds.push_back(kind);
       if (kind == kSupportedVersions) version = extension.u16();
       if (kind == kAlpn) {
         Reader names(extension.vector16());
@@ -312,7 +384,7 @@ bool read_server_hello(Bytes body, Attributes& out) {
   }
   if (!tls_version_name(version).empty()) out.replace(Attribute::tls_version, tls_version_name(version));
   out.set(Attribute::tls_cipher, cipher_suite_name(suite));
-  out.set(Attribute::ja3s, md5_hex(std::to_string(legacy) + ',' + std::to_string(suite) + ',' + kinds));
+  out.set(Attribute::ja3s, ja3s(legacy, suite, kinds));
   return true;
 }
 

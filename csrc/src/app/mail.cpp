@@ -51,7 +51,11 @@ bool contains_nocase(std::string_view text, std::string_view part) {
                      [](char a, char b) { return lower(a) == lower(b); }) != text.end();
 }
 
-std::string_view first_line(std::string_view text) { return word(text, "\r\n"); }
+// Up to the first CR or LF, or the end.
+std::string_view first_line(std::string_view text) {
+  text = text.substr(0, text.find('\n'));
+  return text.substr(0, text.find('\r'));
+}
 
 // Whether the first line has come to its end.
 bool is_line(std::string_view text) { return text.find('\n') != std::string_view::npos; }

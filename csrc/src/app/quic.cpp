@@ -8,6 +8,8 @@
 // Source   RFC 9000, 9001, 9369; draft-ietf-quic-tls-23 to -34 (salts); QUIC crypto of Google's Q043 to Q050
 #include <array>
 #include <cstdio>
+#include <cstring>
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -122,7 +124,7 @@ struct Keys {
   std::array<uint8_t, 12> iv;
 };
 
-Keys initial_keys(uint32_t version, Bytes destination, bool from_server) {
+Keys derive_keys(uint32_t version, Bytes destination, bool from_server) {
   const std::string_view salt = salt_of(version);
   const Sha256 initial = hmac_sha256({reinterpret_cast<const uint8_t*>(salt.data()), salt.size()}, destination);
   const auto secret = hkdf_expand_label(initial, from_server ? "server in" : "client in", 32);
@@ -135,6 +137,27 @@ Keys initial_keys(uint32_t version, Bytes destination, bool from_server) {
   std::copy_n(iv.begin(), 12, out.iv.begin());
   std::copy_n(header.begin(), 16, out.header.begin());
   return out;
+}
+
+// Derived once for the datagrams of a connection, which mostly come close together: each look at a flow reads all its
+// Initial packets again. `destination`: at most 20 bytes (read_long_header).
+const Keys& initial_keys(uint32_t version, Bytes destination, bool from_server) {
+  struct Entry {
+    std::string connection;  // version, side, connection id
+    Keys keys;
+  };
+  static thread_local std::array<Entry, 64> entries;
+  char connection[4 + 1 + 20];
+  std::memcpy(connection, &version, 4);
+  connection[4] = from_server;
+  std::copy(destination.begin(), destination.end(), connection + 5);
+  const std::string_view key(connection, 5 + destination.size());
+  Entry& entry = entries[std::hash<std::string_view>()(key) % entries.size()];
+  if (entry.connection != key) {
+    entry.keys = derive_keys(version, destination, from_server);
+    entry.connection = key;
+  }
+  return entry.keys;
 }
 
 bool open_initial(const LongHeader& header, const Keys& keys, std::vector<uint8_t>& plain) {

@@ -108,7 +108,7 @@ Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
   if (slot >= slots_.size()) slots_.resize(std::max<size_t>(slot + 1, slots_.size() * 2));
   if (transport_index(row.proto) == kNone) name_by_protocol(row);
   if (transport_index(row.proto) == kNone || (row.present & bit_of(Field::sport)) == 0) return 0;
-  if (!expected_ports_.empty() && (expected_ports_[row.dport] != 0 || expected_ports_[row.sport] != 0)) {
+  if (expects_port_[row.dport] || expects_port_[row.sport]) {
     for (const auto& [address, port] : {std::pair(row.dst_ip, row.dport), std::pair(row.src_ip, row.sport)}) {
       const auto found = expected_.find(make_key(address, {}, port, 0, row.proto, row.ip_ver).key);
       if (found == expected_.end()) continue;
@@ -116,7 +116,7 @@ Recognizer::Open Recognizer::start(uint32_t slot, FlowRow& row) {
       row.app_how = static_cast<uint8_t>(AppHow::related);
       const bool announced_only = found->second == App::ftp_data || found->second == App::tftp;
       expected_.erase(found);
-      --expected_ports_[port];
+      forget_expected(port);
       return announced_only ? 0 : kBoth;
     }
   }
@@ -334,14 +334,19 @@ void Recognizer::expect(const Payload& payload, const FlowRow& row, std::vector<
     if (expectation.port == 0 || !expected_.insert_or_assign(key, expectation.app).second) continue;
     if (expected_ports_.empty()) expected_ports_.resize(65536);
     ++expected_ports_[expectation.port];
+    expects_port_.set(expectation.port);
     expected_order_.push_back({key, expectation.port});
     if (expected_order_.size() > kMaxExpected) {
       const auto& [oldest, port] = expected_order_.front();
-      if (expected_.erase(oldest) != 0) --expected_ports_[port];
+      if (expected_.erase(oldest) != 0) forget_expected(port);
       expected_order_.pop_front();
     }
   }
   expectations.clear();
+}
+
+void Recognizer::forget_expected(uint16_t port) {
+  if (--expected_ports_[port] == 0) expects_port_.reset(port);
 }
 
 // Frees what the directions hold; the state as well when both are closed.

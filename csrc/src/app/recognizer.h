@@ -11,6 +11,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <deque>
 #include <memory>
 #include <unordered_map>
@@ -66,6 +67,7 @@ class Recognizer {
   bool apply_signatures(const State& state, FlowRow& row, const Payload& payload) const;
   void apply_host_signatures(const Attributes& attributes, FlowRow& row) const;
   void expect(const Payload& payload, const FlowRow& row, std::vector<Expectation>& expectations);
+  void forget_expected(uint16_t port);
   Open close(Slot& slot, FlowRow& row, Open directions);
   void account(Slot& slot, uint32_t number);
   void tidy_queue();
@@ -93,7 +95,8 @@ class Recognizer {
   };
   std::unordered_map<FlowKey, App, Hash> expected_{16, Hash{&hash_}};
   std::deque<std::pair<FlowKey, uint16_t>> expected_order_;
-  std::vector<uint32_t> expected_ports_;  // by port: how many are expected; empty until one is. A look suffices mostly
+  std::vector<uint32_t> expected_ports_;  // by port: how many are expected; empty until one is
+  std::bitset<65536> expects_port_;       // ... whether any is: small enough to stay in the cache, and a look mostly suffices
 };
 
 }  // namespace meshsieve::app

@@ -1,5 +1,7 @@
 #include "app/x509.h"
 
+#include <algorithm>
+#include <array>
 #include <unordered_set>
 #include <utility>
 
@@ -18,14 +20,25 @@ class Names {
  public:
   void add(Bytes name) {
     const std::string_view text = text_of(name);
-    if (text.empty() || joined_.size() > Attributes::kMaxText || !seen_.insert(text).second) return;
+    if (text.empty() || joined_.size() > Attributes::kMaxText || !is_new(text)) return;
     if (!joined_.empty()) joined_ += ',';
     joined_ += text;
   }
   std::string take() { return std::move(joined_); }
 
  private:
-  std::unordered_set<std::string_view> seen_;
+  // A set only for what has many names: most certificates have two or three.
+  bool is_new(std::string_view text) {
+    const auto first = first_.begin(), end = first + static_cast<ptrdiff_t>(n_first_);
+    if (std::find(first, end, text) != end) return false;
+    if (n_first_ == first_.size()) return others_.insert(text).second;
+    first_[n_first_++] = text;
+    return true;
+  }
+
+  std::array<std::string_view, 8> first_;
+  size_t n_first_ = 0;
+  std::unordered_set<std::string_view> others_;
   std::string joined_;
 };
 

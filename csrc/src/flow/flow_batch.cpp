@@ -20,15 +20,6 @@ constexpr ColumnType type_of() {
 
 }  // namespace
 
-int32_t FlowBatch::text_number(std::string_view text) {
-  const auto known = text_numbers_.find(text);
-  if (known != text_numbers_.end()) return known->second;
-  const auto number = static_cast<int32_t>(texts.size());
-  text_numbers_.emplace(text, number);
-  texts.emplace_back(text);
-  return number;
-}
-
 FlowRow& FlowBatch::append(const FlowRow& row) {
   if (waiting_.size() == kMostWaiting) settle();
   if (waiting_.empty()) waiting_.reserve(kMostWaiting);
@@ -39,7 +30,7 @@ void FlowBatch::describe_last(const Attributes& found) {
   found.for_each([&](Attribute attribute, std::string_view text) {
     auto& column = attributes[static_cast<size_t>(attribute)];
     column.resize(size() - 1, -1);
-    column.push_back(text_number(text));
+    column.push_back(texts.number(text));
   });
 }
 
@@ -77,7 +68,6 @@ void FlowBatch::clear() {
   waiting_.clear();
   for (auto& column : attributes) column.clear();
   texts.clear();
-  text_numbers_.clear();
 }
 
 void FlowBatch::reserve(size_t n) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <numeric>
 
 #include "meshsieve/errors.h"
 
@@ -71,10 +72,17 @@ RowFormatter::RowFormatter(std::vector<CellLayout> cells, std::string row_begin,
       row_end_(std::move(row_end)),
       null_text_(std::move(null_text)),
       tables_(cells_.size()),
-      longest_(cells_.size(), 0) {}
+      longest_(cells_.size(), 0),
+      table_of_(cells_.size()) {
+  std::iota(table_of_.begin(), table_of_.end(), size_t{0});
+}
+
+void RowFormatter::check_text_column(size_t column) const {
+  if (column >= cells_.size() || cells_[column].kind != CellKind::text) throw ModelError("this column holds no text");
+}
 
 void RowFormatter::add_texts(size_t column, const std::vector<std::string>& pieces) {
-  if (column >= cells_.size() || cells_[column].kind != CellKind::text) throw ModelError("this column holds no text");
+  check_text_column(column);
   for (const std::string& piece : pieces) {
     longest_[column] = std::max(longest_[column], piece.size());
     tables_[column].push_back(piece);
@@ -82,9 +90,17 @@ void RowFormatter::add_texts(size_t column, const std::vector<std::string>& piec
 }
 
 void RowFormatter::clear_texts(size_t column) {
-  if (column >= cells_.size() || cells_[column].kind != CellKind::text) throw ModelError("this column holds no text");
+  check_text_column(column);
   tables_[column].clear();
   longest_[column] = 0;
+  table_of_[column] = column;
+}
+
+void RowFormatter::share_texts(size_t column, size_t owner) {
+  check_text_column(column);
+  check_text_column(owner);
+  if (table_of_[owner] != owner) throw ModelError("this column has no table of its own to share");
+  table_of_[column] = owner;
 }
 
 void RowFormatter::append(const std::vector<CellColumn>& columns, size_t n, std::string& out) const {
@@ -93,12 +109,13 @@ void RowFormatter::append(const std::vector<CellColumn>& columns, size_t n, std:
   for (size_t c = 0; c < cells_.size(); ++c) {
     const size_t value = cells_[c].kind == CellKind::number    ? kMaxNumberText
                          : cells_[c].kind == CellKind::address ? kMaxAddressText + 2
-                                                               : longest_[c];
+                                                               : longest_[table_of_[c]];
     longest_row += cells_[c].prefix.size() + std::max(value, null_text_.size());
     if (cells_[c].kind != CellKind::text) continue;
+    const auto known = static_cast<int32_t>(tables_[table_of_[c]].size());
     for (size_t i = 0; i < n; ++i) {
       const int32_t code = value_at<int32_t>(columns[c].data, i);
-      if (code < -1 || code >= static_cast<int32_t>(tables_[c].size())) throw ModelError("a text code has no text");
+      if (code < -1 || code >= known) throw ModelError("a text code has no text");
     }
   }
 
@@ -123,7 +140,7 @@ void RowFormatter::append(const std::vector<CellColumn>& columns, size_t n, std:
           break;
         case CellKind::text: {
           const int32_t code = value_at<int32_t>(column.data, i);
-          at = put(at, code < 0 ? null_text_ : tables_[c][static_cast<size_t>(code)]);
+          at = put(at, code < 0 ? null_text_ : tables_[table_of_[c]][static_cast<size_t>(code)]);
           break;
         }
       }

@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "bindings.h"
@@ -66,23 +67,45 @@ py::dict stats(const FlowHandle& handle) {
 }
 
 // Bytes of captures as text: what is no UTF-8 stands as \\xNN.
-py::str text_of(const std::string& bytes) {
+py::str text_of(std::string_view bytes) {
   PyObject* text = PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "backslashreplace");
   if (text == nullptr) throw py::error_already_set();
   return py::reinterpret_steal<py::str>(text);
 }
 
-// ({attribute: int32 codes}, texts); only attributes that a flow has.
-py::tuple flow_attributes(const std::shared_ptr<FlowBatch>& batch) {
+// {attribute: int32 codes}; only attributes that a flow has.
+py::dict flow_attributes(const std::shared_ptr<FlowBatch>& batch) {
   const py::capsule base = keep_alive(batch);
   py::dict codes;
   for (size_t i = 0; i < kAttributeCount; ++i) {
     const auto& column = batch->attributes[i];
     if (!column.empty()) codes[kAttributes[i].name] = column_array(ColumnType::i32, column.data(), column.size(), base);
   }
-  py::list texts(batch->texts.size());
-  for (size_t i = 0; i < batch->texts.size(); ++i) texts[i] = text_of(batch->texts[i]);
-  return py::make_tuple(codes, texts);
+  return codes;
+}
+
+// The texts that the codes mean.
+py::list flow_texts(const FlowBatch& batch) {
+  py::list texts(batch.texts.size());
+  for (size_t i = 0; i < batch.texts.size(); ++i) texts[i] = text_of(batch.texts[i]);
+  return texts;
+}
+
+// The same as UTF-8: (bytes, int64 offsets (n + 1,)).
+py::tuple flow_text_buffers(const FlowBatch& batch) {
+  const size_t n = batch.texts.size();
+  std::string bytes;
+  py::array_t<int64_t> offsets(static_cast<py::ssize_t>(n + 1));
+  int64_t* end = offsets.mutable_data();
+  *end = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const std::string_view text = batch.texts[i];
+    const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return static_cast<uint8_t>(c) < 0x80; });
+    if (ascii) bytes += text;
+    else bytes += text_of(text).cast<std::string>();
+    *++end = static_cast<int64_t>(bytes.size());
+  }
+  return py::make_tuple(py::bytes(bytes), offsets);
 }
 
 py::tuple flow_arrays(const std::shared_ptr<FlowBatch>& batch) {
@@ -124,6 +147,8 @@ void bind_flows(py::module_& module) {
   py::class_<FlowBatch, std::shared_ptr<FlowBatch>>(module, "FlowBatch")
       .def("__len__", &FlowBatch::size)
       .def("attributes", &flow_attributes)
+      .def("texts", &flow_texts)
+      .def("text_buffers", &flow_text_buffers)
       .def("arrays", &flow_arrays)
       .def(
           "community_ids",

@@ -98,6 +98,7 @@ class Rows {
     return format_rows(formatter_, kinds_, n, columns);
   }
   void clear_texts(size_t column) { formatter_.clear_texts(column); }
+  void share_texts(size_t column, size_t owner) { formatter_.share_texts(column, owner); }
   void add_texts(size_t column, const std::vector<std::string>& pieces) { formatter_.add_texts(column, pieces); }
 
  private:
@@ -119,6 +120,7 @@ void bind_report(py::module_& module) {
            py::arg("cells"), py::arg("row_begin"), py::arg("row_end"), py::arg("null_text"))
       .def("add_texts", &Rows::add_texts, py::arg("column"), py::arg("pieces"))
       .def("clear_texts", &Rows::clear_texts, py::arg("column"))
+      .def("share_texts", &Rows::share_texts, py::arg("column"), py::arg("owner"))
       .def("format", &Rows::format, py::arg("n"), py::arg("columns"));
   module.def("format_addresses", &format_addresses, py::arg("data"), py::arg("version"), py::arg("valid"));
 }

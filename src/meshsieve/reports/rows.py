@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from meshsieve import _core
-from meshsieve.labels import LateTextTable, TextTable
+from meshsieve.labels import PlainTextTable, TextTable
 from meshsieve.output import Column
 from meshsieve.reports.escape import printable
 
@@ -58,15 +58,21 @@ class RowWriter:
 
     def rows(self, columns: Sequence[Column]) -> bytes:
         """All rows of a batch."""
+        owners: dict[int, int] = {}  # by table: the first column that has it
         for position, column in enumerate(columns):
             if column.table is not None:
+                owner = owners.setdefault(id(column.table), position)
+                if owner != position:  # attributes of flows: dozens of columns, one table
+                    self._formatter.share_texts(position, owner)
+                    self._tables[position] = None
+                    continue
                 if column.table is not self._tables[position]:
                     self._tables[position] = column.table
                     self._done[position] = 0
                     self._formatter.clear_texts(position)
                 new = column.table.texts[self._done[position] :]
                 if new:
-                    text = _plain_text if isinstance(column.table, LateTextTable) else self._text
+                    text = _plain_text if isinstance(column.table, PlainTextTable) else self._text
                     pieces = [(self._null if t is None else text(t)).encode() for t in new]
                     self._formatter.add_texts(position, pieces)
                     self._done[position] += len(new)
