@@ -91,6 +91,9 @@ def test_a_time_range(since, until, requests, capture: str, capfd) -> None:
     for verb in ("flows", "requests"):
         with pytest.raises(SystemExit):
             main([verb, "-r", capture, "--since", "yesterday"])
+        capfd.readouterr()
+        assert main([verb, "-r", capture, "--since", until, "--until", since]) != 0
+        assert "--until is not after --since" in capfd.readouterr().err
 
 
 def test_what_was_lost_is_said(capture: str, tmp_path: Path, capfd) -> None:

@@ -31,11 +31,6 @@ enum class TunnelKind : uint8_t {
 #include "meshsieve/tunnel_kind.def"
 #undef TUNNEL_KIND
 };
-inline constexpr int kTunnelKindCount = 0
-#define TUNNEL_KIND(name, doc) +1
-#include "meshsieve/tunnel_kind.def"
-#undef TUNNEL_KIND
-    ;
 
 inline constexpr int kMaxLayers = 16;
 inline constexpr int kMaxVlanTags = 8;

@@ -69,7 +69,6 @@ class TreeEditor {
 
   size_t used_blocks() const { return used_blocks_ - free_blocks_ - retired_blocks_; }
   size_t arena_blocks() const { return used_blocks_; }
-  size_t arena_bytes() const { return arena_->bytes(); }
   size_t unsure_lanes() const { return unsure_lanes_; }  // inserted so far that need the exact check
 
  private:

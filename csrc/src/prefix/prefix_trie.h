@@ -78,9 +78,6 @@ class Trie {
     int depth;  // bits that lead to the node
   };
 
-  static uint32_t bits_of(Address address, int from, int n);
-  static Address last_of(Address address, int bits);
-  static bool starts_in(Address address, Address from, int bits);
 
   uint32_t first_slot(uint32_t node) const { return node == 0 ? 0 : kRootSlots + (node - 1) * kNodeSlots; }
   uint32_t first_heap(uint32_t node) const { return 2 * first_slot(node); }

@@ -153,7 +153,12 @@ def _instant(text: str) -> int:
 
 
 def capture_choice(options: argparse.Namespace, expression: str) -> dict[str, Any]:
-    """Which packets are wanted, as ``capture.read`` and ``Engine.classify_pcap`` take it."""
+    """Which packets are wanted, as ``capture.read`` and ``Engine.classify_pcap`` take it.
+
+    raises   UsageError for a time range that nothing lies in
+    """
+    if options.since is not None and options.until is not None and options.since >= options.until:
+        raise UsageError("--until is not after --since, so no packet lies between; exchange the two times")
     return {
         "filter": expression or None,
         "count": options.count,

@@ -17,7 +17,6 @@
 
 namespace meshsieve::balance {
 
-inline constexpr uint32_t kMaglevDefaultSize = 65537;
 inline constexpr uint32_t kMaglevMaxSize = 5000011;
 
 class MaglevTable : public HostTable {

@@ -14,7 +14,6 @@
 
 namespace meshsieve::balance {
 
-inline constexpr uint64_t kRingDefaultMinimum = 1024;
 inline constexpr uint64_t kRingMaxSize = 8388608;
 
 enum class RingHashFunction : uint8_t { XxHash, Murmur2 };
