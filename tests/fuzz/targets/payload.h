@@ -61,7 +61,7 @@ class OneFlow {
     out.app = flows->app[0];
     for (const auto& column : flows->attributes) {
       const int32_t text = column.empty() ? -1 : column[0];
-      out.attributes.push_back(text < 0 ? "" : flows->texts[static_cast<size_t>(text)]);
+      out.attributes.emplace_back(text < 0 ? std::string_view() : flows->texts[static_cast<size_t>(text)]);
     }
     return out;
   }
