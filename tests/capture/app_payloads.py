@@ -441,6 +441,8 @@ TALKS: list[Talk] = [
     client("memcached", b"\x80\0" + u16(3) + b"\0\0\0\0" + u32(3, 0) + b"\0" * 8 + b"key"),
     client("cassandra", b"\4\0\0\0\5\0\0\0\0"),
     client("cassandra", b"\x42\0\0\0\5\0\0\0\0"),
+    client("cassandra", b"\4\0\0\0\1" + u32(22) + u16(1) + vector16(b"CQL_VERSION") + vector16(b"3.0.0")),
+    client("cassandra", b"\4\0\0\1\7" + u32(27) + u32(20) + b"SELECT * FROM system" + b"\0\1\0"),
     client("elasticsearch", b"ES" + u32(20) + b"\0" * 8 + b"\0" + u32(7170099) + b"x" * 7),
     client("zookeeper", u32(44, 0) + b"\0" * 8 + u32(10000) + b"\0" * 8 + u32(16) + b"\0" * 16),
     # Messages

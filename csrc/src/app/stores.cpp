@@ -201,6 +201,10 @@ Answer cassandra(const Payload& p, Findings& out) {
   const uint32_t size = reader.u32();
   if (!reader.ok()) return (number >= 1 && number <= 6) || of_vendor ? Answer::more : Answer::no;
   if (number < 1 || (number > 6 && !of_vendor) || flags > 0x1f || code > 16 || size > 256 << 20) return Answer::no;
+  // What begins a connection is told by its texts, which may come in several segments; it is never long.
+  constexpr uint32_t kMostOfTexts = 4096;
+  const bool by_texts = response ? code == 3 || code == 6 : code == 1 || code == 11;
+  if (by_texts && size > kMostOfTexts) return Answer::no;
   const Bytes body = reader.up_to(size);
   const std::string_view text = text_of(body);
   const auto has = [&](std::string_view part) { return text.find(part) != std::string_view::npos; };
@@ -215,6 +219,8 @@ Answer cassandra(const Payload& p, Findings& out) {
     fits = (code == 0 && size >= 6) || (code == 2 && size == 0) || (code == 8 && size >= 4 && body.size() >= 4 && body[0] == 0) ||
            code == 12 || code == 14 || code == 16;
   }
+  const bool too_early = by_texts || (!response && code == 7 && body.size() <= 4);
+  if (!sure && too_early && body.size() < size) return Answer::more;
   if (!sure && (!fits || of_vendor)) return Answer::no;
   out.app = App::cassandra;
   out.done = sure;
